@@ -1,0 +1,366 @@
+//! The keys themselves. One table makes the structs, the defaults, the documents, the variables and the flags.
+
+use super::ConfigError;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// The type of a key's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number, not negative.
+    Integer,
+    /// `true` or `false`.
+    Switch,
+    /// Text.
+    Text,
+    /// Several texts; in a variable or flag separated by commas.
+    List,
+}
+
+impl Kind {
+    /// How messages call it.
+    #[must_use]
+    pub fn expected(self) -> &'static str {
+        match self {
+            Self::Integer => "a whole number",
+            Self::Switch => "true or false",
+            Self::Text => "text",
+            Self::List => "a list separated by commas",
+        }
+    }
+}
+
+/// One key with its document.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// `section.key`.
+    pub path: &'static str,
+    /// Its section.
+    pub section: &'static str,
+    /// Its name inside the section.
+    pub name: &'static str,
+    /// Lines of meaning, unit and cost.
+    pub docs: &'static [&'static str],
+    /// Its type.
+    pub kind: Kind,
+}
+
+trait Typed {
+    const KIND: Kind;
+}
+impl Typed for u64 {
+    const KIND: Kind = Kind::Integer;
+}
+impl Typed for bool {
+    const KIND: Kind = Kind::Switch;
+}
+impl Typed for String {
+    const KIND: Kind = Kind::Text;
+}
+impl Typed for Vec<String> {
+    const KIND: Kind = Kind::List;
+}
+
+macro_rules! sections {
+    ($($(#[doc = $about:literal])* $section:ident: $Section:ident {
+        $($(#[doc = $doc:literal])* $key:ident: $Type:ty = $default:expr;)*
+    })*) => {
+        /// The whole configuration.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct Config { $($(#[doc = $about])* pub $section: $Section,)* }
+
+        $(
+            $(#[doc = $about])*
+            #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+            #[serde(default, deny_unknown_fields)]
+            pub struct $Section { $($(#[doc = $doc])* pub $key: $Type,)* }
+
+            impl Default for $Section {
+                fn default() -> Self { Self { $($key: $default,)* } }
+            }
+        )*
+
+        /// Every key, in the order of the documents.
+        pub const KEYS: &[Key] = &[$($(Key {
+            path: concat!(stringify!($section), ".", stringify!($key)),
+            section: stringify!($section),
+            name: stringify!($key),
+            docs: &[$($doc),*],
+            kind: <$Type as Typed>::KIND,
+        },)*)*];
+
+        const SECTIONS: &[(&str, &[&str])] = &[$((stringify!($section), &[$($about),*]),)*];
+    };
+}
+
+sections! {
+    /// What must be equal on all nodes of a cluster.
+    cluster: Cluster {
+        /// Into how many slices the hash space is cut: a power of two from 1 to 4096. Fixed when a cluster is created. More
+        /// shards spread load more finely and cost a little memory each.
+        shards: u64 = 256;
+        /// Milliseconds for which an `Idempotency-Key` is remembered. Longer costs 40 bytes for each keyed change in that time.
+        idempotency_window_ms: u64 = 300_000;
+    }
+    /// This node's place: where it listens and what it is called.
+    server: Server {
+        /// Address and port for clients, publishers and operators.
+        listen: String = "127.0.0.1:7400".to_owned();
+        /// Address and port for other nodes. Not used by a single node.
+        node_listen: String = "127.0.0.1:7401".to_owned();
+        /// Folder for what outlives the process. Empty: everything is kept in memory only.
+        data_dir: String = String::new();
+        /// The node's name in answers and metrics. Empty: `node-` and the port.
+        name: String = String::new();
+        /// Threads that serve; each has its share of connections, subscribers and shards. 0: as many as there are cores.
+        threads: u64 = 0;
+        /// Listen beyond loopback although nobody has to authenticate. Everyone who reaches the port may publish and listen.
+        insecure: bool = false;
+        /// Names this server answers to in `Host` beside `localhost`, loopback addresses and `listen`: `name` (any port)
+        /// or `name:port`.
+        allowed_hosts: Vec<String> = Vec::new();
+        /// Origins of web pages that may use this server, exactly as browsers send them: `https://app.example`. Pages served
+        /// under this server's own host are always allowed.
+        allowed_origins: Vec<String> = Vec::new();
+    }
+    /// Bounds. Each is exported as `tidings_limit{name="…"}`, and each refusal counts in `tidings_refused_total{limit="…"}`.
+    limits: Limits {
+        /// Milliseconds a new connection may stay silent. Longer lets silent strangers hold more descriptors.
+        first_byte_ms: u64 = 5_000;
+        /// Milliseconds from a request's first byte to the end of its headers.
+        head_ms: u64 = 5_000;
+        /// Milliseconds a connection may rest between two requests.
+        idle_ms: u64 = 75_000;
+        /// Milliseconds a request's body may pause.
+        body_idle_ms: u64 = 10_000;
+        /// Milliseconds an HTTP answer may make no progress because its reader takes nothing.
+        write_stall_ms: u64 = 60_000;
+        /// Bytes of a request's line and headers together. At least 8192.
+        header_bytes: u64 = 16_384;
+        /// Headers of one request.
+        headers: u64 = 64;
+        /// Bytes of a request's target (path and query).
+        url_bytes: u64 = 4_096;
+        /// Bytes of the body of one publish. A stream of lines (NDJSON) has no such limit.
+        publish_body_bytes: u64 = 4_194_304;
+        /// Changes in one publish that is not a stream.
+        publish_changes: u64 = 10_000;
+        /// Bytes of one line of an NDJSON stream. Must hold 64 KiB of data and the rest of a change.
+        publish_line_bytes: u64 = 131_072;
+        /// Milliseconds within which a publish is answered unless it asks for another deadline.
+        publish_timeout_ms: u64 = 4_000;
+        /// Milliseconds that a publish may ask for at most.
+        publish_timeout_ms_max: u64 = 60_000;
+        /// Batches of changes that may wait for one owner. More smooths bursts and lengthens the wait of those behind.
+        owner_queue: u64 = 1_024;
+        /// Bytes of one frame from a WebSocket client.
+        client_frame_bytes: u64 = 262_144;
+        /// Objects one connection or session may watch.
+        objects_per_connection: u64 = 1_000;
+        /// Open connections. 0: 90 % of the descriptors the process may open.
+        connections: u64 = 0;
+        /// Open connections from one address (IPv6: one /64 network). Loopback is exempt.
+        connections_per_address: u64 = 1_000;
+        /// Long-poll sessions kept for clients that come back.
+        sessions: u64 = 100_000;
+        /// Milliseconds a long-poll may ask to wait.
+        poll_wait_ms_max: u64 = 60_000;
+        /// Bytes of the body of a long-poll, event stream or session request.
+        poll_body_bytes: u64 = 1_048_576;
+        /// Milliseconds between pings to a WebSocket client; a cursor is sent at least as often.
+        ping_ms: u64 = 25_000;
+        /// Milliseconds a WebSocket client has to answer a ping. Suspended while output is unsent.
+        pong_ms: u64 = 10_000;
+        /// Milliseconds a subscriber's socket may take nothing of what is sent before it is closed.
+        stuck_ms: u64 = 60_000;
+        /// Bytes of one frame or block that tells a subscriber of several changes. Larger ones block slow sockets longer.
+        batch_frame_bytes: u64 = 16_384;
+        /// Milliseconds between cursors to a subscriber that is told of changes.
+        cursor_ms: u64 = 1_000;
+        /// Milliseconds for which interest in an object outlives its last subscriber. Longer spares registering again, and
+        /// costs memory for objects nobody watches any more.
+        linger_ms: u64 = 30_000;
+        /// Milliseconds a long-poll session is kept after its last poll.
+        session_ms: u64 = 60_000;
+        /// Bytes of `kind` and `data` that one thread keeps for subscribers yet to be told. Beyond it changes come without.
+        hint_bytes: u64 = 67_108_864;
+        /// Bytes the kernel may buffer for one subscriber (`SO_SNDBUF`, which the kernel doubles). Larger hides stale frames.
+        send_buffer_bytes: u64 = 16_384;
+        /// Unsent bytes at which the kernel calls a subscriber's socket writable again (`TCP_NOTSENT_LOWAT`).
+        notsent_lowat_bytes: u64 = 4_096;
+    }
+    /// The shards this node owns.
+    owner: Owner {
+        /// Bytes for versions on this node, over all its shards. Beyond it the oldest are dropped and those who ask for
+        /// them are told to resync. 20 million objects take about 0.5 GB.
+        version_table_bytes: u64 = 1_073_741_824;
+        /// Objects whose publisher's revision is remembered on this node. A forgotten one means accepting again.
+        revisions: u64 = 4_000_000;
+        /// Changes with an `Idempotency-Key` remembered on this node.
+        idempotency_keys: u64 = 1_000_000;
+        /// Changes that may be on their way to one lane before it says that it handled them. Beyond it, they coalesce.
+        link_window_changes: u64 = 16_384;
+        /// Bytes of `kind` and `data` that may wait for one lane. Beyond it changes are told without.
+        link_hint_bytes: u64 = 16_777_216;
+        /// Milliseconds between two promises that all was sent (`Closed`), while there is traffic.
+        closed_busy_ms: u64 = 50;
+        /// The same without traffic.
+        closed_idle_ms: u64 = 1_000;
+    }
+    /// How the server stops.
+    drain: Drain {
+        /// Milliseconds until it stops even if something is still open.
+        deadline_ms: u64 = 10_000;
+        /// Milliseconds over which subscribers are asked to come back elsewhere.
+        spread_ms: u64 = 5_000;
+    }
+    /// What the server says about itself.
+    log: Log {
+        /// Which events are logged: `error`, `warn`, `info`, `debug`, `trace`, also by target as in `info,tidings=debug`.
+        filter: String = "info".to_owned();
+        /// `text` or `json`, on standard error.
+        format: String = "text".to_owned();
+    }
+}
+
+impl Config {
+    /// The address for clients.
+    ///
+    /// # Errors
+    /// Says what is wrong with `server.listen`.
+    pub fn listen(&self) -> Result<SocketAddr, ConfigError> {
+        address("server.listen", &self.server.listen)
+    }
+
+    /// How many threads serve.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        match self.server.threads {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            threads => threads as usize,
+        }
+    }
+}
+
+fn address(key: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| ConfigError::Invalid {
+        key,
+        reason: format!("`{text}` is not an address and port such as 127.0.0.1:7400 or [::1]:7400"),
+    })
+}
+
+/// Checks what single types cannot express.
+///
+/// # Errors
+/// The first key that makes no sense, and why.
+pub fn validate(config: &Config) -> Result<(), ConfigError> {
+    let require = |fine: bool, key: &'static str, reason: &str| {
+        if fine { Ok(()) } else { Err(ConfigError::Invalid { key, reason: reason.to_owned() }) }
+    };
+    let listen = config.listen()?;
+    address("server.node_listen", &config.server.node_listen)?;
+    require(
+        listen.ip().is_loopback() || config.server.insecure,
+        "server.listen",
+        &format!(
+            "{listen} is reachable from other machines, and nobody would have to authenticate: every page and host that \
+             reaches it could publish and listen. Set server.insecure = true (or --insecure) if that is what you want"
+        ),
+    )?;
+    require(
+        tidings_protocol::ShardCount::new(u16::try_from(config.cluster.shards).unwrap_or(0)).is_some(),
+        "cluster.shards",
+        "must be a power of two from 1 to 4096",
+    )?;
+    require(config.server.threads <= 1024, "server.threads", "must be at most 1024")?;
+    let limits = &config.limits;
+    require(limits.header_bytes >= 8_192, "limits.header_bytes", "must be at least 8192")?;
+    require((1..=65_535).contains(&limits.url_bytes), "limits.url_bytes", "must be from 1 to 65535")?;
+    require(limits.headers >= 8, "limits.headers", "must be at least 8")?;
+    require(
+        (1..=10_000).contains(&limits.objects_per_connection),
+        "limits.objects_per_connection",
+        "must be from 1 to 10000",
+    )?;
+    require(limits.owner_queue >= 1, "limits.owner_queue", "must be at least 1")?;
+    require(limits.publish_line_bytes >= 1_024, "limits.publish_line_bytes", "must be at least 1024")?;
+    require(limits.publish_timeout_ms >= 1, "limits.publish_timeout_ms", "must be at least 1")?;
+    for key in KEYS.iter().filter(|key| key.section == "limits" && key.name.ends_with("_ms")) {
+        // A zero deadline would refuse everyone.
+        require(integer(config, key).is_none_or(|value| value > 0), key.path, "must be at least 1")?;
+    }
+    require(
+        config.owner.closed_busy_ms >= 1 && config.owner.closed_idle_ms >= config.owner.closed_busy_ms,
+        "owner.closed_idle_ms",
+        "must be at least owner.closed_busy_ms, which must be at least 1",
+    )?;
+    require(
+        matches!(config.log.format.as_str(), "text" | "json"),
+        "log.format",
+        "must be `text` or `json`",
+    )?;
+    for origin in &config.server.allowed_origins {
+        let fine = origin.starts_with("http://") || origin.starts_with("https://");
+        require(
+            fine && !origin.ends_with('/') && origin.bytes().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase()),
+            "server.allowed_origins",
+            &format!("`{origin}` is not an origin as browsers send it: scheme://host[:port], lower case, no path"),
+        )?;
+    }
+    Ok(())
+}
+
+/// The integer under `key`, if it is one.
+#[must_use]
+pub(crate) fn integer(config: &Config, key: &Key) -> Option<u64> {
+    toml::Value::try_from(config).ok()?.get(key.section)?.get(key.name)?.as_integer()?.try_into().ok()
+}
+
+/// The default configuration as a commented TOML file.
+#[must_use]
+pub fn default_toml() -> String {
+    let mut text = String::from("# The defaults of Tidings. Every key may also be set as TIDINGS_SECTION__KEY or --section.key.\n");
+    each_section(&mut text, |text, section, about| {
+        text.push_str(&format!("\n#{}\n[{section}]\n", about.join("\n#")));
+    }, |text, key, default| {
+        for line in key.docs {
+            text.push_str(&format!("#{line}\n"));
+        }
+        text.push_str(&format!("{} = {default}\n", key.name));
+    });
+    text
+}
+
+/// Every key as a Markdown document.
+#[must_use]
+pub fn docs_markdown() -> String {
+    let mut text = String::from(
+        "# Configuration\n\nLayers, later ones win: defaults, the TOML file given with `--config`, environment variables \
+         `TIDINGS_SECTION__KEY`, flags `--section.key value`. Unknown keys are errors.\n",
+    );
+    each_section(&mut text, |text, section, about| {
+        let about: String = about.concat();
+        text.push_str(&format!("\n## `[{section}]`\n\n{}\n\n| key | default | meaning |\n| --- | --- | --- |\n", about.trim()));
+    }, |text, key, default| {
+        let docs: String = key.docs.concat();
+        text.push_str(&format!("| `{}` | `{default}` | {} |\n", key.name, docs.trim().replace('|', "\\|")));
+    });
+    text
+}
+
+fn each_section(
+    text: &mut String,
+    head: impl Fn(&mut String, &str, &[&str]),
+    line: impl Fn(&mut String, &Key, &toml::Value),
+) {
+    let defaults = toml::Value::try_from(Config::default()).unwrap_or(toml::Value::Boolean(false));
+    for (section, about) in SECTIONS {
+        head(text, section, about);
+        for key in KEYS.iter().filter(|key| key.section == *section) {
+            if let Some(value) = defaults.get(key.section).and_then(|section| section.get(key.name)) {
+                line(text, key, value);
+            }
+        }
+    }
+}

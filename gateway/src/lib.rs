@@ -1,0 +1,27 @@
+//! The Tidings gateway: every socket, clock, thread and task. Decisions live in `tidings_router`, words in
+//! `tidings_protocol`.
+//!
+//! [`Node::start`] runs a whole node inside any process; the binary does little more.
+
+pub mod admin;
+pub mod clock;
+pub mod config;
+pub mod edge;
+pub mod node;
+pub mod owner;
+pub mod problem;
+pub mod publish;
+pub mod server;
+pub mod telemetry;
+
+pub use node::{Node, RunningNode};
+pub use server::App;
+
+/// Every route of a node, for one of its threads.
+pub fn routes(app: App) -> axum::Router {
+    axum::Router::new()
+        .merge(admin::routes())
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .with_state(app)
+}

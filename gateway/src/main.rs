@@ -1,0 +1,168 @@
+//! The program: `tidings` serves, other words ask or tell a server.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tidings::config::{self, Config, Flags, Sources};
+use tidings::{Node, RunningNode, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[global_allocator]
+static ALLOCATOR: jemallocator::Jemalloc = jemallocator::Jemalloc;
+
+/// Tells people which of the things they watch have changed.
+#[derive(Debug, Parser)]
+#[command(name = "tidings", version, args_conflicts_with_subcommands = true)]
+struct Program {
+    #[command(subcommand)]
+    word: Option<Word>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Word {
+    /// Run a node (the same as no word at all).
+    Serve(ServeArgs),
+    /// Look at the configuration.
+    Config {
+        #[command(subcommand)]
+        what: ConfigWord,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigWord {
+    /// Read file, environment and flags, and say whether they make sense.
+    Check(ServeArgs),
+    /// Print every key with its meaning, unit and default, as Markdown.
+    Docs,
+    /// Print the defaults as a TOML file to start from.
+    Default,
+}
+
+#[derive(Args, Debug)]
+struct ServeArgs {
+    /// Address and port for clients and publishers [default: 127.0.0.1:7400]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Address and port for other nodes [default: 127.0.0.1:7401]
+    #[arg(long, value_name = "ADDR")]
+    node_listen: Option<String>,
+    /// Folder for what outlives the process
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// A node of the cluster to join
+    #[arg(long, value_name = "ADDR")]
+    join: Vec<String>,
+    /// How many nodes a new cluster waits for
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    expect: u16,
+    /// A TOML file with configuration
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Threads that serve [default: one a core]
+    #[arg(long, value_name = "N")]
+    threads: Option<String>,
+    /// Listen beyond loopback although nobody has to authenticate
+    #[arg(long)]
+    insecure: bool,
+    #[command(flatten)]
+    keys: Flags,
+}
+
+impl ServeArgs {
+    fn load(&self) -> Result<Config, String> {
+        if !self.join.is_empty() || self.expect != 1 {
+            return Err("this version runs as a single node: --join and --expect are not available yet".to_owned());
+        }
+        let named = [
+            ("server.listen", &self.listen),
+            ("server.node_listen", &self.node_listen),
+            ("server.data_dir", &self.data_dir),
+            ("server.threads", &self.threads),
+        ];
+        let mut flags = self.keys.0.clone();
+        flags.extend(named.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))));
+        if self.insecure {
+            flags.push(("server.insecure", "true".to_owned()));
+        }
+        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let sources = Sources { file: self.config.as_deref(), variables: variables.collect(), flags };
+        config::load(&sources).map_err(|error| error.to_string())
+    }
+}
+
+fn main() -> ExitCode {
+    let program = Program::parse();
+    let result = match program.word {
+        None => serve(&program.serve),
+        Some(Word::Serve(args)) => serve(&args),
+        Some(Word::Config { what }) => configuration(&what),
+    };
+    result.unwrap_or_else(|message| {
+        eprintln!("tidings: {message}");
+        ExitCode::FAILURE
+    })
+}
+
+fn configuration(what: &ConfigWord) -> Result<ExitCode, String> {
+    match what {
+        ConfigWord::Check(args) => {
+            args.load()?;
+            println!("The configuration is fine.");
+        }
+        ConfigWord::Docs => print!("{}", config::docs_markdown()),
+        ConfigWord::Default => print!("{}", config::default_toml()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(args: &ServeArgs) -> Result<ExitCode, String> {
+    let config = args.load()?;
+    telemetry::start_logging(&config.log).map_err(|error| error.to_string())?;
+    if !config.server.data_dir.is_empty() {
+        tracing::warn!("server.data_dir is not used yet: everything is kept in memory only");
+    }
+    let running = Node::start(config).map_err(|error| error.to_string())?;
+    greet(&running);
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+        let mut drained = running.node.draining.subscribe();
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            // The node gave up by itself.
+            _ = drained.wait_for(|draining| *draining) => {}
+        }
+        tracing::info!("stopping: no new connections, requests in flight are answered (a second signal stops at once)");
+        running.drain();
+        tokio::spawn(async move {
+            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+            tracing::warn!("stopped at once");
+            std::process::exit(1);
+        });
+        let ended = tokio::task::spawn_blocking(move || running.join()).await;
+        Ok(if ended.unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())
+}
+
+fn greet(running: &RunningNode) {
+    let mut address = running.addr;
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+    }
+    println!("Tidings listens on http://{address} (versions are kept in memory). Try, each in a terminal of its own:");
+    println!();
+    println!("  curl -N 'http://{address}/v1/events?object=order:42'");
+    println!("  curl -X POST 'http://{address}/v1/publish?object=order:42'");
+    println!("  curl 'http://{address}/v1/poll?object=order:42'");
+    println!();
+    println!("Documents: http://{address}/docs  Stop: Ctrl-C");
+}

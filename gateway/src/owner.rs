@@ -1,0 +1,350 @@
+//! The shell of an owner: one task on each thread drives the machine that assigns versions for that thread's shards.
+//!
+//! Everything that waits is handled before anything is passed on, so that a busy owner tells each lane once a burst and
+//! not once a change. It does not know HTTP or subscribers.
+
+use crate::clock;
+use crate::config::Config;
+use crate::edge::{LaneCommand, LaneHandle};
+use crate::node::Node;
+use crate::telemetry::{Limit, Metrics};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tidings_protocol::peer::{EdgeToOwner, FloorCause, OwnerToEdge};
+use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
+use tidings_router::owner::{self, Input, Output, Owner, Publish, Published};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+/// How many commands one burst handles before its answers go out.
+const BURST: usize = 256;
+
+/// A batch of changes on its way to the owner of their shards.
+#[derive(Debug)]
+struct Batch {
+    changes: Vec<Publish>,
+    reply: oneshot::Sender<Vec<Published>>,
+}
+
+/// What reaches an owner beside publishes.
+#[derive(Debug)]
+enum Command {
+    /// Frames of a lane, in order.
+    FromLane { lane: usize, generation: u32, frames: Vec<EdgeToOwner> },
+    /// A question about one object.
+    Inspect { object: ObjectHash, reply: oneshot::Sender<Inspection> },
+    /// A question about the owner as a whole.
+    Report { reply: oneshot::Sender<Report> },
+}
+
+/// What an owner knows of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// Its newest version, `Version::ZERO` where none is known.
+    pub version: Version,
+    /// Of its shard, if it is owned here.
+    pub epoch: Option<Epoch>,
+    /// Below which the owner cannot vouch for the shard.
+    pub floor: Version,
+    /// The lanes that want to hear of it.
+    pub watchers: Vec<usize>,
+}
+
+/// What an owner knows of its shards, and its counters.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Shard, epoch, floor.
+    pub shards: Vec<(ShardId, Epoch, Version)>,
+    /// Counters.
+    pub stats: owner::Stats,
+}
+
+/// Why a batch has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishFailure {
+    /// The owner's queue stayed full. Nothing was changed.
+    Overloaded,
+    /// The owner took the batch and did not answer in time. It may have been applied.
+    OutcomeUnknown,
+}
+
+/// A way to reach the owner of one thread from any thread.
+#[derive(Clone, Debug)]
+pub struct OwnerHandle {
+    batches: mpsc::Sender<Batch>,
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl OwnerHandle {
+    /// Hands changes over and waits for what became of them, in their order.
+    ///
+    /// Batches of one caller that begin one after the other are applied in that order.
+    ///
+    /// # Errors
+    /// Says whether the batch may have been applied.
+    pub async fn publish(&self, changes: Vec<Publish>, deadline: Instant) -> Result<Vec<Published>, PublishFailure> {
+        self.begin(changes, deadline).await?.wait(deadline).await
+    }
+
+    /// The first half of [`Self::publish`]: the batch is in the owner's queue when this returns.
+    ///
+    /// # Errors
+    /// [`PublishFailure::Overloaded`] if the queue stayed full until the deadline.
+    pub async fn begin(&self, changes: Vec<Publish>, deadline: Instant) -> Result<Begun, PublishFailure> {
+        let (reply, answer) = oneshot::channel();
+        let batch = match self.batches.try_send(Batch { changes, reply }) {
+            Ok(()) => return Ok(Begun(answer)),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(PublishFailure::Overloaded),
+            Err(mpsc::error::TrySendError::Full(batch)) => batch,
+        };
+        match tokio::time::timeout_at(deadline, self.batches.send(batch)).await {
+            Ok(Ok(())) => Ok(Begun(answer)),
+            Ok(Err(_)) | Err(_) => Err(PublishFailure::Overloaded),
+        }
+    }
+
+    /// Passes frames of a lane on. Bounded by design: a lane has at most one page of requests under way for each of its
+    /// connections.
+    pub fn from_lane(&self, lane: usize, generation: u32, frames: Vec<EdgeToOwner>) {
+        // A closed channel means that the process is ending.
+        _ = self.commands.send(Command::FromLane { lane, generation, frames });
+    }
+
+    /// What the owner knows of one object; `None` if the process is ending.
+    pub async fn inspect(&self, object: ObjectHash) -> Option<Inspection> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Inspect { object, reply }).ok()?;
+        answer.await.ok()
+    }
+
+    /// What the owner knows of its shards, and its counters; `None` if the process is ending.
+    pub async fn report(&self) -> Option<Report> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Report { reply }).ok()?;
+        answer.await.ok()
+    }
+}
+
+/// A batch that the owner has in its queue.
+#[derive(Debug)]
+pub struct Begun(oneshot::Receiver<Vec<Published>>);
+
+impl Begun {
+    /// What became of the changes.
+    ///
+    /// # Errors
+    /// [`PublishFailure::OutcomeUnknown`] if no answer came in time.
+    pub async fn wait(mut self, deadline: Instant) -> Result<Vec<Published>, PublishFailure> {
+        // Usually the answer is there within microseconds: no timer is armed before it turned out not to be.
+        match tokio::time::timeout_at(deadline, &mut self.0).await {
+            Ok(Ok(results)) => Ok(results),
+            Ok(Err(_)) | Err(_) => Err(PublishFailure::OutcomeUnknown),
+        }
+    }
+}
+
+/// The owner's ends of the channels.
+#[derive(Debug)]
+pub struct OwnerReceiver {
+    batches: mpsc::Receiver<Batch>,
+    commands: mpsc::UnboundedReceiver<Command>,
+}
+
+/// The two ends of the way to one owner, whose queue holds `queue` batches.
+#[must_use]
+pub fn channel(queue: usize) -> (OwnerHandle, OwnerReceiver) {
+    let (batches, batches_end) = mpsc::channel(queue);
+    let (commands, commands_end) = mpsc::unbounded_channel();
+    (OwnerHandle { batches, commands }, OwnerReceiver { batches: batches_end, commands: commands_end })
+}
+
+/// Starts the owner of `thread` on the `LocalSet` it is called in.
+pub fn start(thread: usize, node: &Arc<Node>, receiver: OwnerReceiver) {
+    let threads = node.owners.len();
+    let shards: Vec<ShardId> = node.shards.all().filter(|shard| usize::from(shard.0) % threads == thread).collect();
+    let mut shell = Shell {
+        thread,
+        machine: Owner::new(machine_config(&node.config, node.shards, threads)),
+        shards: shards.clone(),
+        node: Arc::clone(node),
+        output: Vec::new(),
+        to_lanes: node.lanes.iter().map(|_| Vec::new()).collect(),
+        replies: VecDeque::new(),
+        first_reply: 0,
+    };
+    let now = clock::now();
+    // A table that starts empty cannot vouch for anything before now.
+    let assign = Input::Assign { shards, epoch: Epoch(1), floor: Version(now.wall_us), cause: FloorCause::Lost };
+    shell.handle(now, assign);
+    for lane in 0..node.lanes.len() {
+        shell.handle(now, Input::LinkUp { link: lane as u32, generation: GENERATION });
+    }
+    shell.flush();
+    tokio::task::spawn_local(shell.run(receiver));
+}
+
+/// Links inside one process never break, so they have one generation.
+pub const GENERATION: u32 = 1;
+
+fn machine_config(config: &Config, shards: ShardCount, threads: usize) -> owner::Config {
+    let share = |total: u64| usize::try_from(total).unwrap_or(usize::MAX) / threads;
+    owner::Config {
+        shards,
+        version_table_bytes: share(config.owner.version_table_bytes),
+        revisions: share(config.owner.revisions),
+        idempotency_keys: share(config.owner.idempotency_keys),
+        idempotency_window_us: config.cluster.idempotency_window_ms * 1000,
+        link_window_changes: u32::try_from(config.owner.link_window_changes).unwrap_or(u32::MAX),
+        link_hint_bytes: usize::try_from(config.owner.link_hint_bytes).unwrap_or(usize::MAX),
+        closed_busy_us: config.owner.closed_busy_ms * 1000,
+        closed_idle_us: config.owner.closed_idle_ms * 1000,
+    }
+}
+
+struct Shell {
+    thread: usize,
+    machine: Owner,
+    shards: Vec<ShardId>,
+    node: Arc<Node>,
+    output: Vec<Output>,
+    to_lanes: Vec<Vec<OwnerToEdge>>,
+    // Who waits for request number `first_reply`, the one after it, and so on.
+    replies: VecDeque<Option<oneshot::Sender<Vec<Published>>>>,
+    first_reply: u64,
+}
+
+impl Shell {
+    async fn run(mut self, mut receiver: OwnerReceiver) {
+        // One timer, moved only when it has to ring earlier or has rung: a deadline that moves out costs nothing.
+        let timer = tokio::time::sleep(Duration::from_secs(3600));
+        tokio::pin!(timer);
+        loop {
+            match self.machine.next_deadline() {
+                Some(at) if clock::instant(at) < timer.deadline() || timer.is_elapsed() => {
+                    timer.as_mut().reset(clock::instant(at));
+                }
+                None if timer.is_elapsed() => timer.as_mut().reset(Instant::now() + Duration::from_secs(3600)),
+                Some(_) | None => {}
+            }
+            let mut handled = 0_usize;
+            tokio::select! {
+                biased;
+                Some(command) = receiver.commands.recv() => { self.command(command); handled += 1; }
+                batch = receiver.batches.recv() => match batch {
+                    Some(batch) => { self.batch(batch); handled += 1; }
+                    None => return,
+                },
+                () = &mut timer => {}
+            }
+            while handled < BURST {
+                // Registrations go before publishes: subscribers wait for them, and they are few.
+                if let Ok(command) = receiver.commands.try_recv() {
+                    self.command(command);
+                } else if let Ok(batch) = receiver.batches.try_recv() {
+                    self.batch(batch);
+                } else {
+                    break;
+                }
+                handled += 1;
+            }
+            let now = clock::now();
+            if self.machine.next_deadline().is_some_and(|at| at <= now.mono_us) {
+                self.machine.handle_deadline(now, &mut self.output);
+                self.perform();
+            }
+            self.flush();
+            if handled > 0 {
+                self.node.metrics.owner_burst.observe(handled as f64);
+            }
+            if handled >= BURST {
+                // Whoever shares the thread gets a turn.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn batch(&mut self, batch: Batch) {
+        let request = self.first_reply + self.replies.len() as u64;
+        self.replies.push_back(Some(batch.reply));
+        self.handle(clock::now(), Input::Publish { request, changes: batch.changes });
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::FromLane { lane, generation, frames } => {
+                let now = clock::now();
+                for frame in frames {
+                    self.handle(now, Input::FromEdge { link: lane as u32, generation, frame });
+                }
+            }
+            Command::Inspect { object, reply } => {
+                let shard = self.node.shards.shard(object);
+                // Whoever asked may have gone; so everywhere below.
+                _ = reply.send(Inspection {
+                    version: self.machine.version(object),
+                    epoch: self.machine.epoch(shard),
+                    floor: self.machine.floor(shard),
+                    watchers: self.machine.watchers(object).into_iter().map(|link| link as usize).collect(),
+                });
+            }
+            Command::Report { reply } => {
+                let shards = self.shards.iter().filter_map(|shard| {
+                    Some((*shard, self.machine.epoch(*shard)?, self.machine.floor(*shard)))
+                });
+                _ = reply.send(Report { shards: shards.collect(), stats: self.machine.stats() });
+            }
+        }
+    }
+
+    fn handle(&mut self, now: tidings_router::Now, input: Input) {
+        self.machine.handle(now, input, &mut self.output);
+        self.perform();
+    }
+
+    fn perform(&mut self) {
+        for output in self.output.drain(..) {
+            match output {
+                Output::ToEdge { link, generation: _, frame } => {
+                    if let Some(frames) = self.to_lanes.get_mut(link as usize) {
+                        frames.push(frame);
+                    }
+                }
+                Output::Published { request, results } => {
+                    let place = request.checked_sub(self.first_reply).and_then(|place| usize::try_from(place).ok());
+                    if let Some(reply) = place.and_then(|place| self.replies.get_mut(place)).and_then(Option::take) {
+                        _ = reply.send(results);
+                    }
+                    while matches!(self.replies.front(), Some(None)) {
+                        self.replies.pop_front();
+                        self.first_reply += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        for (frames, lane) in self.to_lanes.iter_mut().zip(&self.node.lanes) {
+            if !frames.is_empty() {
+                send(lane, self.thread, std::mem::take(frames));
+            }
+        }
+    }
+}
+
+fn send(lane: &LaneHandle, owner: usize, frames: Vec<OwnerToEdge>) {
+    // A closed channel means that the process is ending.
+    _ = lane.commands.send(LaneCommand::FromOwner { owner, generation: GENERATION, frames });
+}
+
+/// Counts why a batch has no answer.
+pub(crate) fn count_failure(metrics: &Metrics, failure: PublishFailure) {
+    match failure {
+        PublishFailure::Overloaded => metrics.refused(Limit::OwnerQueue),
+        PublishFailure::OutcomeUnknown => {
+            metrics.refused(Limit::PublishTimeout);
+            metrics.outcome_unknown.inc();
+        }
+    }
+}

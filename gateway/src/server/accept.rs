@@ -1,0 +1,156 @@
+//! Accepting connections and dealing them out.
+
+use super::admission::{Admission, Permit};
+use crate::node::Node;
+use crate::problem::Refusal;
+use crate::telemetry::Limit;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+use tidings_protocol::error::Code;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+/// How many connections are accepted before other work gets a turn.
+const BURST: usize = 64;
+/// The pause after a failure that trying again at once would only repeat.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection on its way to a thread.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket, not yet known to any runtime.
+    pub stream: TcpStream,
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// Its place among the open connections.
+    pub permit: Permit,
+}
+
+/// Opens the listening socket.
+///
+/// # Errors
+/// If the address is taken or not ours.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(
+        socket2::Domain::for_address(address),
+        socket2::Type::STREAM,
+        Some(socket2::Protocol::TCP),
+    )?;
+    // Lets a restart take the port while old connections linger; it does not let two servers share it.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}
+
+/// Accepts until the node drains, dealing connections out to `threads` in turn.
+///
+/// # Errors
+/// If the socket cannot be watched.
+pub async fn accept(
+    listener: TcpListener,
+    node: Arc<Node>,
+    admission: Arc<Admission>,
+    threads: Vec<mpsc::UnboundedSender<Accepted>>,
+) -> io::Result<()> {
+    let listener = AsyncFd::new(listener)?;
+    let mut draining = node.draining.subscribe();
+    let mut acceptor = Acceptor { node, admission, threads, next: 0, reserve: File::open("/dev/null").ok() };
+    loop {
+        tokio::select! {
+            biased;
+            _ = draining.wait_for(|draining| *draining) => return Ok(()),
+            ready = listener.readable() => {
+                let mut ready = ready?;
+                let mut pause = false;
+                for _ in 0..BURST {
+                    match ready.try_io(|listener| listener.get_ref().accept()) {
+                        Ok(Ok((stream, peer))) => acceptor.deal(stream, peer),
+                        Ok(Err(error)) => {
+                            pause = acceptor.failed(&error, listener.get_ref());
+                            break;
+                        }
+                        Err(_would_block) => break,
+                    }
+                }
+                if pause {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+struct Acceptor {
+    node: Arc<Node>,
+    admission: Arc<Admission>,
+    threads: Vec<mpsc::UnboundedSender<Accepted>>,
+    next: usize,
+    // A descriptor kept back: given up, it lets one connection be taken and closed when there are none left.
+    reserve: Option<File>,
+}
+
+impl Acceptor {
+    fn deal(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let permit = match self.admission.admit(peer.ip()) {
+            Ok(permit) => permit,
+            Err(limit) => return turn_away(stream, limit),
+        };
+        self.node.metrics.accepted.inc();
+        if stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).is_err() {
+            return;
+        }
+        self.next = (self.next + 1) % self.threads.len();
+        if let Some(thread) = self.threads.get(self.next) {
+            // A closed channel means that the process is ending.
+            _ = thread.send(Accepted { stream, peer, permit });
+        }
+    }
+
+    /// Whether to pause before the next try.
+    fn failed(&mut self, error: &io::Error, listener: &TcpListener) -> bool {
+        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted) {
+            // That one connection is gone; the next may be fine.
+            return false;
+        }
+        self.node.metrics.accept_errors.inc();
+        tracing::warn!(%error, "cannot accept connections; pausing");
+        if matches!(error.raw_os_error(), Some(libc_errno::EMFILE | libc_errno::ENFILE)) {
+            self.node.metrics.refused(Limit::Connections);
+            drop(self.reserve.take());
+            if let Ok((stream, _)) = listener.accept() {
+                turn_away(stream, Limit::Connections);
+            }
+            self.reserve = File::open("/dev/null").ok();
+        }
+        true
+    }
+}
+
+/// The two numbers of POSIX for "no descriptors left", in the process and in the system.
+mod libc_errno {
+    pub(super) const EMFILE: i32 = 24;
+    pub(super) const ENFILE: i32 = 23;
+}
+
+/// Tells a connection beyond a limit why, as far as one write goes, and closes it.
+fn turn_away(mut stream: TcpStream, limit: Limit) {
+    let detail = format!("too many connections (limits.{})", limit.name());
+    let body = Refusal::new(Code::TooMany, detail).document();
+    let answer = format!(
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    // All of it is courtesy: whatever fails, the connection is closed.
+    _ = stream.set_nonblocking(true);
+    _ = stream.write(&[answer.as_bytes(), &body].concat());
+    _ = stream.shutdown(Shutdown::Write);
+    // Unread bytes would turn the close into a reset, which may overtake the answer.
+    _ = stream.read(&mut [0; 4096]);
+}

@@ -1,0 +1,194 @@
+//! One connection: HTTP/1.1 on a guarded stream, the gate before every request.
+
+use super::accept::Accepted;
+use super::gate::Gate;
+use super::guard::{Deadlines, GuardedStream, Watch};
+use super::App;
+use crate::publish;
+use crate::telemetry::Limit;
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::Request;
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service as _;
+
+/// Who is at the other end; in the extensions of every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// What all connections of one thread share.
+#[derive(Debug)]
+pub struct Http {
+    app: App,
+    router: Router,
+    gate: Arc<Gate>,
+    builder: http1::Builder,
+    deadlines: Deadlines,
+    tracker: TaskTracker,
+    draining: CancellationToken,
+}
+
+impl Http {
+    /// Serves `router` on one thread.
+    #[must_use]
+    pub fn new(app: App, router: Router, gate: Arc<Gate>) -> Rc<Self> {
+        let limits = &app.node.config.limits;
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let mut builder = http1::Builder::new();
+        builder
+            .max_headers(size(limits.headers))
+            .max_header_size(size(limits.header_bytes))
+            // Also the size of reads of a body: a firehose wants them large.
+            .max_buf_size(size(limits.header_bytes).max(128 * 1024))
+            .header_read_timeout(None)
+            .pipeline_flush(true);
+        let deadlines = Deadlines::new(limits);
+        Rc::new(Self {
+            app,
+            router,
+            gate,
+            builder,
+            deadlines,
+            tracker: TaskTracker::new(),
+            draining: CancellationToken::new(),
+        })
+    }
+
+    /// Serves one connection in a task of its own, inside the thread's `LocalSet`.
+    pub fn spawn(self: &Rc<Self>, accepted: Accepted) {
+        let Ok(stream) = TcpStream::from_std(accepted.stream) else { return };
+        let local = self.gate.wants_local_address().then(|| stream.local_addr().ok()).flatten();
+        let metrics = Arc::clone(&self.app.node.metrics);
+        let stream = GuardedStream::new(stream, self.deadlines, metrics, accepted.permit);
+        let watch = stream.watch();
+        let service = ConnectionService(Rc::new(ConnectionShared {
+            http: Rc::clone(self),
+            watch: Arc::clone(&watch),
+            peer: accepted.peer,
+            local: local.map(|local| local.ip()),
+        }));
+        let http = Rc::clone(self);
+        self.tracker.spawn_local(async move {
+            let connection = http.builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+            tokio::pin!(connection);
+            let result = tokio::select! {
+                biased;
+                result = connection.as_mut() => result,
+                () = http.draining.cancelled() => {
+                    if watch.silent() {
+                        return;
+                    }
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = result {
+                if error.is_parse_too_large() {
+                    http.app.node.metrics.refused(Limit::HeaderBytes);
+                }
+                tracing::debug!(%error, "a connection ended");
+            }
+        });
+    }
+
+    /// Lets requests in flight be answered and returns when all connections have ended.
+    pub async fn drain(&self) {
+        self.draining.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+struct ConnectionShared {
+    http: Rc<Http>,
+    watch: Arc<Watch>,
+    peer: SocketAddr,
+    local: Option<IpAddr>,
+}
+
+struct ConnectionService(Rc<ConnectionShared>);
+
+impl hyper::service::Service<Request<Incoming>> for ConnectionService {
+    type Response = http::Response<GuardedBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let shared = Rc::clone(&self.0);
+        let length = shared.watch.request_began();
+        Box::pin(async move {
+            let response = shared.answer(request, length).await;
+            let watch = Arc::clone(&shared.watch);
+            Ok(response.map(|body| GuardedBody { body, watch }))
+        })
+    }
+}
+
+impl ConnectionShared {
+    async fn answer(&self, mut request: Request<Incoming>, length: Option<bool>) -> Response {
+        let Http { app, gate, router, .. } = &*self.http;
+        app.node.metrics.requests.inc();
+        let passage = match gate.check(&request, length, self.local, &app.node.metrics) {
+            Ok(passage) => passage,
+            Err(refusal) => return refusal.into_response(),
+        };
+        let mut response = if let Some(response) = Gate::preflight(&request, &passage) {
+            response
+        } else if request.uri().path() == publish::PATH {
+            // The busiest route does without the router's layers.
+            publish::answer(app, request).await
+        } else {
+            request.extensions_mut().insert(PeerAddress(self.peer));
+            match router.clone().call(request.map(Body::new)).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            }
+        };
+        passage.finish(response.headers_mut());
+        response
+    }
+}
+
+/// An answer's body that tells the guard when it was handed over.
+#[derive(Debug)]
+pub struct GuardedBody {
+    body: Body,
+    watch: Arc<Watch>,
+}
+
+impl HttpBody for GuardedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for GuardedBody {
+    fn drop(&mut self) {
+        self.watch.request_ended();
+    }
+}

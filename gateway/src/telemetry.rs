@@ -1,0 +1,297 @@
+//! What the server counts and logs.
+//!
+//! Handles are held in structs and never looked up on the way of a request. There are no labels per object, address or
+//! client: every label set is a small enum.
+
+use crate::config::{self, Config};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use std::fmt::Write as _;
+use std::sync::Mutex;
+
+macro_rules! limits {
+    ($($(#[$doc:meta])* $name:ident = $key:literal;)*) => {
+        /// A bound whose refusals are counted. Each is named like its configuration key.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Limit { $($(#[$doc])* $name,)* }
+
+        impl Limit {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The name in metrics and messages: the key inside `[limits]`.
+            #[must_use]
+            pub fn name(self) -> &'static str { match self { $(Self::$name => $key,)* } }
+        }
+    };
+}
+
+limits! {
+    /// A connection that sent nothing.
+    FirstByte = "first_byte_ms";
+    /// Headers that took too long.
+    Head = "head_ms";
+    /// A connection at rest for too long.
+    Idle = "idle_ms";
+    /// A body that paused for too long.
+    BodyIdle = "body_idle_ms";
+    /// A reader that took nothing.
+    WriteStall = "write_stall_ms";
+    /// Headers too large.
+    HeaderBytes = "header_bytes";
+    /// A target too long.
+    UrlBytes = "url_bytes";
+    /// A publish too large.
+    PublishBodyBytes = "publish_body_bytes";
+    /// Too many changes in one publish.
+    PublishChanges = "publish_changes";
+    /// A line too long.
+    PublishLineBytes = "publish_line_bytes";
+    /// A publish that was not answered in time.
+    PublishTimeout = "publish_timeout_ms";
+    /// An owner's queue that stayed full.
+    OwnerQueue = "owner_queue";
+    /// A frame from a client too large.
+    ClientFrameBytes = "client_frame_bytes";
+    /// Too many objects.
+    ObjectsPerConnection = "objects_per_connection";
+    /// Too many connections.
+    Connections = "connections";
+    /// Too many connections from one address.
+    ConnectionsPerAddress = "connections_per_address";
+    /// Too many sessions.
+    Sessions = "sessions";
+    /// A poll's body too large.
+    PollBodyBytes = "poll_body_bytes";
+    /// No pong in time.
+    Pong = "pong_ms";
+    /// A subscriber's socket that took nothing.
+    Stuck = "stuck_ms";
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NameLabels {
+    name: &'static str,
+}
+
+/// Which way a request was refused at the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GateRefusal {
+    /// Its `Host` is not ours.
+    Host,
+    /// Its `Origin` is foreign.
+    Origin,
+    /// Its framing is ambiguous or it has no `Host`.
+    Malformed,
+}
+
+impl EncodeLabelValue for GateRefusal {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encoder.write_str(match self {
+            Self::Host => "host",
+            Self::Origin => "origin",
+            Self::Malformed => "malformed",
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GateLabels {
+    reason: GateRefusal,
+}
+
+/// Everything the gateway counts. Lanes register their own beside it with [`Metrics::register`].
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    refused: Family<LimitLabels, Counter>,
+    gate: Family<GateLabels, Counter>,
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections open now, upgraded ones included.
+    pub open: Gauge,
+    /// Failures of `accept`.
+    pub accept_errors: Counter,
+    /// HTTP requests begun.
+    pub requests: Counter,
+    /// Changes that got a version.
+    pub published: Counter,
+    /// Changes that had happened already.
+    pub duplicates: Counter,
+    /// Changes refused before an owner saw them.
+    pub rejected: Counter,
+    /// Publishes whose outcome is unknown.
+    pub outcome_unknown: Counter,
+    /// Commands that an owner handled before it passed its answers on.
+    pub owner_burst: Histogram,
+}
+
+impl Metrics {
+    /// All counters at zero and the configured limits.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let mut registry = Registry::with_prefix("tidings");
+        let limit = Family::<NameLabels, Gauge>::default();
+        for key in config::KEYS.iter().filter(|key| key.section == "limits") {
+            if let Some(value) = config::integer(config, key) {
+                limit.get_or_create(&NameLabels { name: key.name }).set(value as i64);
+            }
+        }
+        registry.register("limit", "Configured bounds, named like their keys in [limits]", limit);
+        let refused = Family::<LimitLabels, Counter>::default();
+        for limit in Limit::ALL {
+            drop(refused.get_or_create(&LimitLabels { limit: limit.name() }));
+        }
+        let new = Self {
+            refused,
+            gate: Family::default(),
+            accepted: Counter::default(),
+            open: Gauge::default(),
+            accept_errors: Counter::default(),
+            requests: Counter::default(),
+            published: Counter::default(),
+            duplicates: Counter::default(),
+            rejected: Counter::default(),
+            outcome_unknown: Counter::default(),
+            owner_burst: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
+            registry: Mutex::new(Registry::default()),
+        };
+        registry.register("refused", "Refusals, by the bound that was reached", new.refused.clone());
+        registry.register("gate_refused", "Requests refused for their Host, Origin or form", new.gate.clone());
+        registry.register("connections_accepted", "Connections accepted", new.accepted.clone());
+        registry.register("connections_open", "Connections open now", new.open.clone());
+        registry.register("accept_errors", "Failures to accept a connection", new.accept_errors.clone());
+        registry.register("http_requests", "HTTP requests begun", new.requests.clone());
+        registry.register("changes_published", "Changes that got a version", new.published.clone());
+        registry.register("changes_duplicate", "Changes that had happened already", new.duplicates.clone());
+        registry.register("changes_rejected", "Changes refused before an owner saw them", new.rejected.clone());
+        registry.register("publish_outcome_unknown", "Publishes whose outcome is unknown", new.outcome_unknown.clone());
+        registry.register("owner_burst", "Commands an owner handled at one go", new.owner_burst.clone());
+        Self { registry: Mutex::new(registry), ..new }
+    }
+
+    /// Counts one refusal.
+    pub fn refused(&self, limit: Limit) {
+        self.refused.get_or_create(&LimitLabels { limit: limit.name() }).inc();
+    }
+
+    /// Counts one refusal at the gate.
+    pub fn gate_refused(&self, reason: GateRefusal) {
+        self.gate.get_or_create(&GateLabels { reason }).inc();
+    }
+
+    /// Adds metrics of another room.
+    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    /// Everything in the OpenMetrics text format, with `more` appended before its end mark.
+    #[must_use]
+    pub fn encode(&self, more: &[Sample]) -> String {
+        let mut text = String::with_capacity(8192);
+        let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Writing to a String does not fail.
+        _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+        drop(registry);
+        let end = text.strip_suffix("# EOF\n").map_or(text.len(), str::len);
+        text.truncate(end);
+        let mut last = "";
+        for sample in more {
+            if sample.name != last {
+                _ = writeln!(text, "# HELP tidings_{} {}.\n# TYPE tidings_{} {}", sample.name, sample.help, sample.name, sample.kind.word());
+                last = sample.name;
+            }
+            _ = writeln!(text, "tidings_{}{}{{thread=\"{}\"}} {}", sample.name, sample.kind.suffix(), sample.thread, sample.value);
+        }
+        text.push_str("# EOF\n");
+        text
+    }
+}
+
+/// One number of one thread, gathered when somebody asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Without the prefix `tidings_`.
+    pub name: &'static str,
+    /// One sentence without its full stop.
+    pub help: &'static str,
+    /// Whether it only grows.
+    pub kind: SampleKind,
+    /// Whose it is.
+    pub thread: usize,
+    /// The number.
+    pub value: u64,
+}
+
+/// Whether a number only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SampleKind {
+    /// It only grows.
+    Counter,
+    /// It goes both ways.
+    Gauge,
+}
+
+impl SampleKind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Counter => "_total",
+            Self::Gauge => "",
+        }
+    }
+}
+
+/// Starts logging to standard error. A second call in one process changes nothing.
+///
+/// # Errors
+/// If the filter cannot be read.
+pub fn start_logging(log: &config::Log) -> Result<(), config::ConfigError> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
+        .map_err(|error| config::ConfigError::Invalid { key: "log.filter", reason: error.to_string() })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Fails only if a subscriber is set already, as in tests with several nodes.
+    _ = if log.format == "json" { builder.json().try_init() } else { builder.try_init() };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counted_limit_is_a_configured_limit() {
+        for limit in Limit::ALL {
+            let path = format!("limits.{}", limit.name());
+            assert!(config::KEYS.iter().any(|key| key.path == path), "{path}");
+        }
+    }
+
+    #[test]
+    fn limits_and_refusals_are_exported() {
+        let metrics = Metrics::new(&Config::default());
+        metrics.refused(Limit::Head);
+        let more = Sample { name: "x", help: "An x", kind: SampleKind::Counter, thread: 1, value: 7 };
+        let text = metrics.encode(&[more]);
+        assert!(text.contains("tidings_limit{name=\"head_ms\"} 5000\n"), "{text}");
+        assert!(text.contains("tidings_refused_total{limit=\"head_ms\"} 1\n"), "{text}");
+        assert!(text.contains("tidings_refused_total{limit=\"idle_ms\"} 0\n"), "{text}");
+        assert!(text.ends_with("tidings_x_total{thread=\"1\"} 7\n# EOF\n"), "{text}");
+        assert_eq!(text.matches("# EOF").count(), 1);
+    }
+}

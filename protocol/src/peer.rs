@@ -1,0 +1,105 @@
+//! Every frame between an edge and an owner. Inside one process they travel as values, between nodes as MessagePack.
+//!
+//! One link joins one edge (a lane of it) with one owner, both ways FIFO. A link has a generation: what belongs to an
+//! older one is ignored (rule R9).
+
+use crate::hint::SharedHint;
+use crate::id::{ObjectHash, ShardId};
+use crate::version::{Epoch, Version};
+
+/// What an edge says to an owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EdgeToOwner {
+    /// "Tell me of these objects from now on." Answered by one [`OwnerToEdge::Registered`] with as many entries in the
+    /// same order; answers come in the order of the requests.
+    Register {
+        /// The objects, all of shards that the owner said it owns on this link.
+        objects: Vec<ObjectHash>,
+    },
+    /// "No longer tell me of these." Not answered.
+    Unregister {
+        /// The objects.
+        objects: Vec<ObjectHash>,
+    },
+    /// "I have handled this many changes since my last word": opens the link's window again.
+    Handled {
+        /// Changes of [`OwnerToEdge::Changed`].
+        changes: u32,
+    },
+}
+
+/// One object's newest version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// The object.
+    pub object: ObjectHash,
+    /// Its newest version.
+    pub version: Version,
+    /// What the publisher said about it, if it is at hand.
+    pub hint: Option<SharedHint>,
+}
+
+/// An owned shard as the owner announces it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owned {
+    /// The shard.
+    pub shard: ShardId,
+    /// Since which epoch.
+    pub epoch: Epoch,
+    /// Below this version the owner cannot vouch for the shard.
+    pub floor: Version,
+    /// Why the floor is where it is.
+    pub cause: FloorCause,
+}
+
+/// Why a floor was raised: the cause that clients are told with `resync`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FloorCause {
+    /// The shard's versions were lost with the owner that held them.
+    Lost,
+    /// The oldest versions were dropped to keep the table inside its memory budget.
+    Evicted,
+}
+
+impl FloorCause {
+    /// The stable word that clients see.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lost => "versions_lost",
+            Self::Evicted => "versions_evicted",
+        }
+    }
+}
+
+/// What an owner says to an edge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnerToEdge {
+    /// "I own these, since this epoch, and vouch for them from this floor up." Also sent when a floor rises.
+    Own {
+        /// The shards.
+        shards: Vec<Owned>,
+    },
+    /// "I no longer own these." What the edge registered there must be registered again with the next owner.
+    Gone {
+        /// The shards.
+        shards: Vec<ShardId>,
+    },
+    /// The answer to one [`EdgeToOwner::Register`]: the current version of each object, `Version::ZERO` where none is
+    /// known. The floor of each object's shard went before it on this link in `Own` (rule R1).
+    Registered {
+        /// Object and version, in the order of the request.
+        objects: Vec<(ObjectHash, Version)>,
+    },
+    /// Objects that changed, in the order of their versions per shard unless coalesced.
+    Changed {
+        /// At least one.
+        changes: Vec<Changed>,
+    },
+    /// "Every change up to here, of every shard I said I own on this link and not since said is gone, has been sent."
+    /// Strictly higher each time (rule R10).
+    Closed {
+        /// The closed version.
+        version: Version,
+    },
+}

@@ -1,0 +1,410 @@
+//! What clients ask for on a live connection: subscribe in pages, unsubscribe. One request of a subscriber at a time.
+
+use super::place::CursorVerdict;
+use super::subscribers::SubscriberKey;
+use super::{Lane, Output};
+use crate::id_set::IdSet;
+use crate::now::{MonoUs, Now};
+use tidings_protocol::client::Entry;
+use tidings_protocol::codec::{self, Encoding, RequestId};
+use tidings_protocol::{Code, Problem, Version};
+
+/// One `subscribe`.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// How the client named the request.
+    pub id: Option<RequestId>,
+    /// The objects; what is no object ID is refused in its place.
+    pub entries: Vec<Result<Entry, (String, Problem)>>,
+    /// The client's cursor.
+    pub cursor: Option<String>,
+    /// More pages follow: no cursor before the last one is answered.
+    pub more: bool,
+}
+
+/// Why a request was not taken. **Nothing was changed.**
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The subscriber is gone.
+    #[error("no such subscriber")]
+    Unknown,
+    /// Its last request is not answered yet: wait for [`Output::MayRequest`].
+    #[error("a request of this subscriber is under way")]
+    Busy,
+}
+
+/// Whose page it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Subscribe,
+    /// All of the session's objects are compared, not only the page's.
+    Session,
+}
+
+#[derive(Debug)]
+pub(super) enum PageEntry {
+    Watched { slot: u32, known: Version, at_least: Version, added: bool },
+    Refused(Box<(String, Problem)>),
+}
+
+impl PageEntry {
+    /// The version that the client said it knows of this object.
+    fn known(&self) -> Option<(u32, Version)> {
+        match *self {
+            Self::Watched { slot, known, .. } if known > Version::ZERO => Some((slot, known)),
+            Self::Watched { .. } | Self::Refused(_) => None,
+        }
+    }
+}
+
+/// A page whose objects are not all live here yet.
+#[derive(Debug)]
+pub(super) struct PageInFlight {
+    pub(super) purpose: Purpose,
+    pub(super) id: Option<RequestId>,
+    pub(super) entries: Vec<PageEntry>,
+    /// The page's objects: nothing is told of them before the page is answered.
+    pub(super) slots: IdSet,
+    pub(super) verdict: CursorVerdict,
+    pub(super) more: bool,
+    /// Places in queues for owners' answers.
+    pub(super) waits: usize,
+    /// All objects are live; only `at_least` is waited for, until then.
+    pub(super) at_least_until_us: Option<MonoUs>,
+}
+
+impl Lane {
+    /// Whether the subscriber's next request may be handed in. If not, [`Output::MayRequest`] will say when.
+    #[must_use]
+    pub fn may_request(&self, who: SubscriberKey) -> bool {
+        self.subscribers
+            .get(who)
+            .is_some_and(|s| s.page.is_none() && s.reply.is_none() && !s.sink.busy() && s.farewell.is_none())
+    }
+
+    pub(super) fn offer_request(&self, who: SubscriberKey, out: &mut Vec<Output>) {
+        if self.may_request(who) {
+            out.push(Output::MayRequest { who });
+        }
+    }
+
+    /// Subscribes to a page of objects. Answered by `subscribed` when all of them are live here.
+    ///
+    /// # Errors
+    /// If the subscriber is unknown or its last request is not answered yet; nothing was changed.
+    pub fn subscribe(&mut self, now: Now, who: SubscriberKey, page: Page, out: &mut Vec<Output>) -> Result<(), RequestError> {
+        let subscriber = self.subscribers.get(who).ok_or(RequestError::Unknown)?;
+        if subscriber.page.is_some() {
+            return Err(RequestError::Busy);
+        }
+        let verdict = CursorVerdict::read(page.cursor.as_deref(), self.config.cluster, &self.upstream.place, now);
+        self.open_page(now, who, Purpose::Subscribe, page, verdict, out);
+        Ok(())
+    }
+
+    /// Takes in a page's objects and waits for the owners' answers.
+    pub(super) fn open_page(
+        &mut self,
+        now: Now,
+        who: SubscriberKey,
+        purpose: Purpose,
+        page: Page,
+        verdict: CursorVerdict,
+        out: &mut Vec<Output>,
+    ) {
+        let mut entries = Vec::with_capacity(page.entries.len());
+        let mut slots = IdSet::new();
+        if let Some(subscriber) = self.subscribers.get_mut(who) {
+            subscriber.slots.reserve(page.entries.len());
+            slots.reserve(page.entries.len());
+        }
+        for entry in page.entries {
+            let entry = match entry {
+                Ok(entry) => self.watch(who, entry),
+                Err(refused) => PageEntry::Refused(Box::new(refused)),
+            };
+            if let PageEntry::Watched { slot, .. } = entry {
+                slots.insert(slot);
+            }
+            entries.push(entry);
+            if self.upstream.full() {
+                self.flush_upstream(out);
+            }
+        }
+        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        subscriber.page_open = page.more;
+        subscriber.page = Some(Box::new(PageInFlight {
+            purpose,
+            id: page.id,
+            entries,
+            slots,
+            verdict,
+            more: page.more,
+            waits: 0,
+            at_least_until_us: None,
+        }));
+        self.wait_for_answers(who);
+        self.flush_upstream(out);
+        self.page_progress(now, who, out);
+    }
+
+    /// Enters one object into what the subscriber watches.
+    fn watch(&mut self, who: SubscriberKey, entry: Entry) -> PageEntry {
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            let gone = Problem::new(Code::SessionUnknown, "the subscriber is gone");
+            return PageEntry::Refused(Box::new((entry.object.into(), gone)));
+        };
+        let limit = self.config.objects_per_subscriber;
+        let full = subscriber.slots.len() >= limit;
+        if full && !self.objects.find(&entry.object).is_some_and(|slot| subscriber.slots.contains(slot)) {
+            let problem =
+                Problem::new(Code::TooManyObjects, format!("`objects`: a subscriber watches at most {limit} objects"));
+            return PageEntry::Refused(Box::new((entry.object.into(), problem)));
+        }
+        let (slot, hash, new) = self.objects.intern(entry.object);
+        if new {
+            self.upstream.register(self.config.shards.shard(hash), hash);
+        }
+        let added = subscriber.slots.insert(slot);
+        if added {
+            self.objects.slot_mut(slot).watchers.insert(who.index);
+        }
+        PageEntry::Watched {
+            slot,
+            known: entry.version.unwrap_or_default(),
+            at_least: entry.at_least.unwrap_or_default(),
+            added,
+        }
+    }
+
+    /// Queues the subscriber's page behind the owners' answers that it still needs.
+    pub(super) fn wait_for_answers(&mut self, who: SubscriberKey) {
+        let Some(page) = self.subscribers.get_mut(who).and_then(|s| s.page.as_mut()) else { return };
+        let mut needed: Vec<(usize, u64)> = Vec::new();
+        let mut orphaned = false;
+        let (objects, upstream, shards) = (&self.objects, &mut self.upstream, self.config.shards);
+        page.slots.for_each(|slot| {
+            if objects.slot(slot).registered() {
+                return;
+            }
+            match upstream.latest_ask(shards.shard(objects.hash(slot))) {
+                Some(ask) if !needed.contains(&ask) => needed.push(ask),
+                Some(_) => {}
+                None => orphaned = true,
+            }
+        });
+        page.waits += needed.len();
+        for (owner, answer) in needed {
+            upstream.wait(owner, answer, who);
+        }
+        if orphaned && !upstream.orphans.contains(&who) {
+            upstream.orphans.push(who);
+        }
+    }
+
+    /// An owner's answer arrived that the subscriber's page was queued behind.
+    pub(super) fn answer_arrived(&mut self, now: Now, who: SubscriberKey, out: &mut Vec<Output>) {
+        let Some(page) = self.subscribers.get_mut(who).and_then(|s| s.page.as_mut()) else { return };
+        page.waits = page.waits.saturating_sub(1);
+        if page.waits == 0 {
+            self.page_progress(now, who, out);
+        }
+    }
+
+    /// Answers the page if all its objects are live and new enough.
+    fn page_progress(&mut self, now: Now, who: SubscriberKey, out: &mut Vec<Output>) {
+        let Some(page) = self.subscribers.get(who).and_then(|s| s.page.as_ref()) else { return };
+        if page.waits > 0 {
+            return;
+        }
+        let mut live = true;
+        page.slots.for_each(|slot| live &= self.objects.slot(slot).registered());
+        if !live {
+            self.wait_for_answers(who);
+            return;
+        }
+        if page.at_least_until_us.is_none() {
+            self.compare_page(who);
+            if self.wants_newer(who) {
+                let until_us = now.mono_us + self.config.at_least_us;
+                let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+                if let Some(page) = &mut subscriber.page {
+                    page.at_least_until_us = Some(until_us);
+                    self.wheel.schedule(subscriber, who.index, until_us);
+                    self.upstream.at_least_waiters.push(who);
+                }
+                return;
+            }
+        }
+        self.answer_page(now, who, out);
+    }
+
+    /// Notes what the subscriber missed of the page's objects (of all its objects for a session).
+    fn compare_page(&mut self, who: SubscriberKey) {
+        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(mut page) = subscriber.page.take() else { return };
+        if page.purpose == Purpose::Session {
+            let all = subscriber.slots.to_vec();
+            let mut known: Vec<(u32, Version)> = page.entries.iter().filter_map(PageEntry::known).collect();
+            known.sort_unstable();
+            for slot in all {
+                let at = known.partition_point(|&(s, _)| s <= slot);
+                let known = at.checked_sub(1).map(|at| known[at]).filter(|&(s, _)| s == slot);
+                self.catch_up(who.index, slot, &page.verdict, known.map_or(Version::ZERO, |(_, v)| v));
+            }
+        } else {
+            for entry in &page.entries {
+                if let PageEntry::Watched { slot, known, .. } = *entry {
+                    self.catch_up(who.index, slot, &page.verdict, known);
+                }
+            }
+        }
+        if let Some(subscriber) = self.subscribers.get_mut(who) {
+            page.verdict = CursorVerdict::None;
+            subscriber.page = Some(page);
+        }
+    }
+
+    /// Whether some object of the page is not yet at the version it must be at least at.
+    fn wants_newer(&self, who: SubscriberKey) -> bool {
+        let Some(page) = self.subscribers.get(who).and_then(|s| s.page.as_ref()) else { return false };
+        page.entries.iter().any(|entry| match entry {
+            PageEntry::Watched { slot, at_least, .. } => !self.includes(*slot, *at_least),
+            PageEntry::Refused(_) => false,
+        })
+    }
+
+    /// Whether the state known here includes a version of an object: it is that new, or the shard is closed up to there.
+    fn includes(&self, slot: u32, at_least: Version) -> bool {
+        at_least == Version::ZERO
+            || self.objects.slot(slot).version() >= at_least
+            || self.upstream.shard(self.config.shards.shard(self.objects.hash(slot))).closed >= at_least
+    }
+
+    /// After news from the owners: pages that waited for a version.
+    pub(super) fn check_at_least(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.upstream.at_least_waiters.is_empty() {
+            return;
+        }
+        for who in std::mem::take(&mut self.upstream.at_least_waiters) {
+            let waits = |page: &PageInFlight| page.at_least_until_us.is_some();
+            if !self.subscribers.get(who).and_then(|s| s.page.as_deref()).is_some_and(waits) {
+                continue;
+            }
+            if self.wants_newer(who) {
+                self.upstream.at_least_waiters.push(who);
+            } else {
+                self.answer_page(now, who, out);
+            }
+        }
+    }
+
+    /// Time is up: what is still too old is refused, the rest answered.
+    pub(super) fn at_least_over(&mut self, now: Now, who: SubscriberKey, out: &mut Vec<Output>) {
+        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(mut page) = subscriber.page.take() else { return };
+        for entry in &mut page.entries {
+            let PageEntry::Watched { slot, at_least, added, .. } = *entry else { continue };
+            if self.includes(slot, at_least) {
+                continue;
+            }
+            let id: String = self.objects.slot(slot).id.clone().into();
+            let detail = format!("`at_least`: version {at_least} of this object is not known here yet");
+            *entry = PageEntry::Refused(Box::new((id, Problem::new(Code::NotYet, detail))));
+            if added {
+                self.unwatch(now, who, slot);
+            }
+        }
+        if let Some(subscriber) = self.subscribers.get_mut(who) {
+            subscriber.page = Some(page);
+        }
+        self.answer_page(now, who, out);
+    }
+
+    fn answer_page(&mut self, now: Now, who: SubscriberKey, out: &mut Vec<Output>) {
+        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(page) = subscriber.page.take() else { return };
+        match subscriber.sink.encoding() {
+            Some(encoding) => {
+                let reply = subscriber.reply.get_or_insert_default();
+                let objects = &self.objects;
+                let refused = page.entries.iter().filter_map(|entry| match entry {
+                    PageEntry::Refused(refused) => Some((refused.0.as_str(), &refused.1)),
+                    PageEntry::Watched { .. } => None,
+                });
+                if encoding == Encoding::EventStream {
+                    if refused.clone().next().is_some() {
+                        codec::refused(reply, refused);
+                    }
+                } else {
+                    codec::subscribed(encoding, reply, page.id.as_ref(), page.entries.iter().map(|entry| match entry {
+                        PageEntry::Watched { slot, .. } => {
+                            let slot = objects.slot(*slot);
+                            (&*slot.id, Ok(slot.version()))
+                        }
+                        PageEntry::Refused(refused) => (refused.0.as_str(), Err(&refused.1)),
+                    }));
+                }
+                if reply.is_empty() {
+                    subscriber.reply = None;
+                }
+                subscriber.cursor_owed = !page.more;
+                self.make_ready(who.index);
+                self.offer_request(who, out);
+            }
+            None => self.poll_caught_up(now, who, *page),
+        }
+    }
+
+    /// Takes an object out of what a subscriber watches.
+    pub(super) fn unwatch(&mut self, now: Now, who: SubscriberKey, slot: u32) {
+        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        if !subscriber.slots.remove(slot) {
+            return;
+        }
+        if subscriber.pending.remove(slot) {
+            self.objects.hints.told(slot);
+        }
+        subscriber.drop_resync(slot);
+        self.objects.unwatch(slot, who.index, now.mono_us, self.config.linger_us);
+    }
+
+    /// Ends subscriptions. After `unsubscribed` nothing more is told of them. Objects that were not subscribed to are
+    /// passed over.
+    ///
+    /// # Errors
+    /// If the subscriber is unknown or its last request is not answered yet; nothing was changed.
+    pub fn unsubscribe(
+        &mut self,
+        now: Now,
+        who: SubscriberKey,
+        id: Option<&RequestId>,
+        objects: impl Iterator<Item = impl AsRef<str>>,
+        out: &mut Vec<Output>,
+    ) -> Result<(), RequestError> {
+        let subscriber = self.subscribers.get(who).ok_or(RequestError::Unknown)?;
+        if subscriber.page.is_some() {
+            return Err(RequestError::Busy);
+        }
+        for object in objects {
+            if let Some(slot) = self.objects.find(object.as_ref()) {
+                self.unwatch(now, who, slot);
+            }
+        }
+        self.respond(who, |encoding, reply| codec::unsubscribed(encoding, reply, id));
+        self.flush_upstream(out);
+        Ok(())
+    }
+
+    /// Queues a direct answer, encoded by `write`, to be written before anything else.
+    pub fn respond(&mut self, who: SubscriberKey, write: impl FnOnce(Encoding, &mut Vec<u8>)) {
+        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(encoding) = subscriber.sink.encoding() else { return };
+        let reply = subscriber.reply.get_or_insert_default();
+        write(encoding, reply);
+        if reply.is_empty() {
+            subscriber.reply = None;
+        }
+        self.make_ready(who.index);
+    }
+}

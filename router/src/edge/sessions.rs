@@ -1,0 +1,352 @@
+//! Sessions: subscribers that outlive their polls and streams. Each poll compares versions with its own cursor, so a
+//! session that is lost costs its client one more list of objects and nothing else.
+
+use super::place::CursorVerdict;
+use super::requests::{Page, PageEntry, PageInFlight, Purpose, RequestError};
+use super::subscribers::{Sink, SinkKind, Subscriber, SubscriberKey};
+use super::{Lane, Output};
+use crate::now::{MonoUs, Now};
+use std::collections::VecDeque;
+use tidings_protocol::client::Entry;
+use tidings_protocol::codec::{OwnedChange, PollAnswer, Resync, ResyncScope};
+use tidings_protocol::{Cursor, ObjectHash, Problem, ShardId, Version};
+
+/// One poll.
+#[derive(Debug, Default)]
+pub struct PollPage {
+    /// Objects to watch from now on, beside those of the session.
+    pub entries: Vec<Result<Entry, (String, Problem)>>,
+    /// Objects to watch no longer.
+    pub remove: Vec<Box<str>>,
+    /// The client's cursor. Without one, the answer comes at once with a cursor and no changes.
+    pub cursor: Option<String>,
+    /// Add shard and epoch to each change.
+    pub trace: bool,
+}
+
+/// A poll that waits.
+#[derive(Debug)]
+pub(super) struct PollState {
+    cursor: Option<String>,
+    /// What the client was told above its cursor.
+    carried: Vec<(ObjectHash, Version)>,
+    refused: Vec<(String, Problem)>,
+    /// Its objects are live and compared.
+    caught_up: bool,
+    /// What is to be told does not fit a cursor before more is closed.
+    cramped: bool,
+}
+
+/// Sessions without poll or stream, the one unused for longest first. Entries of sessions that came back are stale.
+#[derive(Debug, Default)]
+pub(super) struct IdleSessions {
+    queue: VecDeque<(MonoUs, SubscriberKey)>,
+    pub(super) count: usize,
+}
+
+/// One object that a poll has yet to be told of.
+#[derive(Clone, Copy)]
+struct News {
+    version: Version,
+    slot: u32,
+    hash: ObjectHash,
+    shard: ShardId,
+}
+
+impl Lane {
+    /// A new session that watches nothing yet. Sessions that stay without poll or stream for too long are forgotten.
+    pub fn open_session(&mut self, now: Now) -> SubscriberKey {
+        let who = self.subscribers.add(now.mono_us, Sink::free(SinkKind::Poll), false);
+        self.idle_since(now, who);
+        who
+    }
+
+    fn idle_since(&mut self, now: Now, who: SubscriberKey) {
+        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        subscriber.since_us = now.mono_us;
+        self.idle.queue.push_back((now.mono_us, who));
+        self.idle.count += 1;
+        while self.idle.count > self.config.idle_sessions && self.forget_oldest(now, MonoUs::MAX) {
+            self.counters.sessions_evicted += 1;
+        }
+    }
+
+    /// Forgets the session unused for longest if that was since `before_us`; `false` if there is none.
+    fn forget_oldest(&mut self, now: Now, before_us: MonoUs) -> bool {
+        while let Some(&(since_us, who)) = self.idle.queue.front() {
+            let idle = self.subscribers.get(who).is_some_and(|s| matches!(s.sink, Sink::Idle) && s.since_us == since_us);
+            if idle && since_us > before_us {
+                return false;
+            }
+            self.idle.queue.pop_front();
+            if idle {
+                self.idle.count -= 1;
+                self.forget(now, who.index);
+                return true;
+            }
+        }
+        false
+    }
+
+    pub(super) fn expire_sessions(&mut self, now: Now) {
+        let Some(before_us) = now.mono_us.checked_sub(self.config.session_us) else { return };
+        while self.forget_oldest(now, before_us) {}
+    }
+
+    pub(super) fn next_session_end(&self) -> Option<MonoUs> {
+        self.idle.queue.front().map(|(since_us, _)| since_us + self.config.session_us + 1)
+    }
+
+    /// Ends what a session is doing, so that something newer can take its place.
+    fn take_over(&mut self, who: SubscriberKey, out: &mut Vec<Output>) -> Option<&mut Subscriber> {
+        let subscriber = self.subscribers.get_mut(who)?;
+        match subscriber.sink {
+            Sink::Idle => self.idle.count = self.idle.count.saturating_sub(1),
+            Sink::Poll(_) | Sink::Stream { .. } => out.push(Output::Superseded { who }),
+        }
+        self.clear_marks(who);
+        let subscriber = self.subscribers.get_mut(who)?;
+        subscriber.page = None;
+        subscriber.reply = None;
+        subscriber.page_open = false;
+        Some(subscriber)
+    }
+
+    fn clear_marks(&mut self, who: SubscriberKey) {
+        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let pending = std::mem::take(&mut subscriber.pending);
+        pending.for_each(|slot| self.objects.hints.told(slot));
+        subscriber.resync = None;
+    }
+
+    /// A poll of a session. Answered by [`Output::Answer`] as soon as something is newer than its cursor; the shell ends
+    /// the wait with [`Lane::poll_over`]. A poll or stream of the same session that is under way gives place to it.
+    ///
+    /// # Errors
+    /// If the session is unknown; nothing was changed.
+    pub fn poll(&mut self, now: Now, who: SubscriberKey, page: PollPage, out: &mut Vec<Output>) -> Result<(), RequestError> {
+        self.take_over(who, out).ok_or(RequestError::Unknown)?;
+        for object in &page.remove {
+            if let Some(slot) = self.objects.find(object) {
+                self.unwatch(now, who, slot);
+            }
+        }
+        let verdict = CursorVerdict::read(page.cursor.as_deref(), self.config.cluster, &self.upstream.place, now);
+        let carried = match &verdict {
+            CursorVerdict::At(cursor) => cursor.told.clone(),
+            CursorVerdict::None | CursorVerdict::Resync(_) => Vec::new(),
+        };
+        let Some(subscriber) = self.subscribers.get_mut(who) else { return Err(RequestError::Unknown) };
+        subscriber.trace = page.trace;
+        subscriber.sink = Sink::Poll(Box::new(PollState {
+            cursor: page.cursor,
+            carried,
+            refused: Vec::new(),
+            caught_up: false,
+            cramped: false,
+        }));
+        let page = Page { id: None, entries: page.entries, cursor: None, more: false };
+        self.open_page(now, who, Purpose::Session, page, verdict, out);
+        Ok(())
+    }
+
+    /// A stream takes over a session: an EventSource that named it. It is told what is newer than its cursor.
+    ///
+    /// # Errors
+    /// If the session is unknown; nothing was changed.
+    pub fn attach(
+        &mut self,
+        now: Now,
+        who: SubscriberKey,
+        kind: SinkKind,
+        cursor: Option<&str>,
+        trace: bool,
+        out: &mut Vec<Output>,
+    ) -> Result<(), RequestError> {
+        let subscriber = self.take_over(who, out).ok_or(RequestError::Unknown)?;
+        subscriber.sink = Sink::free(kind);
+        subscriber.trace = trace;
+        subscriber.stuck_since_us = now.mono_us;
+        let verdict = CursorVerdict::read(cursor, self.config.cluster, &self.upstream.place, now);
+        self.schedule_heartbeat(now, who);
+        self.open_page(now, who, Purpose::Session, Page::default(), verdict, out);
+        Ok(())
+    }
+
+    /// The poll or stream of a session ended without our doing. The session stays for a while.
+    pub fn detach(&mut self, now: Now, who: SubscriberKey) {
+        self.clear_marks(who);
+        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        if matches!(subscriber.sink, Sink::Idle) {
+            return;
+        }
+        subscriber.sink = Sink::Idle;
+        subscriber.page = None;
+        subscriber.reply = None;
+        subscriber.page_open = false;
+        self.idle_since(now, who);
+    }
+
+    /// The poll's page is live and compared.
+    pub(super) fn poll_caught_up(&mut self, _now: Now, who: SubscriberKey, page: PageInFlight) {
+        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        if let Sink::Poll(state) = &mut subscriber.sink {
+            state.caught_up = true;
+            state.refused = page
+                .entries
+                .into_iter()
+                .filter_map(|entry| match entry {
+                    PageEntry::Refused(refused) => Some(*refused),
+                    PageEntry::Watched { .. } => None,
+                })
+                .collect();
+            self.make_ready(who.index);
+        }
+    }
+
+    /// The poll's wait is over: it is answered now, with a fresh cursor if all its objects are live, else with its own.
+    pub fn poll_over(&mut self, now: Now, who: SubscriberKey, poll_after_ms: Option<u64>, out: &mut Vec<Output>) {
+        let waits_for_version = |s: &Subscriber| s.page.as_ref().is_some_and(|p| p.at_least_until_us.is_some());
+        if self.subscribers.get(who).is_some_and(waits_for_version) {
+            self.at_least_over(now, who, out);
+        }
+        self.answer_poll(now, who, Some(poll_after_ms), out);
+    }
+
+    /// More is closed now: polls whose news did not fit a cursor may be answered.
+    pub(super) fn wake_cramped_polls(&mut self) {
+        for who in std::mem::take(&mut self.cramped) {
+            self.make_ready(who.index);
+        }
+    }
+
+    /// Answers a poll if there is something to say, or in any case if it is `over`.
+    pub(super) fn answer_poll(&mut self, now: Now, who: SubscriberKey, over: Option<Option<u64>>, out: &mut Vec<Output>) {
+        let Some(subscriber) = self.subscribers.get(who) else { return };
+        let Sink::Poll(state) = &subscriber.sink else { return };
+        let nothing = subscriber.pending.is_empty() && subscriber.resync.is_none() && state.refused.is_empty();
+        let wait = !state.caught_up || (nothing && state.cursor.is_some());
+        if wait && over.is_none() {
+            return;
+        }
+        let mut answer = if state.caught_up { self.compose_answer(who.index) } else { None };
+        if answer.is_none() {
+            let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+            let Sink::Poll(state) = &mut subscriber.sink else { return };
+            if over.is_none() {
+                state.cramped = true;
+                self.cramped.push(who);
+                return;
+            }
+            answer = Some(PollAnswer { cursor: self.own_cursor(who.index), ..PollAnswer::default() });
+        }
+        let Some(mut answer) = answer else { return };
+        answer.poll_after_ms = over.flatten();
+        let told = answer.changes.len() as u64;
+        if let Some(subscriber) = self.subscribers.get_mut(who) {
+            subscriber.told += told;
+            self.counters.told += told;
+        }
+        out.push(Output::Answer { who, answer: Box::new(answer) });
+        self.detach(now, who);
+    }
+
+    /// The cursor the client brought: what is said when nothing better is known. Without one, a cursor that claims
+    /// nothing.
+    fn own_cursor(&self, index: u32) -> String {
+        match self.subscribers.at(index).map(|s| &s.sink) {
+            Some(Sink::Poll(state)) if state.cursor.is_some() => state.cursor.clone().unwrap_or_default(),
+            _ => Cursor::new(self.config.cluster, Version::ZERO, Vec::new(), Vec::new()).encode().unwrap_or_default(),
+        }
+    }
+
+    /// The answer with as many news as fit, oldest first, so that the cursor can vouch for all that was told. `None` if
+    /// nothing fits before more is closed.
+    fn compose_answer(&mut self, index: u32) -> Option<PollAnswer> {
+        let subscriber = self.subscribers.at(index)?;
+        let Sink::Poll(state) = &subscriber.sink else { return None };
+        let mut news = Vec::with_capacity(subscriber.pending.len());
+        subscriber.pending.for_each(|slot| {
+            let hash = self.objects.hash(slot);
+            news.push(News { version: self.objects.slot(slot).version(), slot, hash, shard: self.config.shards.shard(hash) });
+        });
+        news.sort_unstable_by_key(|n| n.version);
+        let fit = self.fitting(&news);
+        let (mut count, mut cursor) = (fit, self.cursor_after(state, &news, fit).encode());
+        if cursor.is_err() {
+            // The told list is too long. This many surely fit, whatever they are.
+            count = fit.min(Cursor::MAX_TOLD.saturating_sub(state.carried.len()));
+            cursor = self.cursor_after(state, &news, count).coarser().encode();
+            if count == 0 && !news.is_empty() {
+                return None;
+            }
+        }
+        let cursor = cursor.ok()?;
+        let trace = subscriber.trace;
+        let changes = news[..count]
+            .iter()
+            .map(|n| OwnedChange {
+                object: self.objects.slot(n.slot).id.clone(),
+                version: n.version,
+                hint: self.objects.hints.get(n.slot).cloned(),
+                trace: trace.then(|| (n.shard, self.upstream.shard(n.shard).epoch)),
+            })
+            .collect();
+        Some(PollAnswer {
+            changes,
+            resync: self.poll_resync(subscriber),
+            refused: state.refused.clone(),
+            cursor,
+            session: None,
+            more: count < news.len(),
+            poll_after_ms: None,
+        })
+    }
+
+    /// How many of the news fit one answer's bytes; at least one.
+    fn fitting(&self, news: &[News]) -> usize {
+        let mut left = self.config.batch_bytes;
+        let fitting = news.iter().take_while(|n| {
+            let bytes = self.change_bytes(n.slot);
+            let fits = bytes <= left;
+            left = left.saturating_sub(bytes);
+            fits
+        });
+        fitting.count().max(1).min(news.len())
+    }
+
+    /// The place of a client that was told the first `count` of the news and, before, what its cursor carried.
+    fn cursor_after(&self, state: &PollState, news: &[News], count: usize) -> Cursor {
+        let mut place = self.upstream.place.clone();
+        if let Some(untold) = news.get(count) {
+            // Everything below the oldest untold change was told.
+            let most = untold.version.before();
+            place.base = place.base.min(most);
+            for (_, version) in &mut place.lagging {
+                *version = (*version).min(most);
+            }
+        }
+        let mut told: Vec<_> = news[..count].iter().map(|n| (n.hash, n.version, n.shard)).collect();
+        for &(hash, version) in &state.carried {
+            told.push((hash, version, self.config.shards.shard(hash)));
+        }
+        let told = told.into_iter().filter(|&(_, version, shard)| version > place.at(shard)).map(|(h, v, _)| (h, v));
+        let cursor = place.cursor(self.config.cluster, told.collect());
+        Cursor::new(cursor.cluster, cursor.base, cursor.lagging, cursor.told)
+    }
+
+    fn poll_resync(&self, subscriber: &Subscriber) -> Option<Resync> {
+        let all = subscriber.resync.as_ref()?;
+        let cause = all.first()?.cause;
+        let scope = if subscriber.resync_due() == subscriber.slots.len() {
+            ResyncScope::All
+        } else {
+            let mut objects = Vec::new();
+            for resync in all.iter() {
+                resync.slots.for_each(|slot| objects.push(self.objects.slot(slot).id.clone()));
+            }
+            ResyncScope::Objects(objects)
+        };
+        Some(Resync { scope, cause })
+    }
+}

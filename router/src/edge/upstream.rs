@@ -1,0 +1,350 @@
+//! The links of a lane to the owners: who owns which shard, what was registered there, and what each has closed.
+
+use super::place::Place;
+use super::subscribers::SubscriberKey;
+use super::{Lane, Output};
+use crate::now::Now;
+use std::collections::VecDeque;
+use tidings_protocol::peer::{Changed, EdgeToOwner, FloorCause, Owned, OwnerToEdge};
+use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
+
+/// How many objects one frame to an owner may name.
+const REGISTER_AT_ONCE: usize = 8192;
+/// After how many handled changes the owner is told, so that its window stays open.
+const HANDLED_EVERY: u32 = 512;
+
+/// One link.
+#[derive(Debug, Default)]
+struct Link {
+    generation: u32,
+    up: bool,
+    to_register: Vec<ObjectHash>,
+    to_unregister: Vec<ObjectHash>,
+    /// Numbers of the last `Register` sent and the last one answered.
+    asked: u64,
+    answered: u64,
+    /// Requests that wait for the answer with this number, in order.
+    waiting: VecDeque<(u64, SubscriberKey)>,
+    handled: u32,
+}
+
+/// What is known of one shard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shard {
+    pub(super) owner: Option<usize>,
+    pub(super) epoch: Epoch,
+    pub(super) floor: Version,
+    pub(super) cause: FloorCause,
+    /// Every change of the shard up to here has arrived.
+    pub(super) closed: Version,
+    /// `closed` counts only after this answer: what was watched before the owner changed is registered again with it.
+    counts_after: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Upstream {
+    count: ShardCount,
+    links: Vec<Link>,
+    shards: Vec<Shard>,
+    /// Requests that wait for a shard without an owner.
+    pub(super) orphans: Vec<SubscriberKey>,
+    pub(super) place: Place,
+    /// Pages that wait for an object to reach a version.
+    pub(super) at_least_waiters: Vec<SubscriberKey>,
+    /// Frames that made no sense and were ignored.
+    pub(super) ignored: u64,
+}
+
+impl Upstream {
+    pub(super) fn new(count: ShardCount, owners: usize) -> Self {
+        let unknown = Shard {
+            owner: None,
+            epoch: Epoch(0),
+            floor: Version::ZERO,
+            cause: FloorCause::Lost,
+            closed: Version::ZERO,
+            counts_after: 0,
+        };
+        Self {
+            count,
+            links: (0..owners).map(|_| Link::default()).collect(),
+            shards: vec![unknown; count.get().into()],
+            orphans: Vec::new(),
+            place: Place::default(),
+            at_least_waiters: Vec::new(),
+            ignored: 0,
+        }
+    }
+
+    pub(super) fn count(&self) -> ShardCount {
+        self.count
+    }
+
+    pub(super) fn shard(&self, shard: ShardId) -> &Shard {
+        &self.shards[usize::from(shard.0)]
+    }
+
+    pub(super) fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// Wants to hear of an object. Says which answer of which link to wait for; `None` while the shard has no owner.
+    pub(super) fn register(&mut self, shard: ShardId, object: ObjectHash) -> Option<(usize, u64)> {
+        let owner = self.shard(shard).owner?;
+        let link = &mut self.links[owner];
+        link.to_register.push(object);
+        Some((owner, link.asked + 1))
+    }
+
+    /// The answer to wait for where an object is registered but not answered yet: any later answer will do, since
+    /// answers come in order.
+    pub(super) fn latest_ask(&self, shard: ShardId) -> Option<(usize, u64)> {
+        let owner = self.shard(shard).owner?;
+        let link = &self.links[owner];
+        Some((owner, link.asked + u64::from(!link.to_register.is_empty())))
+    }
+
+    /// Queues a request behind an answer.
+    pub(super) fn wait(&mut self, owner: usize, answer: u64, who: SubscriberKey) {
+        self.links[owner].waiting.push_back((answer, who));
+    }
+
+    pub(super) fn unregister(&mut self, shard: ShardId, object: ObjectHash) {
+        if let Some(owner) = self.shard(shard).owner {
+            self.links[owner].to_unregister.push(object);
+        }
+    }
+
+    /// Sends what was gathered. Unregistrations go first: an object that was given up and taken again ends registered.
+    fn flush(&mut self, out: &mut Vec<Output>) {
+        for (owner, link) in self.links.iter_mut().enumerate() {
+            let generation = link.generation;
+            let mut send = |frame| out.push(Output::ToOwner { owner, generation, frame });
+            if !link.to_unregister.is_empty() {
+                send(EdgeToOwner::Unregister { objects: std::mem::take(&mut link.to_unregister) });
+            }
+            if !link.to_register.is_empty() {
+                link.asked += 1;
+                send(EdgeToOwner::Register { objects: std::mem::take(&mut link.to_register) });
+            }
+            if link.handled >= HANDLED_EVERY {
+                send(EdgeToOwner::Handled { changes: std::mem::take(&mut link.handled) });
+            }
+        }
+    }
+
+    /// Whether what was gathered for one frame should go out before more is added.
+    pub(super) fn full(&self) -> bool {
+        self.links.iter().any(|link| link.to_register.len() >= REGISTER_AT_ONCE)
+    }
+
+    fn update_place(&mut self) {
+        self.place = Place::of(self.shards.iter().map(|s| s.closed));
+    }
+}
+
+impl Lane {
+    /// Sends what was gathered for the owners.
+    pub(super) fn flush_upstream(&mut self, out: &mut Vec<Output>) {
+        self.upstream.flush(out);
+    }
+
+    /// A link to an owner came up (again). What belongs to older generations is ignored from here on.
+    pub fn owner_up(&mut self, now: Now, owner: usize, generation: u32, out: &mut Vec<Output>) {
+        self.owner_down(now, owner, out);
+        let link = &mut self.upstream.links[owner];
+        *link = Link { generation, up: true, ..Link::default() };
+    }
+
+    /// A link broke. Its shards have no owner until one says `Own`; what they watch is then registered again.
+    pub fn owner_down(&mut self, _now: Now, owner: usize, out: &mut Vec<Output>) {
+        self.upstream.links[owner].up = false;
+        let lost: Vec<ShardId> =
+            self.upstream.count.all().filter(|&s| self.upstream.shard(s).owner == Some(owner)).collect();
+        self.shards_gone(owner, &lost);
+        self.flush_upstream(out);
+    }
+
+    /// Frames of an owner, in order.
+    pub fn owner_frames(&mut self, now: Now, owner: usize, generation: u32, frames: Vec<OwnerToEdge>, out: &mut Vec<Output>) {
+        let known = self.upstream.links.get(owner).is_some_and(|l| l.up && l.generation == generation);
+        if !known {
+            self.upstream.ignored += frames.len() as u64;
+            return;
+        }
+        for frame in frames {
+            match frame {
+                OwnerToEdge::Own { shards } => self.own(owner, &shards),
+                OwnerToEdge::Gone { shards } => self.shards_gone(owner, &shards),
+                OwnerToEdge::Registered { objects } => self.registered(now, owner, &objects, out),
+                OwnerToEdge::Changed { changes } => self.changed(owner, changes),
+                OwnerToEdge::Closed { version } => self.closed(owner, version),
+            }
+        }
+        self.check_at_least(now, out);
+        self.flush_upstream(out);
+    }
+
+    /// An owner says what it owns, or that a floor rose.
+    fn own(&mut self, owner: usize, shards: &[Owned]) {
+        let mut taken = Vec::new();
+        for owned in shards {
+            let Some(shard) = self.upstream.shards.get_mut(usize::from(owned.shard.0)) else {
+                self.upstream.ignored += 1;
+                continue;
+            };
+            if owned.epoch < shard.epoch {
+                self.upstream.ignored += 1;
+                continue;
+            }
+            let doubt = owned.floor > shard.floor && owned.floor.before() > shard.closed;
+            if owned.floor > shard.floor {
+                shard.floor = owned.floor;
+                shard.cause = owned.cause;
+            }
+            let new = shard.owner != Some(owner) || shard.epoch != owned.epoch;
+            shard.epoch = owned.epoch;
+            if new {
+                shard.owner = Some(owner);
+                shard.counts_after = u64::MAX;
+                taken.push(owned.shard);
+            }
+            if doubt {
+                self.doubt(owned.shard, owned.floor, owned.cause);
+            }
+        }
+        if !taken.is_empty() {
+            self.register_again(owner, &taken);
+        }
+    }
+
+    /// Rule R1: changes below the new floor may have been lost before this lane heard of them.
+    fn doubt(&mut self, shard: ShardId, floor: Version, cause: FloorCause) {
+        if self.objects.len() == 0 {
+            return;
+        }
+        for (slot, hash) in self.objects.all() {
+            if self.upstream.count.shard(hash) == shard && self.objects.slot(slot).version() < floor {
+                self.resync_watchers(slot, cause.as_str());
+            }
+        }
+    }
+
+    /// Everything watched in these shards is asked for again; until the answer, what the owner closes does not count.
+    fn register_again(&mut self, owner: usize, shards: &[ShardId]) {
+        if self.objects.len() > 0 {
+            for (slot, hash) in self.objects.all() {
+                if shards.contains(&self.upstream.count.shard(hash)) {
+                    self.objects.slot_mut(slot).set_registered(false);
+                    self.upstream.links[owner].to_register.push(hash);
+                }
+            }
+        }
+        let link = &self.upstream.links[owner];
+        let counts_after = link.asked + u64::from(!link.to_register.is_empty());
+        for &shard in shards {
+            self.upstream.shards[usize::from(shard.0)].counts_after = counts_after;
+        }
+        for who in std::mem::take(&mut self.upstream.orphans) {
+            self.wait_for_answers(who);
+        }
+    }
+
+    fn shards_gone(&mut self, owner: usize, shards: &[ShardId]) {
+        for &shard in shards {
+            if let Some(entry) = self.upstream.shards.get_mut(usize::from(shard.0))
+                && entry.owner == Some(owner)
+            {
+                entry.owner = None;
+            }
+        }
+        for (slot, hash) in if shards.is_empty() { Vec::new() } else { self.objects.all() } {
+            if shards.contains(&self.upstream.count.shard(hash)) {
+                self.objects.slot_mut(slot).set_registered(false);
+            }
+        }
+        // Whoever waited for this owner waits for the next one.
+        let waiting = std::mem::take(&mut self.upstream.links[owner].waiting);
+        for (_, who) in waiting {
+            if let Some(page) = self.subscribers.get_mut(who).and_then(|s| s.page.as_mut()) {
+                page.waits = page.waits.saturating_sub(1);
+            }
+            self.wait_for_answers(who);
+        }
+    }
+
+    fn registered(&mut self, now: Now, owner: usize, objects: &[(ObjectHash, Version)], out: &mut Vec<Output>) {
+        self.upstream.links[owner].answered += 1;
+        let answered = self.upstream.links[owner].answered;
+        for &(hash, version) in objects {
+            if self.upstream.shard(self.upstream.count.shard(hash)).owner != Some(owner) {
+                // The shard went away after the answer was asked for; it is asked again of its next owner.
+                continue;
+            }
+            let slots = self.objects.with_hash(hash);
+            slots.for_each(|slot| {
+                let entry = self.objects.slot_mut(slot);
+                entry.set_registered(true);
+                if entry.advance(version) {
+                    self.mark_changed(slot, None);
+                }
+                self.objects.linger_if_unwatched(slot, now.mono_us, self.config.linger_us);
+            });
+        }
+        loop {
+            let link = &mut self.upstream.links[owner];
+            match link.waiting.front() {
+                Some(&(number, who)) if number <= answered => {
+                    link.waiting.pop_front();
+                    self.answer_arrived(now, who, out);
+                }
+                _ => break,
+            }
+        }
+    }
+
+    fn changed(&mut self, owner: usize, changes: Vec<Changed>) {
+        self.upstream.links[owner].handled += changes.len() as u32;
+        for Changed { object, version, hint } in changes {
+            let slots = self.objects.with_hash(object);
+            slots.for_each(|slot| {
+                if self.objects.slot_mut(slot).advance(version) {
+                    self.mark_changed(slot, hint.clone());
+                }
+            });
+        }
+    }
+
+    /// The object has a new version: everyone who watches it has yet to be told.
+    fn mark_changed(&mut self, slot: u32, hint: Option<tidings_protocol::hint::SharedHint>) {
+        let Self { objects, subscribers, ready, counters, .. } = self;
+        let mut awaiting = 0;
+        objects.slot(slot).watchers.for_each(|index| {
+            let Some(subscriber) = subscribers.at_mut(index) else { return };
+            if !subscriber.sink.gathers() {
+                return;
+            }
+            awaiting += 1;
+            if !subscriber.pending.insert(slot) {
+                counters.coalesced += 1;
+            }
+            if !subscriber.queued && subscriber.sink.takes_writes() {
+                subscriber.queued = true;
+                ready.push_back(index);
+            }
+        });
+        objects.hints.set(slot, hint, awaiting);
+    }
+
+    fn closed(&mut self, owner: usize, version: Version) {
+        let answered = self.upstream.links[owner].answered;
+        for shard in &mut self.upstream.shards {
+            if shard.owner == Some(owner) && answered >= shard.counts_after && version > shard.closed {
+                shard.closed = version;
+            }
+        }
+        self.upstream.update_place();
+        self.frames.place_moved();
+        self.wake_cramped_polls();
+    }
+}

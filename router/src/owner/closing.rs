@@ -1,0 +1,42 @@
+//! `Closed`: the promise that every change up to a version was sent.
+
+use super::{Output, Owner};
+use crate::now::Now;
+use tidings_protocol::Version;
+use tidings_protocol::peer::OwnerToEdge;
+
+/// A clock that shows more than this is broken (it would be the year 2255, twelve days before versions end). Counting
+/// on from here still leaves room for 2^40 changes.
+const LATEST_WALL_US: u64 = Version::LIMIT - (1 << 40);
+
+impl Owner {
+    /// The version that follows `last` and whatever was closed, at least the clock's. `None` when there are no more:
+    /// better to refuse than to give one that looks old.
+    #[inline]
+    pub(super) fn version_after(closed: Version, last: Version, now: Now) -> Option<Version> {
+        let version = last.max(closed).next().0.max(now.wall_us.min(LATEST_WALL_US));
+        (version < Version::LIMIT).then_some(Version(version))
+    }
+
+    /// Sends `Closed` on every link where it is due.
+    ///
+    /// The version is at least that of every change so far, and from this step on counts as every shard's last: what was
+    /// given is on its way, and what is yet to be given is above. It is higher than any closed before (rule R10).
+    pub(super) fn close_due(&mut self, now: Now, out: &mut Vec<Output>) {
+        if self.seats.closed_due_us().is_none_or(|due_us| due_us > now.mono_us) {
+            return;
+        }
+        let closed = Self::version_after(self.closed, self.highest.before(), now);
+        self.closed = closed.unwrap_or(self.closed);
+        for peer in self.seats.peers_mut() {
+            if peer.sending.closed_due_us().is_none_or(|due_us| due_us > now.mono_us) {
+                continue;
+            }
+            peer.sending.closed(now.mono_us);
+            if let Some(version) = closed {
+                let frame = OwnerToEdge::Closed { version };
+                out.push(Output::ToEdge { link: peer.link_id, generation: peer.generation, frame });
+            }
+        }
+    }
+}
