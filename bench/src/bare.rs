@@ -37,8 +37,16 @@ impl Bare {
         let stdin = stdin.ok_or(io::ErrorKind::BrokenPipe)?;
         let mut stdout = BufReader::new(stdout.ok_or(io::ErrorKind::BrokenPipe)?);
         let line = read_line(&mut stdout)?;
-        let address = line.parse().map_err(|_| io::Error::other(format!("the bare process said {line:?}")))?;
-        Ok(Self { address, pid: child.id(), child, stdin, stdout })
+        let address = line
+            .parse()
+            .map_err(|_| io::Error::other(format!("the bare process said {line:?}")))?;
+        Ok(Self {
+            address,
+            pid: child.id(),
+            child,
+            stdin,
+            stdout,
+        })
     }
 
     /// Waits until the bare sender has accepted all it was told to.
@@ -51,7 +59,10 @@ impl Bare {
 
     /// Has the bare sender send these bytes once to each connection.
     pub(crate) fn send_to_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut command = u32::try_from(bytes.len()).map_err(io::Error::other)?.to_le_bytes().to_vec();
+        let mut command = u32::try_from(bytes.len())
+            .map_err(io::Error::other)?
+            .to_le_bytes()
+            .to_vec();
         command.extend_from_slice(bytes);
         self.stdin.write_all(&command)
     }
@@ -133,7 +144,9 @@ fn hyper_lane(mut connections: mpsc::UnboundedReceiver<std::net::TcpStream>, ans
             let answer = answer.clone();
             tokio::spawn(async move {
                 let service = service_fn(move |request| constant(request, answer.clone()));
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
             });
         }
         Ok(())
@@ -144,14 +157,19 @@ async fn constant(request: Request<Incoming>, answer: Bytes) -> Result<Response<
     // A server that publishes has to read the body; so does this one.
     let _ = request.into_body().collect().await;
     let mut response = Response::new(Full::new(answer));
-    response
-        .headers_mut()
-        .insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        hyper::header::CONTENT_TYPE,
+        hyper::header::HeaderValue::from_static("application/json"),
+    );
     Ok(response)
 }
 
 /// Whether the bare hyper server answers: used before it is measured.
 pub(crate) fn probe(address: SocketAddr) -> io::Result<()> {
     let answer = http::Client::connect(address)?.post("/v1/publish", b"{}")?;
-    if answer.status == 200 { Ok(()) } else { Err(io::Error::other("the bare hyper server refused")) }
+    if answer.status == 200 {
+        Ok(())
+    } else {
+        Err(io::Error::other("the bare hyper server refused"))
+    }
 }

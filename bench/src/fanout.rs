@@ -57,7 +57,9 @@ impl Fanout {
         told.round(&mut net, true, |net| net.send(publisher, &request))?;
         bare_told.round(&mut net, false, |_| send_bare(&mut bare, &mut bare_version))?;
         for _ in 0..self.rounds {
-            let ours = measure(&mut server_cpu, time, || told.round(&mut net, true, |net| net.send(publisher, &request)))?;
+            let ours = measure(&mut server_cpu, time, || {
+                told.round(&mut net, true, |net| net.send(publisher, &request))
+            })?;
             let floor = measure(&mut bare_cpu, time, || {
                 bare_told.round(&mut net, false, |_| send_bare(&mut bare, &mut bare_version))
             })?;
@@ -65,10 +67,22 @@ impl Fanout {
             report.add_goal("ratio", "x", each(&ours) / each(&floor), Goal::AtMost(1.5));
             report.add("server CPU per delivery", "us", each(&ours));
             report.add("bare send CPU per delivery", "us", each(&floor));
-            report.add("server deliveries", "1/s", (ours.turns * self.subscribers) as f64 / ours.seconds);
-            report.add("bare deliveries", "1/s", (floor.turns * self.subscribers) as f64 / floor.seconds);
+            report.add(
+                "server deliveries",
+                "1/s",
+                (ours.turns * self.subscribers) as f64 / ours.seconds,
+            );
+            report.add(
+                "bare deliveries",
+                "1/s",
+                (floor.turns * self.subscribers) as f64 / floor.seconds,
+            );
         }
-        report.add("server frames per delivery", "frames", told.frames as f64 / told.delivered.max(1) as f64);
+        report.add(
+            "server frames per delivery",
+            "frames",
+            told.frames as f64 / told.delivered.max(1) as f64,
+        );
         for failure in told.failures.into_iter().chain(bare_told.failures) {
             report.fail(failure);
         }
@@ -100,7 +114,11 @@ fn measure(cpu: &mut CpuMeter, time: Duration, mut turn: impl FnMut() -> io::Res
         turns += 1;
     }
     let seconds = began.elapsed().as_secs_f64();
-    Ok(Half { turns, cpu_ns: (cpu.read_ns()? - before) as f64, seconds })
+    Ok(Half {
+        turns,
+        cpu_ns: (cpu.read_ns()? - before) as f64,
+        seconds,
+    })
 }
 
 /// What each receiver has been told last.
@@ -116,7 +134,13 @@ struct Deliveries {
 impl Deliveries {
     fn new(ids: &[SocketId]) -> Self {
         let first = ids.first().copied().unwrap_or(0);
-        Self { first, versions: vec![0; ids.len()], delivered: 0, frames: 0, failures: Vec::new() }
+        Self {
+            first,
+            versions: vec![0; ids.len()],
+            delivered: 0,
+            frames: 0,
+            failures: Vec::new(),
+        }
     }
 
     /// Begins one version and waits until every receiver (and the publisher, if there is one) has it.
@@ -140,12 +164,10 @@ impl Deliveries {
                     Ok(None) => {}
                     Err(why) => trouble = Some(why),
                 },
-                Happening::Answer { status, body } => {
-                    match serde_json::from_slice::<Published>(body) {
-                        Ok(published) if status == 200 => answered = Some(published.version),
-                        _ => trouble = Some(format!("{status} {}", String::from_utf8_lossy(body))),
-                    }
-                }
+                Happening::Answer { status, body } => match serde_json::from_slice::<Published>(body) {
+                    Ok(published) if status == 200 => answered = Some(published.version),
+                    _ => trouble = Some(format!("{status} {}", String::from_utf8_lossy(body))),
+                },
                 Happening::Closed(why) => trouble = Some(format!("connection {id}: {why}")),
                 Happening::Open => {}
             })?;
@@ -153,11 +175,14 @@ impl Deliveries {
                 return Err(io::Error::other(trouble));
             }
             if began.elapsed() > Duration::from_secs(10) {
-                return Err(io::Error::other(format!("{left} subscribers were not told within 10 s: a lost version")));
+                return Err(io::Error::other(format!(
+                    "{left} subscribers were not told within 10 s: a lost version"
+                )));
             }
         }
         if answered.is_some_and(|version| version != newest) {
-            self.failures.push(format!("published {answered:?}, but {newest} was told"));
+            self.failures
+                .push(format!("published {answered:?}, but {newest} was told"));
         }
         Ok(())
     }

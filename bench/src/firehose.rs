@@ -39,9 +39,17 @@ impl Firehose {
         let mut cpu = CpuMeter::new(server.pid);
         let empty = meter::settled_rss_bytes_asleep(server.pid, Duration::from_secs(3))?;
         let filled = stream::fill(server.address, self.objects, self.connections)?;
-        report.add("pre-fill", "changes/s", filled.changes as f64 / filled.time.as_secs_f64());
+        report.add(
+            "pre-fill",
+            "changes/s",
+            filled.changes as f64 / filled.time.as_secs_f64(),
+        );
         let full = meter::settled_rss_bytes_asleep(server.pid, Duration::from_secs(15))?;
-        report.add("RSS per object in the table", "bytes", full.saturating_sub(empty) as f64 / self.objects as f64);
+        report.add(
+            "RSS per object in the table",
+            "bytes",
+            full.saturating_sub(empty) as f64 / self.objects as f64,
+        );
 
         for _ in 0..self.rounds {
             let lines = self.measure(&mut cpu, server.address, stream::random_ndjson)?;
@@ -52,7 +60,9 @@ impl Firehose {
             report.add("JSON batch changes", "1/s", batches.rate);
             report.add("JSON batch CPU per change", "ns", batches.cpu_ns);
         }
-        report.note("where changes per second are fewer than changes per CPU second, the generator or the disk was the limit");
+        report.note(
+            "where changes per second are fewer than changes per CPU second, the generator or the disk was the limit",
+        );
         Ok(report)
     }
 
@@ -63,10 +73,18 @@ impl Firehose {
         publish: fn(SocketAddr, u64, u64, Duration) -> io::Result<Published>,
     ) -> io::Result<Half> {
         let before = cpu.read_ns()?;
-        let done = publish(server, self.objects, self.connections, Duration::from_secs_f64(self.seconds))?;
+        let done = publish(
+            server,
+            self.objects,
+            self.connections,
+            Duration::from_secs_f64(self.seconds),
+        )?;
         let used = (cpu.read_ns()? - before) as f64;
         let changes = done.changes.max(1) as f64;
-        Ok(Half { rate: changes / done.time.as_secs_f64(), cpu_ns: used / changes })
+        Ok(Half {
+            rate: changes / done.time.as_secs_f64(),
+            cpu_ns: used / changes,
+        })
     }
 }
 

@@ -21,7 +21,9 @@ pub(crate) enum Frame<'a> {
 
 /// The first whole frame of `bytes` and its length; `None` if more must arrive first.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, String> {
-    let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
+    let &[first, second, ref rest @ ..] = bytes else {
+        return Ok(None);
+    };
     if second & 0x80 != 0 {
         return Err("the server masked a frame".to_owned());
     }
@@ -34,12 +36,17 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, String> 
             None => return Ok(None),
         },
         127 => match rest.first_chunk::<8>() {
-            Some(length) => (usize::try_from(u64::from_be_bytes(*length)).map_err(|e| e.to_string())?, 10),
+            Some(length) => (
+                usize::try_from(u64::from_be_bytes(*length)).map_err(|e| e.to_string())?,
+                10,
+            ),
             None => return Ok(None),
         },
         short => (usize::from(short), 2),
     };
-    let Some(payload) = bytes.get(header..header + length) else { return Ok(None) };
+    let Some(payload) = bytes.get(header..header + length) else {
+        return Ok(None);
+    };
     let frame = match first & 0x0f {
         1 | 2 => Frame::Text(payload),
         8 => match payload {
@@ -113,14 +120,21 @@ mod tests {
         let frame = text(b"{\"ping\":{}}");
         assert_eq!(frame[1], 0x80 | 11);
         let key = &frame[2..6];
-        let said: Vec<u8> = frame[6..].iter().zip(key.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+        let said: Vec<u8> = frame[6..]
+            .iter()
+            .zip(key.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask)
+            .collect();
         assert_eq!(said, b"{\"ping\":{}}");
         assert!(parse(&frame).is_err(), "a server must not mask");
     }
 
     #[test]
     fn a_close_gives_its_code_and_reason() {
-        assert_eq!(parse(&[0x88, 4, 0x0f, 0xa0, b'b', b'y']), Ok(Some((Frame::Close(4000, b"by"), 6))));
+        assert_eq!(
+            parse(&[0x88, 4, 0x0f, 0xa0, b'b', b'y']),
+            Ok(Some((Frame::Close(4000, b"by"), 6)))
+        );
         assert_eq!(parse(&[0x88, 0]), Ok(Some((Frame::Close(1005, b""), 2))));
     }
 }

@@ -42,9 +42,14 @@ pub(crate) fn upgrade(host: SocketAddr) -> Vec<u8> {
 
 /// Where an answer's head ends and what it says; `None` if more must arrive first.
 pub(crate) fn head(bytes: &[u8]) -> Result<Option<(usize, u16, &str)>, String> {
-    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
+    let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return Ok(None);
+    };
     let text = std::str::from_utf8(&bytes[..end]).map_err(|error| error.to_string())?;
-    let status = text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
+    let status = text
+        .strip_prefix("HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3))
+        .and_then(|code| code.parse().ok());
     let status = status.ok_or_else(|| format!("not an HTTP/1.1 answer: {text:?}"))?;
     Ok(Some((end + 4, status, text)))
 }
@@ -60,10 +65,14 @@ pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 /// The first whole answer of `bytes`: status, body and total length; `None` if more must arrive first.
 /// The body is handed to `take` so that the usual one is not copied.
 pub(crate) fn answer<T>(bytes: &[u8], take: impl FnOnce(u16, &[u8]) -> T) -> Result<Option<(T, usize)>, String> {
-    let Some((start, status, text)) = head(bytes)? else { return Ok(None) };
+    let Some((start, status, text)) = head(bytes)? else {
+        return Ok(None);
+    };
     if let Some(length) = header(text, "content-length") {
         let length: usize = length.parse().map_err(|_| format!("bad content-length {length:?}"))?;
-        return Ok(bytes.get(start..start + length).map(|body| (take(status, body), start + length)));
+        return Ok(bytes
+            .get(start..start + length)
+            .map(|body| (take(status, body), start + length)));
     }
     if header(text, "transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
         return Ok(chunks(&bytes[start..])?.map(|(body, length)| (take(status, &body), start + length)));
@@ -77,12 +86,16 @@ pub(crate) fn answer<T>(bytes: &[u8], take: impl FnOnce(u16, &[u8]) -> T) -> Res
 fn chunks(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, String> {
     let (mut body, mut at) = (Vec::new(), 0);
     loop {
-        let Some(line) = bytes[at..].windows(2).position(|two| two == b"\r\n") else { return Ok(None) };
+        let Some(line) = bytes[at..].windows(2).position(|two| two == b"\r\n") else {
+            return Ok(None);
+        };
         let size = std::str::from_utf8(&bytes[at..at + line]).unwrap_or("?");
         let size = usize::from_str_radix(size.split(';').next().unwrap_or("?").trim(), 16);
         let size = size.map_err(|_| "bad chunk size".to_owned())?;
         let start = at + line + 2;
-        let Some(chunk) = bytes.get(start..start + size + 2) else { return Ok(None) };
+        let Some(chunk) = bytes.get(start..start + size + 2) else {
+            return Ok(None);
+        };
         at = start + size + 2;
         if size == 0 {
             return Ok(Some((body, at)));
@@ -105,7 +118,11 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         stream.set_write_timeout(Some(Duration::from_secs(60)))?;
-        Ok(Self { host, stream, inbox: Vec::new() })
+        Ok(Self {
+            host,
+            stream,
+            inbox: Vec::new(),
+        })
     }
 
     pub(crate) fn get(&mut self, path: &str) -> io::Result<Answer> {
@@ -141,7 +158,10 @@ impl Client {
     fn read_answer(&mut self) -> io::Result<Answer> {
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            let whole = answer(&self.inbox, |status, body| Answer { status, body: body.to_vec() });
+            let whole = answer(&self.inbox, |status, body| Answer {
+                status,
+                body: body.to_vec(),
+            });
             if let Some((answer, length)) = whole.map_err(io::Error::other)? {
                 self.inbox.drain(..length);
                 return Ok(answer);

@@ -29,14 +29,25 @@ impl Machine {
             cpu: field(&read("/proc/cpuinfo"), "model name"),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            memory_mib: memory.split(' ').next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024,
+            memory_mib: memory
+                .split(' ')
+                .next()
+                .and_then(|kib| kib.parse::<u64>().ok())
+                .unwrap_or(0)
+                / 1024,
             load: read("/proc/loadavg").split(' ').next().unwrap_or("unknown").to_owned(),
         }
     }
 
     /// One line for people.
     pub(crate) fn line(&self) -> String {
-        let Self { cpu, cores, kernel, memory_mib, load } = self;
+        let Self {
+            cpu,
+            cores,
+            kernel,
+            memory_mib,
+            load,
+        } = self;
         format!("{cpu}, {cores} cores, {memory_mib} MiB, Linux {kernel}, load {load}")
     }
 }

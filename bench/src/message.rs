@@ -58,7 +58,9 @@ impl ServerMessage<'_> {
     /// What no scenario expects: a refusal, a doubt, a farewell.
     pub(crate) fn trouble(&self) -> Option<String> {
         let refused = self.subscribed.iter().flat_map(|subscribed| &subscribed.objects);
-        let refused = refused.filter_map(|entry| entry.error.map(|error| format!("{}: {error}", entry.object))).next();
+        let refused = refused
+            .filter_map(|entry| entry.error.map(|error| format!("{}: {error}", entry.object)))
+            .next();
         let said = |name: &str, raw: Option<&RawValue>| raw.map(|raw| format!("{name} {raw}"));
         said("error", self.error)
             .or_else(|| said("resync", self.resync))
@@ -126,7 +128,12 @@ mod tests {
 {"cursor":"c1","new_field":1}"#;
         let (mut changes, mut cursors) = (Vec::new(), Vec::new());
         each(text, |message| {
-            changes.extend(message.changes.iter().map(|change| (change.object.to_string(), change.version)));
+            changes.extend(
+                message
+                    .changes
+                    .iter()
+                    .map(|change| (change.object.to_string(), change.version)),
+            );
             cursors.extend(message.cursor.map(|cursor| cursor.0.into_owned()));
         })
         .expect("valid");
@@ -140,8 +147,14 @@ mod tests {
             each(text.as_bytes(), |message| found.extend(message.trouble())).expect("valid");
             found.len()
         };
-        assert_eq!(troubles(r#"{"subscribed":{"objects":[{"object":"b","version":null}]},"id":1}"#), 0);
-        assert_eq!(troubles(r#"{"subscribed":{"objects":[{"object":"c","error":{"code":"forbidden"}}]},"id":1}"#), 1);
+        assert_eq!(
+            troubles(r#"{"subscribed":{"objects":[{"object":"b","version":null}]},"id":1}"#),
+            0
+        );
+        assert_eq!(
+            troubles(r#"{"subscribed":{"objects":[{"object":"c","error":{"code":"forbidden"}}]},"id":1}"#),
+            1
+        );
         assert_eq!(troubles(r#"{"resync":{"all":true,"cause":"x"}}"#), 1);
         assert_eq!(troubles(r#"{"stale":false}"#), 0);
     }

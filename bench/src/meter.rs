@@ -16,7 +16,10 @@ pub(crate) struct CpuMeter {
 
 impl CpuMeter {
     pub(crate) fn new(pid: u32) -> Self {
-        Self { pid, threads: HashMap::new() }
+        Self {
+            pid,
+            threads: HashMap::new(),
+        }
     }
 
     /// Nanoseconds on a CPU since the process began.
@@ -24,10 +27,13 @@ impl CpuMeter {
         for entry in fs::read_dir(format!("/proc/{}/task", self.pid))? {
             let entry = entry?;
             // A thread may end between the listing and the reading.
-            let Ok(text) = fs::read_to_string(entry.path().join("schedstat")) else { continue };
+            let Ok(text) = fs::read_to_string(entry.path().join("schedstat")) else {
+                continue;
+            };
             let on_cpu = text.split(' ').next().and_then(|value| value.parse().ok());
             let on_cpu = on_cpu.ok_or_else(|| io::Error::other(format!("unreadable schedstat: {text:?}")))?;
-            self.threads.insert(entry.file_name().to_string_lossy().into_owned(), on_cpu);
+            self.threads
+                .insert(entry.file_name().to_string_lossy().into_owned(), on_cpu);
         }
         Ok(self.threads.values().sum())
     }
@@ -44,7 +50,7 @@ pub(crate) fn rss_bytes(pid: u32) -> io::Result<u64> {
         .ok_or_else(|| io::Error::other("no Rss line in smaps_rollup"))
 }
 
-/// Resident bytes once they have stopped falling for two seconds (allocators give back with a delay), or after `limit`.
+/// Resident bytes once they have stopped falling for three seconds (allocators give back with a delay), or after `limit`.
 /// `wait` is called to pass the time, so that the caller can go on serving its sockets.
 pub(crate) fn settled_rss_bytes(
     pid: u32,
@@ -53,7 +59,7 @@ pub(crate) fn settled_rss_bytes(
 ) -> io::Result<u64> {
     let began = Instant::now();
     let (mut lowest, mut lowest_at) = (rss_bytes(pid)?, Instant::now());
-    while began.elapsed() < limit && lowest_at.elapsed() < Duration::from_secs(2) {
+    while began.elapsed() < limit && lowest_at.elapsed() < Duration::from_secs(3) {
         wait(Duration::from_millis(250))?;
         let now = rss_bytes(pid)?;
         if now < lowest {
@@ -92,6 +98,10 @@ mod tests {
         let before = rss_bytes(std::process::id()).expect("readable");
         let held = vec![7_u8; 64 << 20];
         let after = rss_bytes(std::process::id()).expect("readable");
-        assert!(after > before + (32 << 20), "{before} -> {after} with {} bytes held", held.len());
+        assert!(
+            after > before + (32 << 20),
+            "{before} -> {after} with {} bytes held",
+            held.len()
+        );
     }
 }

@@ -41,7 +41,12 @@ impl Dial {
     /// One of many connections: spread over eight source addresses.
     pub(crate) fn nth(to: SocketAddr, speech: Speech, index: usize) -> Self {
         let from = u8::try_from(index % 8).map_or(1, |spread| spread + 1);
-        Self { to, speech, from, receive_buffer: None }
+        Self {
+            to,
+            speech,
+            from,
+            receive_buffer: None,
+        }
     }
 }
 
@@ -83,7 +88,12 @@ pub(crate) struct Net {
 impl Net {
     pub(crate) fn new() -> io::Result<Self> {
         let (poll, events) = (Poll::new()?, Events::with_capacity(1024));
-        Ok(Self { poll, events, sockets: Vec::new(), scratch: vec![0; 64 * 1024] })
+        Ok(Self {
+            poll,
+            events,
+            sockets: Vec::new(),
+            scratch: vec![0; 64 * 1024],
+        })
     }
 
     /// Begins to connect; [`Happening::Open`] follows.
@@ -93,7 +103,10 @@ impl Net {
         if let Some(bytes) = dial.receive_buffer {
             raw.set_recv_buffer_size(bytes)?;
         }
-        raw.bind(&SockAddr::from(SocketAddr::from((Ipv4Addr::new(127, 0, 0, dial.from), 0))))?;
+        raw.bind(&SockAddr::from(SocketAddr::from((
+            Ipv4Addr::new(127, 0, 0, dial.from),
+            0,
+        ))))?;
         match raw.connect(&SockAddr::from(dial.to)) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(115) || error.kind() == ErrorKind::WouldBlock => {}
@@ -101,8 +114,14 @@ impl Net {
         }
         let mut stream = TcpStream::from_std(raw.into());
         let id = self.sockets.len();
-        self.poll.registry().register(&mut stream, Token(id), Interest::READABLE | Interest::WRITABLE)?;
-        let outbox = if dial.speech == Speech::WebSocket { http::upgrade(dial.to) } else { Vec::new() };
+        self.poll
+            .registry()
+            .register(&mut stream, Token(id), Interest::READABLE | Interest::WRITABLE)?;
+        let outbox = if dial.speech == Speech::WebSocket {
+            http::upgrade(dial.to)
+        } else {
+            Vec::new()
+        };
         let (opened, upgraded, paused) = (false, false, false);
         self.sockets.push(Some(Socket {
             stream,
@@ -118,7 +137,11 @@ impl Net {
 
     /// Sends these bytes, now if the kernel takes them, else as soon as it does.
     pub(crate) fn send(&mut self, id: SocketId, bytes: &[u8]) -> io::Result<()> {
-        let socket = self.sockets.get_mut(id).and_then(Option::as_mut).ok_or(ErrorKind::NotConnected)?;
+        let socket = self
+            .sockets
+            .get_mut(id)
+            .and_then(Option::as_mut)
+            .ok_or(ErrorKind::NotConnected)?;
         if socket.opened && socket.outbox.is_empty() {
             let sent = write_some(&mut socket.stream, bytes)?;
             socket.outbox.extend_from_slice(&bytes[sent..]);
@@ -126,11 +149,6 @@ impl Net {
             socket.outbox.extend_from_slice(bytes);
         }
         Ok(())
-    }
-
-    /// Sends a text frame.
-    pub(crate) fn say(&mut self, id: SocketId, text: &str) -> io::Result<()> {
-        self.send(id, &frame::text(text.as_bytes()))
     }
 
     /// Stops reading: the kernel's buffers fill, then the server's socket does.
@@ -146,7 +164,9 @@ impl Net {
             socket.paused = false;
             // Edge-triggered: registering anew reports what is readable already.
             let interest = Interest::READABLE | Interest::WRITABLE;
-            self.poll.registry().reregister(&mut socket.stream, Token(id), interest)?;
+            self.poll
+                .registry()
+                .reregister(&mut socket.stream, Token(id), interest)?;
         }
         Ok(())
     }
@@ -164,16 +184,27 @@ impl Net {
         timeout: Option<Duration>,
         mut told: impl FnMut(SocketId, Happening<'_>),
     ) -> io::Result<()> {
-        let Self { poll, events, sockets, scratch } = self;
+        let Self {
+            poll,
+            events,
+            sockets,
+            scratch,
+        } = self;
         match poll.poll(events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(()),
             other => other?,
         }
         for event in &*events {
             let id = event.token().0;
-            let Some(socket) = sockets.get_mut(id).and_then(Option::as_mut) else { continue };
+            let Some(socket) = sockets.get_mut(id).and_then(Option::as_mut) else {
+                continue;
+            };
             let mut tell = |happening: Happening<'_>| told(id, happening);
-            let done = if event.is_writable() || event.is_error() { socket.flush(&mut tell) } else { Ok(()) };
+            let done = if event.is_writable() || event.is_error() {
+                socket.flush(&mut tell)
+            } else {
+                Ok(())
+            };
             let readable = (event.is_readable() || event.is_read_closed()) && !socket.paused;
             let done = match done {
                 Ok(()) if readable => socket.read(scratch, event.is_read_closed(), &mut tell),
@@ -262,7 +293,9 @@ impl Socket {
     }
 
     fn upgrade(&mut self, bytes: &[u8], tell: &mut impl FnMut(Happening<'_>)) -> Result<Option<usize>, String> {
-        let Some((length, status, text)) = http::head(bytes)? else { return Ok(None) };
+        let Some((length, status, text)) = http::head(bytes)? else {
+            return Ok(None);
+        };
         if status != 101 || http::header(text, "sec-websocket-accept") != Some(frame::ACCEPT) {
             return Err(format!("not upgraded: {text:?}"));
         }
@@ -272,7 +305,9 @@ impl Socket {
     }
 
     fn frame(&mut self, bytes: &[u8], tell: &mut impl FnMut(Happening<'_>)) -> Result<Option<usize>, String> {
-        let Some((frame, length)) = frame::parse(bytes)? else { return Ok(None) };
+        let Some((frame, length)) = frame::parse(bytes)? else {
+            return Ok(None);
+        };
         match frame {
             frame::Frame::Text(text) => tell(Happening::Text(text)),
             frame::Frame::Ping(payload) => {
@@ -281,7 +316,10 @@ impl Socket {
             }
             frame::Frame::Pong => {}
             frame::Frame::Close(code, reason) => {
-                return Err(format!("the server closed with {code} {}", String::from_utf8_lossy(reason)));
+                return Err(format!(
+                    "the server closed with {code} {}",
+                    String::from_utf8_lossy(reason)
+                ));
             }
         }
         Ok(Some(length))

@@ -46,7 +46,13 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(scenario: &'static str, parameters: Value) -> Self {
-        Self { scenario, parameters, figures: Vec::new(), notes: Vec::new(), failures: Vec::new() }
+        Self {
+            scenario,
+            parameters,
+            figures: Vec::new(),
+            notes: Vec::new(),
+            failures: Vec::new(),
+        }
     }
 
     /// Adds a value measured once in this round; rounds of one name are gathered under one figure.
@@ -62,7 +68,12 @@ impl Report {
     fn push(&mut self, name: &str, unit: &'static str, value: f64, goal: Option<Goal>) {
         match self.figures.iter_mut().find(|figure| figure.name == name) {
             Some(figure) => figure.rounds.push(value),
-            None => self.figures.push(Figure { name: name.to_owned(), unit, rounds: vec![value], goal }),
+            None => self.figures.push(Figure {
+                name: name.to_owned(),
+                unit,
+                rounds: vec![value],
+                goal,
+            }),
         }
     }
 
@@ -89,7 +100,10 @@ impl Report {
     /// The median of a figure; `None` if it was not measured.
     #[cfg(test)]
     pub(crate) fn value(&self, name: &str) -> Option<f64> {
-        self.figures.iter().find(|figure| figure.name == name).map(Figure::value)
+        self.figures
+            .iter()
+            .find(|figure| figure.name == name)
+            .map(Figure::value)
     }
 
     pub(crate) fn json(&self, machine: &Machine) -> Value {
@@ -118,8 +132,18 @@ impl Report {
     /// A Markdown table that also reads well in a terminal.
     pub(crate) fn table(&self) -> String {
         let mut text = format!("### {}\n\n", self.scenario);
-        let width = self.figures.iter().map(|figure| figure.name.len()).max().unwrap_or(6).max(6);
-        let _ = writeln!(text, "| {:<width$} | {:>13} | {:<10} | {:<16} | rounds |", "figure", "median", "unit", "goal");
+        let width = self
+            .figures
+            .iter()
+            .map(|figure| figure.name.len())
+            .max()
+            .unwrap_or(6)
+            .max(6);
+        let _ = writeln!(
+            text,
+            "| {:<width$} | {:>13} | {:<10} | {:<16} | rounds |",
+            "figure", "median", "unit", "goal"
+        );
         let _ = writeln!(text, "| {0:-<width$} | {0:-<12}: | {0:-<10} | {0:-<16} | ------ |", "");
         for figure in &self.figures {
             let goal = match (figure.goal, figure.met()) {
@@ -128,9 +152,16 @@ impl Report {
                 _ => String::new(),
             };
             let rounds: Vec<_> = figure.rounds.iter().map(|&value| plain(value)).collect();
-            let rounds = if rounds.len() > 1 { rounds.join(" ") } else { String::new() };
+            let rounds = if rounds.len() > 1 {
+                rounds.join(" ")
+            } else {
+                String::new()
+            };
             let (name, value, unit) = (&figure.name, plain(figure.value()), figure.unit);
-            let _ = writeln!(text, "| {name:<width$} | {value:>13} | {unit:<10} | {goal:<16} | {rounds} |");
+            let _ = writeln!(
+                text,
+                "| {name:<width$} | {value:>13} | {unit:<10} | {goal:<16} | {rounds} |"
+            );
         }
         for note in &self.notes {
             let _ = writeln!(text, "\nNote: {note}");

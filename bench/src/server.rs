@@ -43,7 +43,28 @@ impl Launcher {
     #[cfg(test)]
     pub(crate) fn running(address: SocketAddr) -> Self {
         let (server_bin, server_args) = (PathBuf::new(), Vec::new());
-        Self { server_bin, server_args, threads: 1, no_pin: true, running: Some(address) }
+        Self {
+            server_bin,
+            server_args,
+            threads: 1,
+            no_pin: true,
+            running: Some(address),
+        }
+    }
+
+    /// These settings as they are typed.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec![
+            format!("--server-bin={}", self.server_bin.display()),
+            format!("--threads={}", self.threads),
+        ];
+        arguments.extend(
+            self.server_args
+                .iter()
+                .map(|argument| format!("--server-arg={argument}")),
+        );
+        arguments.extend(self.no_pin.then(|| "--no-pin".to_owned()));
+        arguments
     }
 
     pub(crate) fn threads(&self) -> usize {
@@ -67,10 +88,18 @@ impl Launcher {
     /// Starts a server with an empty directory of its own and waits until it is ready.
     pub(crate) fn start(&self) -> io::Result<Server> {
         if let Some(address) = self.running {
-            return Ok(Server { address, pid: std::process::id(), child: None, directory: None });
+            return Ok(Server {
+                address,
+                pid: std::process::id(),
+                child: None,
+                directory: None,
+            });
         }
         let program = fs::canonicalize(&self.server_bin).map_err(|error| {
-            io::Error::other(format!("{}: {error} (build it with cargo build --release)", self.server_bin.display()))
+            io::Error::other(format!(
+                "{}: {error} (build it with cargo build --release)",
+                self.server_bin.display()
+            ))
         })?;
         let directory = TempDir::new()?;
         let log = File::create(directory.path().join("server.log"))?;
@@ -89,7 +118,12 @@ impl Launcher {
             .spawn()?;
         // `taskset` becomes the server: the process keeps its id.
         let pid = child.id();
-        let mut server = Server { address, pid, child: Some(child), directory: Some(directory) };
+        let mut server = Server {
+            address,
+            pid,
+            child: Some(child),
+            directory: Some(directory),
+        };
         server.wait_until_ready()?;
         Ok(server)
     }
@@ -101,10 +135,20 @@ impl Launcher {
             return Ok(());
         }
         let status = Command::new("taskset")
-            .args(["-a", "-c", "-p", &format!("1-{}", cores - 1), &std::process::id().to_string()])
+            .args([
+                "-a",
+                "-c",
+                "-p",
+                &format!("1-{}", cores - 1),
+                &std::process::id().to_string(),
+            ])
             .stdout(Stdio::null())
             .status()?;
-        if status.success() { Ok(()) } else { Err(io::Error::other("taskset failed (try --no-pin)")) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other("taskset failed (try --no-pin)"))
+        }
     }
 }
 
@@ -127,7 +171,10 @@ impl Server {
 
     /// The end of what the server wrote, to go with a failure.
     pub(crate) fn log_tail(&self) -> String {
-        let path = self.directory.as_ref().map(|directory| directory.path().join("server.log"));
+        let path = self
+            .directory
+            .as_ref()
+            .map(|directory| directory.path().join("server.log"));
         let text = path.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")

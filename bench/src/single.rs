@@ -41,7 +41,11 @@ impl Single {
         self.launcher.pin_self()?;
         let time = Duration::from_secs_f64(self.seconds);
         let server = self.launcher.start()?;
-        let arguments = ["bare-hyper".to_owned(), self.launcher.threads().to_string(), CONSTANT.to_owned()];
+        let arguments = [
+            "bare-hyper".to_owned(),
+            self.launcher.threads().to_string(),
+            CONSTANT.to_owned(),
+        ];
         let bare = Bare::start(&self.launcher, &arguments)?;
         bare::probe(bare.address)?;
         let (mut net, mut bare_net) = (Net::new()?, Net::new()?);
@@ -116,7 +120,11 @@ impl Single {
         }
         let used = (cpu.read_ns()? - before) as f64;
         let rate = answered as f64 / began.elapsed().as_secs_f64();
-        Ok(Half { cpu_us: used / answered.max(1) as f64 / 1e3, rate, latency_us })
+        Ok(Half {
+            cpu_us: used / answered.max(1) as f64 / 1e3,
+            rate,
+            latency_us,
+        })
     }
 }
 

@@ -60,22 +60,42 @@ pub(crate) fn fill(server: SocketAddr, objects: u64, connections: u64) -> io::Re
 
 /// Publishes random objects as NDJSON streams for `time`.
 pub(crate) fn random_ndjson(at: SocketAddr, objects: u64, connections: u64, time: Duration) -> io::Result<Published> {
-    run(at, (1..=connections).map(|seed| Plan::Random { objects, time, seed }).collect(), ndjson)
+    run(
+        at,
+        (1..=connections)
+            .map(|seed| Plan::Random { objects, time, seed })
+            .collect(),
+        ndjson,
+    )
 }
 
 /// The same as JSON batches of 10,000.
 pub(crate) fn random_batches(at: SocketAddr, objects: u64, connections: u64, time: Duration) -> io::Result<Published> {
-    run(at, (1..=connections).map(|seed| Plan::Random { objects, time, seed }).collect(), batches)
+    run(
+        at,
+        (1..=connections)
+            .map(|seed| Plan::Random { objects, time, seed })
+            .collect(),
+        batches,
+    )
 }
 
 fn run(server: SocketAddr, plans: Vec<Plan>, how: fn(SocketAddr, Plan) -> io::Result<u64>) -> io::Result<Published> {
     let began = Instant::now();
-    let threads: Vec<_> = plans.into_iter().map(|plan| thread::spawn(move || how(server, plan))).collect();
+    let threads: Vec<_> = plans
+        .into_iter()
+        .map(|plan| thread::spawn(move || how(server, plan)))
+        .collect();
     let mut changes = 0;
     for thread in threads {
-        changes += thread.join().map_err(|_| io::Error::other("a publishing thread panicked"))??;
+        changes += thread
+            .join()
+            .map_err(|_| io::Error::other("a publishing thread panicked"))??;
     }
-    Ok(Published { changes, time: began.elapsed() })
+    Ok(Published {
+        changes,
+        time: began.elapsed(),
+    })
 }
 
 /// One stream of changes; the number the server took, which must be the number sent.
@@ -99,7 +119,9 @@ fn ndjson(server: SocketAddr, plan: Plan) -> io::Result<u64> {
     if (accepted, rejected) == (sent, 0) {
         return Ok(sent);
     }
-    Err(io::Error::other(format!("of {sent} changes {accepted} were accepted, {rejected} rejected")))
+    Err(io::Error::other(format!(
+        "of {sent} changes {accepted} were accepted, {rejected} rejected"
+    )))
 }
 
 fn batches(server: SocketAddr, plan: Plan) -> io::Result<u64> {
@@ -173,7 +195,10 @@ mod tests {
 
     #[test]
     fn ranges_of_several_connections_cover_every_object_once() {
-        let all: Vec<u64> = [0..4, 4..8, 8..10].into_iter().flat_map(|range| Plan::Range(range).objects()).collect();
+        let all: Vec<u64> = [0..4, 4..8, 8..10]
+            .into_iter()
+            .flat_map(|range| Plan::Range(range).objects())
+            .collect();
         assert_eq!(all, (0..10).collect::<Vec<_>>());
     }
 }

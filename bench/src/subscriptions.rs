@@ -61,8 +61,9 @@ impl Subscriptions {
 
         let before = cpu.read_ns()?;
         let subscribed = swarm::subscribe(&mut net, &ids, self.each, 64, |at| {
-            let objects: Vec<_> =
-                (0..self.each).map(|nth| format!("o{:09}", (at * self.each + nth) % pool)).collect();
+            let objects: Vec<_> = (0..self.each)
+                .map(|nth| format!("o{:09}", (at * self.each + nth) % pool))
+                .collect();
             message::subscribe(objects.iter().map(String::as_str), None)
         })?;
         let subscribing = (cpu.read_ns()? - before) as f64;
@@ -71,10 +72,20 @@ impl Subscriptions {
         let (connections, subscriptions) = (self.connections as f64, (self.connections * self.each) as f64);
         let grown = |from: u64, to: u64| to as f64 - from as f64;
         let bytes = grown(idle, after) / subscriptions;
-        report.add_goal("RSS per idle connection", "bytes", grown(empty, idle) / connections, Goal::AtMost(3072.0));
+        report.add_goal(
+            "RSS per idle connection",
+            "bytes",
+            grown(empty, idle) / connections,
+            Goal::AtMost(3072.0),
+        );
         report.add("CPU per connection made", "us", connecting / connections / 1e3);
         report.add_goal("RSS per subscription", "bytes", bytes, Goal::AtMost(100.0));
-        report.add_goal("CPU per subscription made", "us", subscribing / subscriptions / 1e3, Goal::AtMost(1.1));
+        report.add_goal(
+            "CPU per subscription made",
+            "us",
+            subscribing / subscriptions / 1e3,
+            Goal::AtMost(1.1),
+        );
         report.add("subscribing took", "s", subscribed.time.as_secs_f64());
         report.add("RSS empty", "MiB", empty as f64 / f64::from(1 << 20));
         report.add("RSS with connections", "MiB", idle as f64 / f64::from(1 << 20));

@@ -14,11 +14,16 @@ const STUCK: Duration = Duration::from_secs(30);
 
 /// Opens `count` connections and returns their ids in order. Frames that arrive meanwhile (hello) must be good ones.
 pub(crate) fn connect(net: &mut Net, to: SocketAddr, speech: Speech, count: usize) -> io::Result<Vec<SocketId>> {
+    connect_each(net, count, |index| Dial::nth(to, speech, index))
+}
+
+/// The same with a say in how each connects.
+pub(crate) fn connect_each(net: &mut Net, count: usize, dial: impl Fn(usize) -> Dial) -> io::Result<Vec<SocketId>> {
     let mut ids = Vec::with_capacity(count);
     let (mut open, mut trouble, mut progress) = (0, None, Instant::now());
     while open < count {
         while ids.len() < count && ids.len() - open < CONNECTING {
-            ids.push(net.dial(Dial::nth(to, speech, ids.len()))?);
+            ids.push(net.dial(dial(ids.len()))?);
         }
         net.turn(Some(Duration::from_millis(100)), |id, happening| match happening {
             Happening::Open => {
@@ -29,7 +34,9 @@ pub(crate) fn connect(net: &mut Net, to: SocketAddr, speech: Speech, count: usiz
             Happening::Answer { .. } => {}
             Happening::Closed(why) => trouble = Some(format!("connection {id} of {count}: {why}")),
         })?;
-        check(trouble.take(), progress, || format!("{open} of {count} connections were made"))?;
+        check(trouble.take(), progress, || {
+            format!("{open} of {count} connections were made")
+        })?;
     }
     Ok(ids)
 }
@@ -62,13 +69,18 @@ pub(crate) fn subscribe(
         }
         net.turn(Some(Duration::from_millis(100)), |id, happening| match happening {
             Happening::Text(frame) => {
-                let Some(one) = id.checked_sub(first).and_then(|at| waiting.get_mut(at)) else { return };
+                let Some(one) = id.checked_sub(first).and_then(|at| waiting.get_mut(at)) else {
+                    return;
+                };
                 let read = message::each(frame, |message| {
                     if one.hear(&message) {
                         done += 1;
                         progress = Instant::now();
                     }
-                    let early = message.changes.first().map(|change| format!("an early change of {}", change.object));
+                    let early = message
+                        .changes
+                        .first()
+                        .map(|change| format!("an early change of {}", change.object));
                     trouble = trouble.take().or(early).or_else(|| message.trouble());
                 });
                 trouble = trouble.take().or(read.err());
@@ -76,13 +88,21 @@ pub(crate) fn subscribe(
             Happening::Closed(why) => trouble = Some(format!("connection {id} while subscribing: {why}")),
             Happening::Open | Happening::Answer { .. } => {}
         })?;
-        check(trouble.take(), progress, || format!("{done} of {} subscribers were answered", ids.len()))?;
+        check(trouble.take(), progress, || {
+            format!("{done} of {} subscribers were answered", ids.len())
+        })?;
     }
     if let Some(short) = waiting.iter().find(|one| one.answered != objects_each) {
-        return Err(io::Error::other(format!("{} objects of {objects_each} were answered", short.answered)));
+        return Err(io::Error::other(format!(
+            "{} objects of {objects_each} were answered",
+            short.answered
+        )));
     }
     let cursors = waiting.into_iter().map(|one| one.cursor.unwrap_or_default()).collect();
-    Ok(SubscribedAll { cursors, time: began.elapsed() })
+    Ok(SubscribedAll {
+        cursors,
+        time: began.elapsed(),
+    })
 }
 
 /// One subscriber between its subscribe and its first cursor.
@@ -114,11 +134,14 @@ pub(crate) fn idle(net: &mut Net, time: Duration) -> io::Result<()> {
         if left.is_zero() {
             return Ok(());
         }
-        net.turn(Some(left.min(Duration::from_millis(100))), |id, happening| match happening {
-            Happening::Closed(why) => trouble = Some(format!("idle connection {id}: {why}")),
-            Happening::Text(text) => trouble = trouble.take().or_else(|| trouble_in(text)),
-            Happening::Open | Happening::Answer { .. } => {}
-        })?;
+        net.turn(
+            Some(left.min(Duration::from_millis(100))),
+            |id, happening| match happening {
+                Happening::Closed(why) => trouble = Some(format!("idle connection {id}: {why}")),
+                Happening::Text(text) => trouble = trouble.take().or_else(|| trouble_in(text)),
+                Happening::Open | Happening::Answer { .. } => {}
+            },
+        )?;
         if let Some(trouble) = trouble {
             return Err(io::Error::other(trouble));
         }

@@ -8,6 +8,7 @@ mod layers;
 mod schema;
 
 pub use layers::{Flags, Sources, load};
+pub(crate) use schema::integer;
 pub use schema::{
     Cluster, Config, Drain, KEYS, Key, Kind, Limits, Log, Owner, Server, default_toml, docs_markdown, validate,
 };

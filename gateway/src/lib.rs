@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod edge;
 pub mod node;
+mod openapi;
 pub mod owner;
 pub mod problem;
 pub mod publish;
@@ -20,7 +21,9 @@ pub use server::App;
 /// Every route of a node, for one of its threads.
 pub fn routes(app: App) -> axum::Router {
     axum::Router::new()
+        .merge(edge::routes())
         .merge(admin::routes())
+        .merge(openapi::routes())
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .with_state(app)

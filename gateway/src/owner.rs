@@ -5,8 +5,7 @@
 
 use crate::clock;
 use crate::config::Config;
-use crate::edge::{LaneCommand, LaneHandle};
-use crate::node::Node;
+use crate::node::{Node, spawn_vital};
 use crate::telemetry::{Limit, Metrics};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -181,7 +180,7 @@ pub fn start(thread: usize, node: &Arc<Node>, receiver: OwnerReceiver) {
         shell.handle(now, Input::LinkUp { link: lane as u32, generation: GENERATION });
     }
     shell.flush();
-    tokio::task::spawn_local(shell.run(receiver));
+    spawn_vital("owner", shell.run(receiver));
 }
 
 /// Links inside one process never break, so they have one generation.
@@ -284,13 +283,13 @@ impl Shell {
                 _ = reply.send(Inspection {
                     version: self.machine.version(object),
                     epoch: self.machine.epoch(shard),
-                    floor: self.machine.floor(shard),
+                    floor: self.machine.floor(shard).unwrap_or(Version::ZERO),
                     watchers: self.machine.watchers(object).into_iter().map(|link| link as usize).collect(),
                 });
             }
             Command::Report { reply } => {
                 let shards = self.shards.iter().filter_map(|shard| {
-                    Some((*shard, self.machine.epoch(*shard)?, self.machine.floor(*shard)))
+                    Some((*shard, self.machine.epoch(*shard)?, self.machine.floor(*shard)?))
                 });
                 _ = reply.send(Report { shards: shards.collect(), stats: self.machine.stats() });
             }
@@ -327,15 +326,10 @@ impl Shell {
     fn flush(&mut self) {
         for (frames, lane) in self.to_lanes.iter_mut().zip(&self.node.lanes) {
             if !frames.is_empty() {
-                send(lane, self.thread, std::mem::take(frames));
+                lane.from_owner(self.thread, GENERATION, std::mem::take(frames));
             }
         }
     }
-}
-
-fn send(lane: &LaneHandle, owner: usize, frames: Vec<OwnerToEdge>) {
-    // A closed channel means that the process is ending.
-    _ = lane.commands.send(LaneCommand::FromOwner { owner, generation: GENERATION, frames });
 }
 
 /// Counts why a batch has no answer.

@@ -53,6 +53,13 @@ impl Refusal {
         self
     }
 
+    /// Adds to the explanation.
+    #[must_use]
+    pub fn adding(mut self, more: &str) -> Self {
+        self.problem.detail.push_str(more);
+        self
+    }
+
     /// What went wrong.
     #[must_use]
     pub fn problem(&self) -> &Problem {

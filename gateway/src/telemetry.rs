@@ -113,6 +113,7 @@ struct GateLabels {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
+    limits: Family<NameLabels, Gauge>,
     refused: Family<LimitLabels, Counter>,
     gate: Family<GateLabels, Counter>,
     /// Connections accepted.
@@ -146,12 +147,13 @@ impl Metrics {
                 limit.get_or_create(&NameLabels { name: key.name }).set(value as i64);
             }
         }
-        registry.register("limit", "Configured bounds, named like their keys in [limits]", limit);
+        registry.register("limit", "Configured bounds, named like their keys in [limits]", limit.clone());
         let refused = Family::<LimitLabels, Counter>::default();
         for limit in Limit::ALL {
             drop(refused.get_or_create(&LimitLabels { limit: limit.name() }));
         }
         let new = Self {
+            limits: limit,
             refused,
             gate: Family::default(),
             accepted: Counter::default(),
@@ -177,6 +179,11 @@ impl Metrics {
         registry.register("publish_outcome_unknown", "Publishes whose outcome is unknown", new.outcome_unknown.clone());
         registry.register("owner_burst", "Commands an owner handled at one go", new.owner_burst.clone());
         Self { registry: Mutex::new(registry), ..new }
+    }
+
+    /// Exports a bound that was worked out at the start.
+    pub fn limit(&self, limit: Limit, value: u64) {
+        self.limits.get_or_create(&NameLabels { name: limit.name() }).set(i64::try_from(value).unwrap_or(i64::MAX));
     }
 
     /// Counts one refusal.

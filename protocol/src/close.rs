@@ -4,6 +4,14 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum CloseCode {
+    /// The client said goodbye first. Never sent.
+    Ended = 1000,
+    /// The frames broke RFC 6455. Stop.
+    Protocol = 1002,
+    /// A text that is no UTF-8. Stop.
+    NotUtf8 = 1007,
+    /// A frame over the limit that `hello` announced. Stop.
+    TooBig = 1009,
     /// The node is about to stop. Come back after the delay that `reconnect` named.
     Drain = 4000,
     /// The client took nothing of what was sent for too long. Come back with the cursor.
@@ -46,7 +54,7 @@ impl CloseCode {
     /// Whether the client should come back by itself.
     #[must_use]
     pub fn come_back(self) -> bool {
-        self.number() < 4500
+        (4000..4500).contains(&self.number())
     }
 }
 

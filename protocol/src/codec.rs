@@ -114,12 +114,16 @@ pub fn cursor(encoding: Encoding, out: &mut Vec<u8>, text: &str) {
 
 /// "These may have changed: fetch them."
 pub fn resync<'a>(encoding: Encoding, out: &mut Vec<u8>, objects: impl Iterator<Item = &'a str>, cause: &str) {
-    message(encoding, out, "resync", None, |pen| write_resync(pen, Some(objects), cause));
+    message(encoding, out, "resync", None, |pen| {
+        write_resync(pen, Some(objects), cause)
+    });
 }
 
 /// "Everything you watch may have changed: fetch it."
 pub fn resync_all(encoding: Encoding, out: &mut Vec<u8>, cause: &str) {
-    message(encoding, out, "resync", None, |pen| write_resync(pen, None::<std::iter::Empty<&str>>, cause));
+    message(encoding, out, "resync", None, |pen| {
+        write_resync(pen, None::<std::iter::Empty<&str>>, cause)
+    });
 }
 
 /// The answer to `subscribe`: each object's version (`Version::ZERO`: none known) or why it is refused.
@@ -163,7 +167,9 @@ pub fn subscribed<'a>(
 
 /// "You will not hear of these", on a stream of Server-Sent Events.
 pub fn refused<'a>(out: &mut Vec<u8>, entries: impl Iterator<Item = (&'a str, &'a Problem)>) {
-    message(Encoding::EventStream, out, "refused", None, |pen| write_refused(pen, entries));
+    message(Encoding::EventStream, out, "refused", None, |pen| {
+        write_refused(pen, entries)
+    });
 }
 
 /// The answer to `unsubscribe`. Nothing for Server-Sent Events.
@@ -243,7 +249,9 @@ pub fn error(encoding: Encoding, out: &mut Vec<u8>, id: Option<&RequestId>, prob
 
 /// "Send your list of objects again", on a stream of Server-Sent Events.
 pub fn session_unknown(out: &mut Vec<u8>) {
-    message(Encoding::EventStream, out, "session_unknown", None, |pen| pen.empty_map());
+    message(Encoding::EventStream, out, "session_unknown", None, |pen| {
+        pen.empty_map()
+    });
 }
 
 /// Something to read, meaning nothing, on a stream of Server-Sent Events.

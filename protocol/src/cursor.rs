@@ -75,7 +75,12 @@ impl Cursor {
         told.retain(|(_, version)| *version > least);
         told.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
         told.dedup_by_key(|(object, _)| *object);
-        Self { cluster, base, lagging, told }
+        Self {
+            cluster,
+            base,
+            lagging,
+            told,
+        }
     }
 
     /// Up to which version every change of this shard was told.
@@ -147,7 +152,11 @@ impl Cursor {
     }
 
     fn is_in_order(&self) -> bool {
-        let least = if self.lagging.is_empty() { self.base } else { Version::ZERO };
+        let least = if self.lagging.is_empty() {
+            self.base
+        } else {
+            Version::ZERO
+        };
         self.lagging.is_sorted_by(|a, b| a.0 < b.0)
             && self.lagging.iter().all(|(_, version)| *version < self.base)
             && self.told.is_sorted_by(|a, b| a.0 < b.0)
@@ -183,7 +192,12 @@ impl Cursor {
         for _ in 0..count {
             told.push((ObjectHash(reader.fixed()?), reader.difference(base)?));
         }
-        (reader.left() == 0).then_some(Self { cluster, base, lagging, told })
+        (reader.left() == 0).then_some(Self {
+            cluster,
+            base,
+            lagging,
+            told,
+        })
     }
 }
 

@@ -137,7 +137,9 @@ fn end_of_text(bytes: &[u8], open: usize) -> Result<usize, DataError> {
 /// The UTF-16 unit that `\uXXXX` at this place names.
 fn escaped_unit(bytes: &[u8], at: usize) -> Option<u32> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
-    digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
+    digits
+        .iter()
+        .try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
 }
 
 /// Where the number that begins at `start` is over. Refuses one beyond a double.

@@ -104,7 +104,10 @@ fn versions() {
     }
     println!("most resident bytes an object from 5 million on: {peak:.2}");
     println!("worst {BLOCK} inserts: {} us of processor time", worst_block / 1000);
-    println!("worst insert: {} us on the wall clock, others' time included", worst_wall / 1000);
+    println!(
+        "worst insert: {} us on the wall clock, others' time included",
+        worst_wall / 1000
+    );
 }
 
 fn interest() {
@@ -115,12 +118,18 @@ fn interest() {
         tables[of(object(number))].insert(object(number), 0);
     }
     std::thread::sleep(std::time::Duration::from_secs(11));
-    println!("a million objects, one link: {} resident B each", (resident_bytes() - base) / MILLION);
+    println!(
+        "a million objects, one link: {} resident B each",
+        (resident_bytes() - base) / MILLION
+    );
     for number in 0..MILLION {
         tables[of(object(number))].insert(object(number), 1);
     }
     std::thread::sleep(std::time::Duration::from_secs(11));
-    println!("a million objects, two links: {} resident B each", (resident_bytes() - base) / MILLION);
+    println!(
+        "a million objects, two links: {} resident B each",
+        (resident_bytes() - base) / MILLION
+    );
     let ns = ns_each(0..MILLION, |o| {
         black_box(tables[of(o)].seats(o));
     });
@@ -141,32 +150,68 @@ fn publish() {
         closed_idle_us: 1_000_000,
     });
     let mut out = Vec::new();
-    let mut now = Now { mono_us: 1, wall_us: 1_795_000_000_000_000 };
+    let start = Now {
+        mono_us: 1,
+        wall_us: 1_795_000_000_000_000,
+    };
+    let mut now = start;
     let shards = SHARDS.all().collect();
-    let floor = Version(now.wall_us);
-    owner.handle(now, Input::Assign { shards, epoch: Epoch(1), floor, cause: FloorCause::Lost }, &mut out);
+    let floor = Version(start.wall_us);
+    owner.handle(
+        start,
+        Input::Assign {
+            shards,
+            epoch: Epoch(1),
+            floor,
+            cause: FloorCause::Lost,
+        },
+        &mut out,
+    );
     let mut run = |what: &str, batches: u64, number: &mut dyn FnMut(u64) -> u64, owner: &mut Owner| {
         let mut spent = 0;
         for batch in 0..batches {
             let changes = (batch * BATCH..(batch + 1) * BATCH)
-                .map(|at| Publish { object: object(number(at)), extra: None })
+                .map(|at| Publish {
+                    object: object(number(at)),
+                    extra: None,
+                })
                 .collect();
             now.mono_us += 10_000;
             now.wall_us += 10_000;
             out.clear();
             let begun = processor_ns();
-            owner.handle(now, Input::Publish { request: batch, changes }, &mut out);
+            owner.handle(
+                now,
+                Input::Publish {
+                    request: batch,
+                    changes,
+                },
+                &mut out,
+            );
             spent += processor_ns() - begun;
         }
         println!("{what}: {} ns a change", spent / (batches * BATCH));
     };
     run("10 million new objects", 4_000, &mut |at| at, &mut owner);
-    run("changes of 10 million objects", 800, &mut |at| object(at).0 % (10 * MILLION), &mut owner);
-    owner.handle(now, Input::LinkUp { link: 0, generation: 1 }, &mut Vec::new());
+    run(
+        "changes of 10 million objects",
+        800,
+        &mut |at| object(at).0 % (10 * MILLION),
+        &mut owner,
+    );
+    owner.handle(start, Input::LinkUp { link: 0, generation: 1 }, &mut Vec::new());
     for batch in 0..100 {
         let objects = (batch * 10_000..(batch + 1) * 10_000).map(object).collect();
         let frame = EdgeToOwner::Register { objects };
-        owner.handle(now, Input::FromEdge { link: 0, generation: 1, frame }, &mut Vec::new());
+        owner.handle(
+            start,
+            Input::FromEdge {
+                link: 0,
+                generation: 1,
+                frame,
+            },
+            &mut Vec::new(),
+        );
     }
     run(
         "changes of the 9 million that nobody watches, beside a million that one link does",

@@ -66,7 +66,10 @@ impl Link {
     /// A link on which nothing was sent and a `Closed` is due at once.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let limits = Limits { window_changes: limits.window_changes.max(1), ..limits };
+        let limits = Limits {
+            window_changes: limits.window_changes.max(1),
+            ..limits
+        };
         Self {
             limits,
             in_flight: 0,
@@ -80,7 +83,8 @@ impl Link {
 
     /// Takes a change of an object that the edge wants.
     pub fn offer(&mut self, mut change: Changed) -> Offered {
-        if self.in_flight < self.limits.window_changes && self.waiting.is_empty() {
+        if self.in_flight < self.limits.window_changes {
+            debug_assert!(self.waiting.is_empty(), "changes wait only while the window is full");
             self.in_flight += 1;
             self.ready.push(change);
             return Offered::Ready;
@@ -90,7 +94,11 @@ impl Link {
         if self.waiting.hint_bytes - freed + bytes > self.limits.hint_bytes {
             self.hints_dropped += u64::from(change.hint.take().is_some());
         }
-        if self.waiting.put(change) { Offered::Coalesced } else { Offered::Waits }
+        if self.waiting.put(change) {
+            Offered::Coalesced
+        } else {
+            Offered::Waits
+        }
     }
 
     /// The edge has handled this many changes: as many that wait become ready. `false` if it claims more than it was
@@ -148,7 +156,11 @@ impl Link {
     /// When the next `Closed` is due: never while changes wait.
     #[must_use]
     pub fn closed_due_us(&self) -> Option<MonoUs> {
-        let after = if self.sent_since_closed { self.limits.closed_busy_us } else { self.limits.closed_idle_us };
+        let after = if self.sent_since_closed {
+            self.limits.closed_busy_us
+        } else {
+            self.limits.closed_idle_us
+        };
         let due_us = self.closed_us.map_or(0, |last_us| last_us.saturating_add(after));
         (self.waiting.is_empty() && !self.is_ready()).then_some(due_us)
     }
@@ -216,7 +228,9 @@ impl Waiting {
     }
 
     fn remove(&mut self, object: ObjectHash) {
-        let Some(change) = self.at(object).and_then(Option::take) else { return };
+        let Some(change) = self.at(object).and_then(Option::take) else {
+            return;
+        };
         self.places.remove(&object);
         self.hint_bytes -= hint_bytes(Some(&change));
         if self.queue.len() > 64 && self.queue.len() > 2 * self.places.len() {
@@ -227,7 +241,8 @@ impl Waiting {
 
     /// Takes these objects out and closes the gaps.
     fn remove_where(&mut self, gone: impl Fn(ObjectHash) -> bool) {
-        self.queue.retain(|waiting| waiting.as_ref().is_some_and(|change| !gone(change.object)));
+        self.queue
+            .retain(|waiting| waiting.as_ref().is_some_and(|change| !gone(change.object)));
         self.places.clear();
         self.hint_bytes = 0;
         for (place, change) in self.queue.iter().flatten().enumerate() {
@@ -246,7 +261,9 @@ impl Waiting {
 }
 
 fn hint_bytes(change: Option<&Changed>) -> usize {
-    change.and_then(|change| change.hint.as_ref()).map_or(0, |hint| hint.bytes())
+    change
+        .and_then(|change| change.hint.as_ref())
+        .map_or(0, |hint| hint.bytes())
 }
 
 #[cfg(test)]
@@ -256,17 +273,32 @@ mod tests {
     use tidings_protocol::{Hint, Version};
 
     fn link(window_changes: u32) -> Link {
-        let limits = Limits { window_changes, hint_bytes: 200, closed_busy_us: 50, closed_idle_us: 1_000 };
+        let limits = Limits {
+            window_changes,
+            hint_bytes: 200,
+            closed_busy_us: 50,
+            closed_idle_us: 1_000,
+        };
         Link::new(limits)
     }
 
     fn change(object: u64, version: u64) -> Changed {
-        Changed { object: ObjectHash(object), version: Version(version), hint: None }
+        Changed {
+            object: ObjectHash(object),
+            version: Version(version),
+            hint: None,
+        }
     }
 
     fn with_data(object: u64, version: u64, bytes: usize) -> Changed {
-        let hint = Hint { kind: None, data: Some("x".repeat(bytes).into()) };
-        Changed { hint: Some(Arc::new(hint)), ..change(object, version) }
+        let hint = Hint {
+            kind: None,
+            data: Some("x".repeat(bytes).into()),
+        };
+        Changed {
+            hint: Some(Arc::new(hint)),
+            ..change(object, version)
+        }
     }
 
     #[test]
@@ -375,7 +407,10 @@ mod tests {
         while link.handled(1) {
             told.extend(link.take_ready());
         }
-        let expected: Vec<_> = (151..=200).step_by(2).map(|o| change(o, if o == 151 { 999 } else { o })).collect();
+        let expected: Vec<_> = (151..=200)
+            .step_by(2)
+            .map(|o| change(o, if o == 151 { 999 } else { o }))
+            .collect();
         assert_eq!(told, expected);
     }
 }

@@ -229,7 +229,12 @@ impl Shard {
     }
 
     fn owned(&self, shard: ShardId) -> Owned {
-        Owned { shard, epoch: self.epoch, floor: self.floor, cause: self.cause }
+        Owned {
+            shard,
+            epoch: self.epoch,
+            floor: self.floor,
+            cause: self.cause,
+        }
     }
 }
 
@@ -274,21 +279,36 @@ impl Owner {
             answers: Answers::new(config.idempotency_keys, config.idempotency_window_us),
             sweeps: Sweeps::default(),
             sweep_us: 0,
-            counters: Counters { evicted: 0, coalesced: 0, hints_dropped: 0, duplicates: 0, ignored: 0 },
+            counters: Counters {
+                evicted: 0,
+                coalesced: 0,
+                hints_dropped: 0,
+                duplicates: 0,
+                ignored: 0,
+            },
         }
     }
 
     /// Takes one step.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
         match input {
-            Input::Assign { shards, epoch, floor, cause } => self.assign(&shards, epoch, floor, cause, out),
+            Input::Assign {
+                shards,
+                epoch,
+                floor,
+                cause,
+            } => self.assign(&shards, epoch, floor, cause, out),
             Input::Release { shards } => self.release(shards, out),
             Input::LinkUp { link, generation } => self.link_up(now, link, generation, out),
             Input::LinkDown { link, generation } => {
                 let known = self.seats.leave(link, generation);
                 self.ignore_unless(known);
             }
-            Input::FromEdge { link, generation, frame } => self.from_edge(link, generation, frame, out),
+            Input::FromEdge {
+                link,
+                generation,
+                frame,
+            } => self.hear(link, generation, frame, out),
             Input::Publish { request, changes } => self.publish(now, request, changes, out),
         }
     }
@@ -312,7 +332,8 @@ impl Owner {
     /// The object's newest version known here; `Version::ZERO` if none is.
     #[must_use]
     pub fn version(&self, object: ObjectHash) -> Version {
-        self.shard_of(object).map_or(Version::ZERO, |shard| shard.versions.get(object))
+        self.shard_of(object)
+            .map_or(Version::ZERO, |shard| shard.versions.get(object))
     }
 
     /// Since which epoch the shard is owned, if it is.
@@ -330,8 +351,14 @@ impl Owner {
     /// The links that want to hear of the object, in no particular order.
     #[must_use]
     pub fn watchers(&self, object: ObjectHash) -> Vec<LinkId> {
-        let seats = self.shard_of(object).map_or(&[][..], |shard| shard.interest.seats(object));
-        seats.iter().filter_map(|seat| self.seats.peer(*seat)).map(|peer| peer.link_id).collect()
+        let seats = self
+            .shard_of(object)
+            .map_or(&[][..], |shard| shard.interest.seats(object));
+        seats
+            .iter()
+            .filter_map(|seat| self.seats.peer(*seat))
+            .map(|peer| peer.link_id)
+            .collect()
     }
 
     /// What it holds and has done. Costs a look at every shard and link.
@@ -368,17 +395,21 @@ impl Owner {
     fn assign(&mut self, ids: &[ShardId], epoch: Epoch, floor: Version, cause: FloorCause, out: &mut Vec<Output>) {
         let mut owned = Vec::with_capacity(ids.len());
         for id in ids {
-            let slot = self.shards.get_mut(usize::from(id.0)).filter(|_| floor.0 < Version::LIMIT);
+            let slot = self
+                .shards
+                .get_mut(usize::from(id.0))
+                .filter(|_| floor.0 < Version::LIMIT);
             let Some(slot) = slot.filter(|slot| slot.as_ref().is_none_or(|shard| shard.epoch <= epoch)) else {
                 self.counters.ignored += 1;
                 continue;
             };
-            let bits = self.config.shards.bits();
+            let (bits, highest) = (self.config.shards.bits(), self.highest);
             let shard = slot.get_or_insert_with(|| Shard {
                 epoch,
                 floor,
                 cause,
-                last: floor.before(),
+                // Above all that was ever given or closed here, also if the shard was owned here before.
+                last: floor.before().max(highest),
                 versions: VersionTable::new(bits),
                 interest: Interest::new(bits),
             });
@@ -411,7 +442,8 @@ impl Owner {
         }
         let (count, shards) = (self.config.shards, &self.shards);
         for peer in self.seats.peers_mut() {
-            peer.sending.forget_where(|object| shards[usize::from(count.shard(object).0)].is_none());
+            peer.sending
+                .forget_where(|object| shards[usize::from(count.shard(object).0)].is_none());
         }
         self.seats.tell_all(&OwnerToEdge::Gone { shards: ids }, out);
     }
@@ -429,7 +461,7 @@ impl Owner {
         self.close_due(now, out);
     }
 
-    fn from_edge(&mut self, link: LinkId, generation: u32, frame: EdgeToOwner, out: &mut Vec<Output>) {
+    fn hear(&mut self, link: LinkId, generation: u32, frame: EdgeToOwner, out: &mut Vec<Output>) {
         let Some(seat) = self.seats.find(link, generation) else {
             self.counters.ignored += 1;
             return;
@@ -438,7 +470,10 @@ impl Owner {
             EdgeToOwner::Register { objects } => self.register(seat, objects, out),
             EdgeToOwner::Unregister { objects } => self.unregister(seat, &objects),
             EdgeToOwner::Handled { changes } => {
-                let honest = self.seats.peer_mut(seat).is_none_or(|peer| peer.sending.handled(changes));
+                let honest = self
+                    .seats
+                    .peer_mut(seat)
+                    .is_none_or(|peer| peer.sending.handled(changes));
                 self.ignore_unless(honest);
                 self.seats.flush(seat, out);
             }

@@ -26,8 +26,9 @@ pub const REST_MASK: u64 = (1 << REST_BITS) - 1;
 const WIDTH_BITS: u32 = 12;
 
 /// Where each piece begins in the `2^12` slices: `4096 * (2^(i/16) - 1)`, rounded.
-const STARTS: [u16; PIECES + 1] =
-    [0, 181, 371, 568, 775, 991, 1216, 1451, 1697, 1953, 2221, 2501, 2793, 3098, 3416, 3749, 4096];
+const STARTS: [u16; PIECES + 1] = [
+    0, 181, 371, 568, 775, 991, 1216, 1451, 1697, 1953, 2221, 2501, 2793, 3098, 3416, 3749, 4096,
+];
 
 /// Slice to piece.
 static PIECE_OF: [u8; 1 << WIDTH_BITS] = piece_of_slice();
@@ -63,8 +64,16 @@ impl<T> Staggered<T> {
     /// If `skip_bits` is more than 12: then too few bits would be left.
     #[must_use]
     pub fn new(skip_bits: u8) -> Self {
-        assert!(skip_bits <= 12, "at most 12 bits of a hash may be skipped, not {skip_bits}");
-        Self { pieces: None, len: 0, bytes: 0, skip_bits }
+        assert!(
+            skip_bits <= 12,
+            "at most 12 bits of a hash may be skipped, not {skip_bits}"
+        );
+        Self {
+            pieces: None,
+            len: 0,
+            bytes: 0,
+            skip_bits,
+        }
     }
 
     /// How many entries it holds.
@@ -120,7 +129,7 @@ impl<T> Staggered<T> {
         let table = &mut pieces[piece];
         let rehash = |entry: &T| inner_hash(rest_of(entry));
         if table.len() == table.capacity() {
-            self.bytes += grow(table, &rehash);
+            self.bytes += grow(table, rehash);
         }
         table.insert_unique(inner_hash(hash), value, rehash);
         self.len += 1;
@@ -137,7 +146,10 @@ impl<T> Staggered<T> {
 
     /// The entries of one piece, in no particular order. A piece past the last is empty.
     pub fn iter_piece(&self, piece: usize) -> hash_table::Iter<'_, T> {
-        self.pieces.as_ref().and_then(|pieces| pieces.get(piece)).map_or_else(Default::default, HashTable::iter)
+        self.pieces
+            .as_ref()
+            .and_then(|pieces| pieces.get(piece))
+            .map_or_else(Default::default, HashTable::iter)
     }
 
     /// All entries, in no particular order.
@@ -153,7 +165,9 @@ impl<T> Staggered<T> {
         keep: impl FnMut(&mut T) -> bool,
         rest_of: impl Fn(&T) -> u64,
     ) -> usize {
-        let Some(table) = self.pieces.as_mut().and_then(|pieces| pieces.get_mut(piece)) else { return 0 };
+        let Some(table) = self.pieces.as_mut().and_then(|pieces| pieces.get_mut(piece)) else {
+            return 0;
+        };
         let before = (table.len(), table.allocation_size());
         table.retain(keep);
         let removed = before.0 - table.len();
@@ -223,7 +237,11 @@ mod tests {
             assert_eq!(table.iter().count(), 50_000);
             for number in 0..60_000 {
                 let hash = hash(number) >> skip_bits;
-                assert_eq!(table.find(hash, |entry| *entry == hash).is_some(), number < 50_000, "{number}");
+                assert_eq!(
+                    table.find(hash, |entry| *entry == hash).is_some(),
+                    number < 50_000,
+                    "{number}"
+                );
             }
             for number in 0..25_000 {
                 let hash = hash(number) >> skip_bits;
@@ -290,12 +308,15 @@ mod tests {
         let before = table.bytes();
         let mut removed = 0;
         for piece in 0..PIECES {
-            removed += table.retain_piece(piece, |entry| *entry % 4 == 0, |entry| *entry);
+            removed += table.retain_piece(piece, |entry| entry.is_multiple_of(4), |entry| *entry);
         }
         assert_eq!(table.len() + removed, 100_000);
         for number in 0..100_000 {
             let hash = hash(number);
-            assert_eq!(table.find(hash, |entry| *entry == hash).is_some(), hash % 4 == 0);
+            assert_eq!(
+                table.find(hash, |entry| *entry == hash).is_some(),
+                hash.is_multiple_of(4)
+            );
         }
         assert!(table.bytes() * 3 < before, "{} of {before}", table.bytes());
     }

@@ -4,6 +4,7 @@ use super::admission::{Admission, Permit};
 use crate::node::Node;
 use crate::problem::Refusal;
 use crate::telemetry::Limit;
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -57,6 +58,7 @@ pub async fn accept(
     admission: Arc<Admission>,
     threads: Vec<mpsc::UnboundedSender<Accepted>>,
 ) -> io::Result<()> {
+    #[expect(deprecated, reason = "its successor is unsafe code; a TcpListener keeps its descriptor as I/O safety asks")]
     let listener = AsyncFd::new(listener)?;
     let mut draining = node.draining.subscribe();
     let mut acceptor = Acceptor { node, admission, threads, next: 0, reserve: File::open("/dev/null").ok() };
@@ -120,7 +122,7 @@ impl Acceptor {
         }
         self.node.metrics.accept_errors.inc();
         tracing::warn!(%error, "cannot accept connections; pausing");
-        if matches!(error.raw_os_error(), Some(libc_errno::EMFILE | libc_errno::ENFILE)) {
+        if [Errno::MFILE, Errno::NFILE].iter().any(|none_left| error.raw_os_error() == Some(none_left.raw_os_error())) {
             self.node.metrics.refused(Limit::Connections);
             drop(self.reserve.take());
             if let Ok((stream, _)) = listener.accept() {
@@ -130,12 +132,6 @@ impl Acceptor {
         }
         true
     }
-}
-
-/// The two numbers of POSIX for "no descriptors left", in the process and in the system.
-mod libc_errno {
-    pub(super) const EMFILE: i32 = 24;
-    pub(super) const ENFILE: i32 = 23;
 }
 
 /// Tells a connection beyond a limit why, as far as one write goes, and closes it.

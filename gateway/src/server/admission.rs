@@ -28,6 +28,7 @@ impl Admission {
     /// At most `most` at once, and `most_by_address` from one address.
     #[must_use]
     pub fn new(most: u64, most_by_address: u64, metrics: Arc<Metrics>) -> Arc<Self> {
+        metrics.limit(Limit::Connections, most);
         Arc::new(Self { open: AtomicU64::new(0), most, by_address: Mutex::default(), most_by_address, metrics })
     }
 

@@ -165,7 +165,7 @@ impl ConnectionShared {
 
 /// An answer's body that tells the guard when it was handed over.
 #[derive(Debug)]
-pub struct GuardedBody {
+pub(super) struct GuardedBody {
     body: Body,
     watch: Arc<Watch>,
 }

@@ -25,18 +25,31 @@ pub type EntryResult = Result<Entry, (String, Problem)>;
 /// An entry without more than its ID.
 pub(super) fn entry(object: &str) -> EntryResult {
     match check_object_id(object) {
-        Ok(()) => Ok(Entry { object: object.into(), version: None, at_least: None }),
-        Err(error) => Err((echo(object), Problem::new(Code::InvalidObject, format!("`object`: {error}")))),
+        Ok(()) => Ok(Entry {
+            object: object.into(),
+            version: None,
+            at_least: None,
+        }),
+        Err(error) => Err((
+            echo(object),
+            Problem::new(Code::InvalidObject, format!("`object`: {error}")),
+        )),
     }
 }
 
 /// A text that may be told back: short and printable.
 fn echo(text: &str) -> String {
-    text.chars().take(MAX_ECHO_CHARS).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    text.chars()
+        .take(MAX_ECHO_CHARS)
+        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
+        .collect()
 }
 
 /// Any version a JSON number can hold.
-pub(super) const ANY_VERSION: Integer = Integer { least: 0, most: Version::LIMIT - 1 };
+pub(super) const ANY_VERSION: Integer = Integer {
+    least: 0,
+    most: Version::LIMIT - 1,
+};
 
 /// Too many objects in `field`.
 pub(super) fn too_many_objects(field: &str, limit: usize) -> Problem {
@@ -74,7 +87,11 @@ impl<'de> Visitor<'de> for Entries<'_> {
         let mut entries = Vec::new();
         loop {
             self.fault.enter(self.field);
-            let Some(entry) = items.next_element_seed(OneEntry { fault: self.fault, field: self.field })? else {
+            let Some(entry) = items.next_element_seed(OneEntry {
+                fault: self.fault,
+                field: self.field,
+            })?
+            else {
                 return Ok(Some(entries));
             };
             if entries.len() == self.limit {
@@ -129,6 +146,10 @@ impl<'de> Visitor<'de> for OneEntry<'_> {
             return Err(self.fault.raise(Code::InvalidField, detail));
         };
         let (version, at_least) = (version.map(Version), at_least.map(Version));
-        Ok(entry(&object).map(|entry| Entry { version, at_least, ..entry }))
+        Ok(entry(&object).map(|entry| Entry {
+            version,
+            at_least,
+            ..entry
+        }))
     }
 }

@@ -1,8 +1,8 @@
 //! Carries a problem past serde, whose errors are only text, and runs a reader over a whole body of either form.
 
 use super::packed;
-use crate::error::{Code, Problem};
 use crate::codec::{Pen, Pour, TOO_DEEP, TOO_LONG};
+use crate::error::{Code, Problem};
 use crate::hint::{DataError, compact_json};
 use crate::limits::{MAX_DATA_BYTES, MAX_DATA_DEPTH};
 use serde::de::{DeserializeSeed, MapAccess};
@@ -59,7 +59,6 @@ impl Fault {
     }
 }
 
-
 /// A form of body. They differ in how a document inside (`data`) becomes compact JSON.
 pub(super) trait Form {
     /// Reads the whole of `body` as one value.
@@ -77,7 +76,13 @@ pub(super) struct Packed;
 
 impl Form for Json {
     fn read<'de, S: DeserializeSeed<'de>>(body: &'de [u8], fault: &Fault, seed: S) -> Result<S::Value, Problem> {
-        let mut reader = serde_json::Deserializer::from_slice(body);
+        let text = std::str::from_utf8(body).map_err(|error| {
+            Problem::new(
+                Code::BadRequest,
+                format!("the body is not UTF-8, at byte {}", error.valid_up_to()),
+            )
+        })?;
+        let mut reader = serde_json::Deserializer::from_str(text);
         let read = seed.deserialize(&mut reader).and_then(|value| {
             fault.leave();
             reader.end().map(|()| value)
@@ -97,12 +102,16 @@ impl Form for Json {
 impl Form for Packed {
     fn read<'de, S: DeserializeSeed<'de>>(body: &'de [u8], fault: &Fault, seed: S) -> Result<S::Value, Problem> {
         if packed::Walk::new(body).skip() != Some(body.len()) {
-            return Err(Problem::new(Code::BadRequest, "the body is not exactly one value of MessagePack"));
+            return Err(Problem::new(
+                Code::BadRequest,
+                "the body is not exactly one value of MessagePack",
+            ));
         }
         let mut reader = rmp_serde::Deserializer::from_read_ref(body);
         // Beyond `data`, whose own limit is told apart, nothing nests more than a few levels.
         reader.set_max_depth(2 * MAX_DATA_DEPTH);
-        seed.deserialize(&mut reader).map_err(|error| fault.problem(&error.to_string(), true))
+        seed.deserialize(&mut reader)
+            .map_err(|error| fault.problem(&error.to_string(), true))
     }
 
     fn document<'de, A: MapAccess<'de>>(map: &mut A, fault: &Fault) -> Result<Option<Box<str>>, A::Error> {

@@ -80,11 +80,20 @@ impl PollRequest {
 
     /// The part that a stream has too; it ignores the rest like any field it does not know.
     fn into_events(self) -> Result<EventsRequest, Problem> {
-        let Self { objects, cursor, session, .. } = self;
+        let Self {
+            objects,
+            cursor,
+            session,
+            ..
+        } = self;
         if session.is_none() && objects.as_ref().is_none_or(Vec::is_empty) {
             return Err(no_objects());
         }
-        Ok(EventsRequest { objects, cursor, session })
+        Ok(EventsRequest {
+            objects,
+            cursor,
+            session,
+        })
     }
 
     fn into_session(self) -> Result<SessionRequest, Problem> {
@@ -140,7 +149,10 @@ impl SessionRequest {
 }
 
 fn no_objects() -> Problem {
-    Problem::new(Code::NoObjects, "name at least one object (`objects`, or `object` in a query) or a `session`")
+    Problem::new(
+        Code::NoObjects,
+        "name at least one object (`objects`, or `object` in a query) or a `session`",
+    )
 }
 
 fn read<F: Form>(body: &[u8], limit: usize) -> Result<PollRequest, Problem> {
@@ -157,7 +169,11 @@ fn read_query(query: &str, limit: usize) -> Result<PollRequest, Problem> {
             "object" => objects.push(&value)?,
             "session" => once(&mut poll.session, "session", value.into_owned())?,
             "cursor" => once(&mut poll.cursor, "cursor", value.into_owned())?,
-            "wait_ms" => once(&mut poll.wait_ms, "wait_ms", integer("wait_ms", &value, 0, MAX_WAIT_MS)?)?,
+            "wait_ms" => once(
+                &mut poll.wait_ms,
+                "wait_ms",
+                integer("wait_ms", &value, 0, MAX_WAIT_MS)?,
+            )?,
             _ => {}
         }
     }
@@ -197,14 +213,23 @@ impl<'de> Visitor<'de> for PollMap<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PollRequest, A::Error> {
         let mut poll = PollRequest::default();
         let mut seen = Seen::new(self.fault);
-        let entries = |field| Entries { fault: self.fault, field, limit: self.limit };
+        let entries = |field| Entries {
+            fault: self.fault,
+            field,
+            limit: self.limit,
+        };
         while let Some(field) = map.next_key::<PollField>()? {
             seen.enter(field)?;
             match field {
                 PollField::Objects => poll.objects = map.next_value_seed(entries("objects"))?,
                 PollField::Session => poll.session = map.next_value_seed(Text)?.map(Into::into),
                 PollField::Cursor => poll.cursor = map.next_value_seed(Text)?.map(Into::into),
-                PollField::WaitMs => poll.wait_ms = map.next_value_seed(Integer { least: 0, most: MAX_WAIT_MS })?,
+                PollField::WaitMs => {
+                    poll.wait_ms = map.next_value_seed(Integer {
+                        least: 0,
+                        most: MAX_WAIT_MS,
+                    })?
+                }
                 PollField::Add => poll.add = map.next_value_seed(entries("add"))?.unwrap_or_default(),
                 PollField::Remove => poll.remove = map.next_value_seed(entries("remove"))?.unwrap_or_default(),
                 PollField::Unknown => _ = map.next_value::<IgnoredAny>()?,

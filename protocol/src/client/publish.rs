@@ -28,7 +28,11 @@ impl Change<'_> {
     /// The same change, free of the body it was read from.
     #[must_use]
     pub fn into_owned(self) -> Change<'static> {
-        Change { object: Cow::Owned(self.object.into_owned()), hint: self.hint, revision: self.revision }
+        Change {
+            object: Cow::Owned(self.object.into_owned()),
+            hint: self.hint,
+            revision: self.revision,
+        }
     }
 }
 
@@ -88,20 +92,34 @@ impl PublishOptions {
             match &*name {
                 "ack" => once(&mut ack, "ack", read_ack(&value)?)?,
                 "timeout_ms" => {
-                    once(&mut timeout_ms, "timeout_ms", integer("timeout_ms", &value, 1, MAX_TIMEOUT_MS)?)?;
+                    once(
+                        &mut timeout_ms,
+                        "timeout_ms",
+                        integer("timeout_ms", &value, 1, MAX_TIMEOUT_MS)?,
+                    )?;
                 }
                 "trace" => once(&mut trace, "trace", read_flag("trace", &value)?)?,
                 _ => {}
             }
         }
-        Ok(Self { ack: ack.unwrap_or_default(), timeout_ms, trace: trace.unwrap_or(false) })
+        Ok(Self {
+            ack: ack.unwrap_or_default(),
+            timeout_ms,
+            trace: trace.unwrap_or(false),
+        })
     }
 }
 
 fn read_ack(text: &str) -> Result<Ack, Problem> {
-    [Ack::Accepted, Ack::Replicated, Ack::Durable].into_iter().find(|ack| ack.as_str() == text).ok_or_else(|| {
-        Problem::new(Code::InvalidField, "`ack` must be one of `accepted`, `replicated`, `durable`")
-    })
+    [Ack::Accepted, Ack::Replicated, Ack::Durable]
+        .into_iter()
+        .find(|ack| ack.as_str() == text)
+        .ok_or_else(|| {
+            Problem::new(
+                Code::InvalidField,
+                "`ack` must be one of `accepted`, `replicated`, `durable`",
+            )
+        })
 }
 
 fn read_flag(name: &str, text: &str) -> Result<bool, Problem> {
@@ -127,10 +145,24 @@ pub fn parse_publish_line(line: &[u8]) -> Result<Change<'_>, Problem> {
 /// changes stands in its place.
 pub fn parse_publish_json(body: &[u8], max_changes: usize) -> Result<PublishBody<'_>, Problem> {
     let fault = Fault::default();
-    let Some(elements) = Json::read(body, &fault, Batch { fault: &fault, max_changes })? else {
-        return Ok(PublishBody { changes: vec![Ok(parse_publish_line(body)?)], single: true });
+    let Some(elements) = Json::read(
+        body,
+        &fault,
+        Batch {
+            fault: &fault,
+            max_changes,
+        },
+    )?
+    else {
+        return Ok(PublishBody {
+            changes: vec![Ok(parse_publish_line(body)?)],
+            single: true,
+        });
     };
-    let changes = elements.iter().map(|raw| parse_publish_line(raw.get().as_bytes())).collect();
+    let changes = elements
+        .iter()
+        .map(|raw| parse_publish_line(raw.get().as_bytes()))
+        .collect();
     batch(changes)
 }
 
@@ -140,7 +172,10 @@ pub fn parse_publish_json(body: &[u8], max_changes: usize) -> Result<PublishBody
 /// As [`parse_publish_json`].
 pub fn parse_publish_msgpack(body: &[u8], max_changes: usize) -> Result<PublishBody<'_>, Problem> {
     match packed_elements(body, max_changes)? {
-        None => Ok(PublishBody { changes: vec![Ok(parse_change::<Packed>(body)?)], single: true }),
+        None => Ok(PublishBody {
+            changes: vec![Ok(parse_change::<Packed>(body)?)],
+            single: true,
+        }),
         Some(elements) => batch(elements.into_iter().map(parse_change::<Packed>).collect()),
     }
 }
@@ -161,18 +196,32 @@ pub fn parse_publish_query(query: &str, max_changes: usize) -> Result<PublishBod
                 once(&mut kind, "kind", Box::from(value))?;
             }
             "revision" => {
-                once(&mut revision, "revision", integer("revision", &value, 0, REVISION_LIMIT - 1)?)?;
+                once(
+                    &mut revision,
+                    "revision",
+                    integer("revision", &value, 0, REVISION_LIMIT - 1)?,
+                )?;
             }
             _ => {}
         }
     }
-    let hint = kind.map(|kind| Hint { kind: Some(kind), data: None });
+    let hint = kind.map(|kind| Hint {
+        kind: Some(kind),
+        data: None,
+    });
     let change = |object: String| {
         check_object(&object)?;
-        Ok(Change { object: Cow::Owned(object), hint: hint.clone(), revision })
+        Ok(Change {
+            object: Cow::Owned(object),
+            hint: hint.clone(),
+            revision,
+        })
     };
     if objects.len() == 1 {
-        return Ok(PublishBody { changes: vec![Ok(change(objects.remove(0))?)], single: true });
+        return Ok(PublishBody {
+            changes: vec![Ok(change(objects.remove(0))?)],
+            single: true,
+        });
     }
     batch(objects.into_iter().map(change).collect())
 }
@@ -185,12 +234,16 @@ fn batch(changes: Vec<Result<Change<'_>, Problem>>) -> Result<PublishBody<'_>, P
 }
 
 fn too_many_changes(field: &str, limit: usize) -> Problem {
-    let detail = format!("`{field}`: a request holds at most {limit} changes; send more requests, or a stream of lines");
+    let detail =
+        format!("`{field}`: a request holds at most {limit} changes; send more requests, or a stream of lines");
     Problem::new(Code::TooManyChanges, detail)
 }
 
 fn both_shapes() -> Problem {
-    Problem::new(Code::BadRequest, "the body has both `object` and `changes`: it is one change or a list, not both")
+    Problem::new(
+        Code::BadRequest,
+        "the body has both `object` and `changes`: it is one change or a list, not both",
+    )
 }
 
 fn check_object(object: &str) -> Result<(), Problem> {
@@ -207,7 +260,14 @@ fn check_kind(kind: &str) -> Result<(), Problem> {
 
 fn parse_change<F: Form>(body: &[u8]) -> Result<Change<'_>, Problem> {
     let fault = Fault::default();
-    F::read(body, &fault, ChangeMap::<F> { fault: &fault, form: std::marker::PhantomData })
+    F::read(
+        body,
+        &fault,
+        ChangeMap::<F> {
+            fault: &fault,
+            form: std::marker::PhantomData,
+        },
+    )
 }
 
 fields!(ChangeField { Object = "object", Kind = "kind", Data = "data", Revision = "revision", });
@@ -243,7 +303,10 @@ impl<'de, F: Form> Visitor<'de> for ChangeMap<'_, F> {
                 ChangeField::Kind => kind = map.next_value_seed(Text)?,
                 ChangeField::Data => data = F::document(&mut map, fault)?,
                 ChangeField::Revision => {
-                    revision = map.next_value_seed(Integer { least: 0, most: REVISION_LIMIT - 1 })?;
+                    revision = map.next_value_seed(Integer {
+                        least: 0,
+                        most: REVISION_LIMIT - 1,
+                    })?;
                 }
                 ChangeField::Unknown => _ = map.next_value::<IgnoredAny>()?,
             }
@@ -256,7 +319,10 @@ impl<'de, F: Form> Visitor<'de> for ChangeMap<'_, F> {
         if let Some(kind) = &kind {
             check_kind(kind).map_err(|problem| fault.raise_problem::<A::Error>(problem))?;
         }
-        let hint = (kind.is_some() || data.is_some()).then(|| Hint { kind: kind.map(Into::into), data });
+        let hint = (kind.is_some() || data.is_some()).then(|| Hint {
+            kind: kind.map(Into::into),
+            data,
+        });
         Ok(Change { object, hint, revision })
     }
 }
@@ -291,7 +357,10 @@ impl<'de> Visitor<'de> for Batch<'_> {
             seen.enter(field)?;
             match field {
                 BatchField::Changes => {
-                    let list = Elements { fault: self.fault, max_changes: self.max_changes };
+                    let list = Elements {
+                        fault: self.fault,
+                        max_changes: self.max_changes,
+                    };
                     elements = Some(map.next_value_seed(list)?);
                 }
                 BatchField::Object => {
@@ -348,7 +417,9 @@ fn packed_elements(body: &[u8], max_changes: usize) -> Result<Option<Vec<&[u8]>>
         return Err(broken());
     }
     let mut walk = Walk::new(body);
-    let Some(entries) = walk.enter_map() else { return Ok(None) };
+    let Some(entries) = walk.enter_map() else {
+        return Ok(None);
+    };
     let (mut elements, mut is_change) = (None, false);
     for _ in 0..entries {
         let Some(name) = walk.text() else { return Ok(None) };
@@ -366,7 +437,11 @@ fn packed_elements(body: &[u8], max_changes: usize) -> Result<Option<Vec<&[u8]>>
         if count > max_changes {
             return Err(too_many_changes("changes", max_changes));
         }
-        elements = Some((0..count).map(|_| walk.value().ok_or_else(broken)).collect::<Result<Vec<_>, _>>()?);
+        elements = Some(
+            (0..count)
+                .map(|_| walk.value().ok_or_else(broken))
+                .collect::<Result<Vec<_>, _>>()?,
+        );
     }
     if is_change && elements.is_some() {
         return Err(both_shapes());

@@ -36,7 +36,9 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Problem> {
             byte => byte,
         });
     }
-    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| bad("its escapes do not make UTF-8"))
+    String::from_utf8(decoded)
+        .map(Cow::Owned)
+        .map_err(|_| bad("its escapes do not make UTF-8"))
 }
 
 /// Collects repeated `object` pairs, never more than `limit`.
@@ -63,7 +65,10 @@ impl Objects {
 /// Fills a field that may come once.
 pub(super) fn once<T>(slot: &mut Option<T>, name: &str, value: T) -> Result<(), Problem> {
     if slot.replace(value).is_some() {
-        return Err(Problem::new(Code::BadRequest, format!("the query parameter `{name}` comes twice")));
+        return Err(Problem::new(
+            Code::BadRequest,
+            format!("the query parameter `{name}` comes twice"),
+        ));
     }
     Ok(())
 }
@@ -74,6 +79,9 @@ pub(super) fn integer(name: &str, text: &str, least: u64, most: u64) -> Result<u
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     match text.parse() {
         Ok(number) if digits && (least..=most).contains(&number) => Ok(number),
-        _ => Err(Problem::new(Code::InvalidField, format!("`{name}` must be an integer from {least} to {most}"))),
+        _ => Err(Problem::new(
+            Code::InvalidField,
+            format!("`{name}` must be an integer from {least} to {most}"),
+        )),
     }
 }

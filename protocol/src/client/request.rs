@@ -2,7 +2,7 @@
 
 use super::entry::{Entries, EntryResult};
 use super::fault::{Fault, Form, Json, Packed};
-use super::value::{Seen, Text, fields};
+use super::value::{Flag, Seen, Text, fields};
 use crate::codec::{Encoding, RequestId};
 use crate::error::{Code, Problem};
 use crate::version::Version;
@@ -68,8 +68,17 @@ pub fn parse_requests(
                 requests.push(one::<Json>(raw.get().as_bytes(), limit_objects));
             }
             Some(Err(error)) => {
-                requests.push((None, Err(Problem::new(Code::BadRequest, format!("the frame is not JSON: {error}")))));
-                rest = rest.iter().position(|byte| *byte == b'\n').map_or(&[], |end| &rest[end..]);
+                requests.push((
+                    None,
+                    Err(Problem::new(
+                        Code::BadRequest,
+                        format!("the frame is not JSON: {error}"),
+                    )),
+                ));
+                rest = rest
+                    .iter()
+                    .position(|byte| *byte == b'\n')
+                    .map_or(&[], |end| &rest[end..]);
             }
             None => break,
         }
@@ -134,9 +143,27 @@ impl<'de> Visitor<'de> for RequestMap<'_> {
             }
             match field {
                 RequestField::Id => id = map.next_value_seed(Id)?,
-                RequestField::Subscribe => request = Some(map.next_value_seed(Body { fault, limit, what: field })?),
-                RequestField::Unsubscribe => request = Some(map.next_value_seed(Body { fault, limit, what: field })?),
-                RequestField::Auth => request = Some(map.next_value_seed(Body { fault, limit, what: field })?),
+                RequestField::Subscribe => {
+                    request = Some(map.next_value_seed(Body {
+                        fault,
+                        limit,
+                        what: field,
+                    })?)
+                }
+                RequestField::Unsubscribe => {
+                    request = Some(map.next_value_seed(Body {
+                        fault,
+                        limit,
+                        what: field,
+                    })?)
+                }
+                RequestField::Auth => {
+                    request = Some(map.next_value_seed(Body {
+                        fault,
+                        limit,
+                        what: field,
+                    })?)
+                }
                 RequestField::Ping => {
                     map.next_value::<IgnoredAny>()?;
                     request = Some(Request::Ping);
@@ -176,23 +203,33 @@ impl<'de> Visitor<'de> for Body<'_> {
     type Value = Request;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if matches!(self.what, RequestField::Auth) { "a map with `token`" } else { "a map with `objects`" })
+        f.write_str(if matches!(self.what, RequestField::Auth) {
+            "a map with `token`"
+        } else {
+            "a map with `objects`"
+        })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Request, A::Error> {
         let (mut objects, mut cursor, mut more, mut token) = (None, None, None, None);
-        let (is_auth, is_subscribe) =
-            (matches!(self.what, RequestField::Auth), matches!(self.what, RequestField::Subscribe));
+        let (is_auth, is_subscribe) = (
+            matches!(self.what, RequestField::Auth),
+            matches!(self.what, RequestField::Subscribe),
+        );
         let mut seen = Seen::new(self.fault);
         while let Some(field) = map.next_key::<BodyField>()? {
             seen.enter(field)?;
             match field {
                 BodyField::Objects if !is_auth => {
-                    let entries = Entries { fault: self.fault, field: "objects", limit: self.limit };
+                    let entries = Entries {
+                        fault: self.fault,
+                        field: "objects",
+                        limit: self.limit,
+                    };
                     objects = map.next_value_seed(entries)?;
                 }
                 BodyField::Cursor if is_subscribe => cursor = map.next_value_seed(Text)?,
-                BodyField::More if is_subscribe => more = map.next_value::<Option<bool>>()?,
+                BodyField::More if is_subscribe => more = map.next_value_seed(Flag)?,
                 BodyField::Token if is_auth => token = map.next_value_seed(Text)?,
                 _ => _ = map.next_value::<IgnoredAny>()?,
             }
@@ -201,14 +238,22 @@ impl<'de> Visitor<'de> for Body<'_> {
         if is_auth {
             return match token {
                 Some(token) if !token.is_empty() => Ok(Request::Auth { token: token.into() }),
-                _ => Err(self.fault.raise(Code::InvalidField, "`token` must be a text that is not empty")),
+                _ => Err(self
+                    .fault
+                    .raise(Code::InvalidField, "`token` must be a text that is not empty")),
             };
         }
         let Some(objects) = objects else {
-            return Err(self.fault.raise(Code::NoObjects, "`objects` is missing: it must be a list of objects"));
+            return Err(self
+                .fault
+                .raise(Code::NoObjects, "`objects` is missing: it must be a list of objects"));
         };
         Ok(if is_subscribe {
-            Request::Subscribe { objects, cursor: cursor.map(Into::into), more: more.unwrap_or(false) }
+            Request::Subscribe {
+                objects,
+                cursor: cursor.map(Into::into),
+                more: more.unwrap_or(false),
+            }
         } else {
             Request::Unsubscribe { objects }
         })
@@ -231,7 +276,11 @@ impl Visitor<'_> for Id {
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let most = Version::LIMIT - 1;
-        write!(f, "an integer from 0 to {most} or a text of at most {} bytes", RequestId::MAX_BYTES)
+        write!(
+            f,
+            "an integer from 0 to {most} or a text of at most {} bytes",
+            RequestId::MAX_BYTES
+        )
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {

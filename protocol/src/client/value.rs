@@ -67,7 +67,9 @@ impl<'f> Seen<'f> {
         };
         let bit = 1 << place;
         if self.bits & bit != 0 {
-            return Err(self.fault.raise(Code::BadRequest, format!("the field `{name}` comes twice")));
+            return Err(self
+                .fault
+                .raise(Code::BadRequest, format!("the field `{name}` comes twice")));
         }
         self.bits |= bit;
         self.fault.enter(name);
@@ -147,6 +149,34 @@ impl Visitor<'_> for Integer {
             Ok(number) => self.visit_u64(number),
             Err(_) => Err(E::invalid_value(Unexpected::Signed(number), &self)),
         }
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+}
+
+/// Yes or no; null is `None`.
+#[derive(Clone, Copy)]
+pub(super) struct Flag;
+
+impl<'de> DeserializeSeed<'de> for Flag {
+    type Value = Option<bool>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for Flag {
+    type Value = Option<bool>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a boolean")
+    }
+
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<Self::Value, E> {
+        Ok(Some(flag))
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {

@@ -17,11 +17,19 @@ pub(crate) struct Pen<'a> {
 
 impl<'a> Pen<'a> {
     pub(crate) fn json(out: &'a mut Vec<u8>) -> Self {
-        Self { out, packed: false, comma: false }
+        Self {
+            out,
+            packed: false,
+            comma: false,
+        }
     }
 
     pub(crate) fn message_pack(out: &'a mut Vec<u8>) -> Self {
-        Self { out, packed: true, comma: false }
+        Self {
+            out,
+            packed: true,
+            comma: false,
+        }
     }
 
     #[inline]
@@ -159,7 +167,11 @@ impl<'a> Pen<'a> {
     /// A finite number.
     fn float(&mut self, number: f64) {
         self.separate();
-        if self.packed { self.tagged(0xcb, &number.to_be_bytes()) } else { self.print(&number) }
+        if self.packed {
+            self.tagged(0xcb, &number.to_be_bytes())
+        } else {
+            self.print(&number)
+        }
     }
 
     pub(crate) fn flag(&mut self, flag: bool) {
@@ -173,7 +185,11 @@ impl<'a> Pen<'a> {
 
     pub(crate) fn null(&mut self) {
         self.separate();
-        if self.packed { self.out.push(0xc0) } else { self.out.extend_from_slice(b"null") }
+        if self.packed {
+            self.out.push(0xc0)
+        } else {
+            self.out.extend_from_slice(b"null")
+        }
     }
 
     /// One document that is at hand as compact JSON. What is not JSON after all becomes null.
@@ -252,21 +268,36 @@ pub(crate) const TOO_LONG: &str = "too long";
 
 impl<'p, 'a> Pour<'p, 'a> {
     pub(crate) fn new(pen: &'p mut Pen<'a>) -> Self {
-        Self { pen, depth: crate::limits::MAX_DATA_DEPTH, limit: usize::MAX }
+        Self {
+            pen,
+            depth: crate::limits::MAX_DATA_DEPTH,
+            limit: usize::MAX,
+        }
     }
 
     /// Gives up when the pen's output is longer than this many bytes.
     pub(crate) fn up_to(pen: &'p mut Pen<'a>, limit: usize) -> Self {
-        Self { limit, ..Self::new(pen) }
+        Self {
+            limit,
+            ..Self::new(pen)
+        }
     }
 
     fn inner<E: serde::de::Error>(&mut self) -> Result<Pour<'_, 'a>, E> {
         let depth = self.depth.checked_sub(1).ok_or_else(|| E::custom(TOO_DEEP))?;
-        Ok(Pour { pen: &mut *self.pen, depth, limit: self.limit })
+        Ok(Pour {
+            pen: &mut *self.pen,
+            depth,
+            limit: self.limit,
+        })
     }
 
     fn done<E: serde::de::Error>(self) -> Result<(), E> {
-        if self.pen.out.len() > self.limit { Err(E::custom(TOO_LONG)) } else { Ok(()) }
+        if self.pen.out.len() > self.limit {
+            Err(E::custom(TOO_LONG))
+        } else {
+            Ok(())
+        }
     }
 }
 

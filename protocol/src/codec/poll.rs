@@ -23,7 +23,12 @@ impl OwnedChange {
     /// The change as the encoders take it.
     #[must_use]
     pub fn view(&self) -> ChangeView<'_> {
-        ChangeView { object: &self.object, version: self.version, hint: self.hint.as_deref(), trace: self.trace }
+        ChangeView {
+            object: &self.object,
+            version: self.version,
+            hint: self.hint.as_deref(),
+            trace: self.trace,
+        }
     }
 }
 
@@ -89,13 +94,22 @@ impl PollAnswer {
         pen.key("resync");
         match &self.resync {
             None => pen.null(),
-            Some(Resync { scope: ResyncScope::All, cause }) => write_resync(pen, None::<std::iter::Empty<&str>>, cause),
-            Some(Resync { scope: ResyncScope::Objects(objects), cause }) => {
+            Some(Resync {
+                scope: ResyncScope::All,
+                cause,
+            }) => write_resync(pen, None::<std::iter::Empty<&str>>, cause),
+            Some(Resync {
+                scope: ResyncScope::Objects(objects),
+                cause,
+            }) => {
                 write_resync(pen, Some(objects.iter().map(AsRef::as_ref)), cause);
             }
         }
         pen.key("refused");
-        write_refused(pen, self.refused.iter().map(|(object, problem)| (object.as_str(), problem)));
+        write_refused(
+            pen,
+            self.refused.iter().map(|(object, problem)| (object.as_str(), problem)),
+        );
         pen.key("cursor");
         pen.text(&self.cursor);
         if let Some(session) = &self.session {

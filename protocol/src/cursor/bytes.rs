@@ -23,7 +23,11 @@ pub(super) fn put_integer(out: &mut Vec<u8>, mut integer: u64) {
 
 /// How far `version` is above (even) or below (odd) the base.
 pub(super) fn put_difference(out: &mut Vec<u8>, base: Version, version: Version) {
-    let folded = if version >= base { (version.0 - base.0) << 1 } else { ((base.0 - version.0) << 1) - 1 };
+    let folded = if version >= base {
+        (version.0 - base.0) << 1
+    } else {
+        ((base.0 - version.0) << 1) - 1
+    };
     put_integer(out, folded);
 }
 
@@ -66,8 +70,11 @@ fn put_shards(out: &mut Vec<u8>, lagging: &[(ShardId, Version)]) {
     for (shard, _) in lagging {
         bitmap[usize::from(shard.0) / 8] |= 1 << (shard.0 % 8);
     }
-    let (form, length, set) =
-        if runs.len() <= bitmap.len() { (RUNS, count, runs) } else { (BITMAP, bitmap.len() as u64, bitmap) };
+    let (form, length, set) = if runs.len() <= bitmap.len() {
+        (RUNS, count, runs)
+    } else {
+        (BITMAP, bitmap.len() as u64, bitmap)
+    };
     out.push(form);
     put_integer(out, length);
     out.extend_from_slice(&set);
@@ -148,7 +155,11 @@ impl<'a> Reader<'a> {
     pub(super) fn difference(&mut self, base: Version) -> Option<Version> {
         let folded = self.integer()?;
         let distance = folded.div_ceil(2);
-        let version = if folded % 2 == 0 { base.0.checked_add(distance)? } else { base.0.checked_sub(distance)? };
+        let version = if folded % 2 == 0 {
+            base.0.checked_add(distance)?
+        } else {
+            base.0.checked_sub(distance)?
+        };
         (version < Version::LIMIT).then_some(Version(version))
     }
 
@@ -195,10 +206,17 @@ impl<'a> Reader<'a> {
     }
 
     fn bitmap(&mut self) -> Option<Vec<ShardId>> {
-        let length = usize::try_from(self.integer()?).ok().filter(|length| *length <= MAX_SHARDS / 8)?;
+        let length = usize::try_from(self.integer()?)
+            .ok()
+            .filter(|length| *length <= MAX_SHARDS / 8)?;
         let bitmap = self.take(length)?;
         let is_set = |shard: &usize| (bitmap[shard / 8] >> (shard % 8)) & 1 == 1;
-        Some((0..length * 8).filter(is_set).map(|shard| ShardId(shard as u16)).collect())
+        Some(
+            (0..length * 8)
+                .filter(is_set)
+                .map(|shard| ShardId(shard as u16))
+                .collect(),
+        )
     }
 }
 

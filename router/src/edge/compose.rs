@@ -294,6 +294,11 @@ impl Lane {
         }
     }
 
+    /// The client ended the connection: it gets what was answered, and no other farewell.
+    pub fn end(&mut self, now: Now, who: SubscriberKey, out: &mut Vec<Output>) {
+        self.dismiss(now, who, CloseCode::Ended, "", None, out);
+    }
+
     /// Sends everyone away; `after_ms` is asked for each one's delay.
     pub fn dismiss_all(
         &mut self,
@@ -334,7 +339,7 @@ fn write_farewell(farewell: &Farewell, encoding: Encoding, frame: &mut Vec<u8>) 
     if let Some(after_ms) = farewell.after_ms {
         codec::reconnect(encoding, frame, after_ms, farewell.reason);
     }
-    if encoding != Encoding::EventStream {
+    if encoding != Encoding::EventStream && farewell.code != CloseCode::Ended {
         codec::ws_close(frame, farewell.code.number(), farewell.reason);
     }
 }

@@ -35,7 +35,11 @@ impl Owner {
             peer.sending.closed(now.mono_us);
             if let Some(version) = closed {
                 let frame = OwnerToEdge::Closed { version };
-                out.push(Output::ToEdge { link: peer.link_id, generation: peer.generation, frame });
+                out.push(Output::ToEdge {
+                    link: peer.link_id,
+                    generation: peer.generation,
+                    frame,
+                });
             }
         }
     }

@@ -23,7 +23,9 @@ impl Owner {
         let Some(floor) = self.floor_to_fit() else { return };
         let mut raised = Vec::new();
         for (id, shard) in self.config.shards.all().zip(&mut self.shards) {
-            let Some(shard) = shard.as_mut().filter(|shard| shard.floor < floor) else { continue };
+            let Some(shard) = shard.as_mut().filter(|shard| shard.floor < floor) else {
+                continue;
+            };
             shard.raise_floor(floor, FloorCause::Evicted);
             raised.push(shard.owned(id));
         }
@@ -44,7 +46,8 @@ impl Owner {
         let budget = self.config.version_table_bytes;
         let target = budget - budget / SLACK;
         // The tables cost nearly the same for each object at every size.
-        let dropped = (sample.len() as u128 * (self.bytes.saturating_sub(target)) as u128 / self.bytes.max(1) as u128) as usize;
+        let dropped =
+            (sample.len() as u128 * (self.bytes.saturating_sub(target)) as u128 / self.bytes.max(1) as u128) as usize;
         let at = dropped.min(sample.len().checked_sub(1)?);
         let (_, newest_dropped, _) = sample.select_nth_unstable(at);
         Some(newest_dropped.next())

@@ -56,7 +56,10 @@ impl Interest {
     /// If `shard_bits` is above 12, the largest shard count.
     #[must_use]
     pub fn new(shard_bits: u8) -> Self {
-        Self { entries: Staggered::new(shard_bits), sets: Slab::new() }
+        Self {
+            entries: Staggered::new(shard_bits),
+            sets: Slab::new(),
+        }
     }
 
     /// Whether nobody wants anything.
@@ -99,12 +102,15 @@ impl Interest {
     pub fn insert(&mut self, object: ObjectHash, seat: Seat) -> bool {
         assert!(seat < SEATS, "seat {seat} is not below {SEATS}");
         let Some(entry) = self.entries.find_mut(object.0, |entry| entry.hash() == object.0) else {
-            self.entries.insert_unique(object.0, Entry::new(object, seat), Entry::hash);
+            self.entries
+                .insert_unique(object.0, Entry::new(object, seat), Entry::hash);
             return true;
         };
         if let Some(place) = entry.place() {
             let set = &mut self.sets[place];
-            let Err(at) = set.binary_search(&seat) else { return false };
+            let Err(at) = set.binary_search(&seat) else {
+                return false;
+            };
             set.insert(at, seat);
             return true;
         }
@@ -120,7 +126,9 @@ impl Interest {
 
     /// Takes an interest away; `false` if it was not there.
     pub fn remove(&mut self, object: ObjectHash, seat: Seat) -> bool {
-        let Some(entry) = self.entries.find_mut(object.0, |entry| entry.hash() == object.0) else { return false };
+        let Some(entry) = self.entries.find_mut(object.0, |entry| entry.hash() == object.0) else {
+            return false;
+        };
         let Some(place) = entry.place() else {
             if entry.0[2] != seat {
                 return false;
@@ -143,7 +151,9 @@ impl Interest {
     pub fn sweep_piece(&mut self, piece: usize, left: impl Fn(Seat) -> bool) {
         let sets = &mut self.sets;
         let keep = |entry: &mut Entry| {
-            let Some(place) = entry.place() else { return !left(entry.0[2]) };
+            let Some(place) = entry.place() else {
+                return !left(entry.0[2]);
+            };
             let set = &mut sets[place];
             set.retain(|seat| !left(*seat));
             match set[..] {
@@ -160,6 +170,9 @@ impl Interest {
             }
         };
         self.entries.retain_piece(piece, keep, Entry::hash);
+        if self.sets.is_empty() {
+            self.sets = Slab::new();
+        }
     }
 
     /// Calls `each` for every interest of the shard.

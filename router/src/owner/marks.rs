@@ -39,12 +39,19 @@ struct Generations<T> {
 
 impl<T: Mark> Generations<T> {
     fn new(max: usize) -> Self {
-        Self { young: Staggered::new(0), old: Staggered::new(0), half: max / 2 }
+        Self {
+            young: Staggered::new(0),
+            old: Staggered::new(0),
+            half: max / 2,
+        }
     }
 
     fn get(&self, key: u128) -> Option<T> {
         let is = |mark: &T| mark.key() == key;
-        self.young.find(hash(key), is).or_else(|| self.old.find(hash(key), is)).copied()
+        self.young
+            .find(hash(key), is)
+            .or_else(|| self.old.find(hash(key), is))
+            .copied()
     }
 
     fn put(&mut self, mark: T) {
@@ -98,7 +105,9 @@ impl Revisions {
     /// Remembers at most `max` objects, at least the half of them that changed last.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { marks: Generations::new(max) }
+        Self {
+            marks: Generations::new(max),
+        }
     }
 
     /// Whether this revision is above the last one of the object, and from now on is the last one.
@@ -106,7 +115,10 @@ impl Revisions {
         if self.marks.get(key).is_some_and(|last| revision <= last.revision) {
             return false;
         }
-        self.marks.put(Revision { key: halves(key), revision });
+        self.marks.put(Revision {
+            key: halves(key),
+            revision,
+        });
         true
     }
 
@@ -155,7 +167,11 @@ impl Answers {
     /// Remembers at most `max` answers, each for `window_us` unless that is more than `max` allows.
     #[must_use]
     pub fn new(max: usize, window_us: u64) -> Self {
-        Self { marks: Generations::new(max), window_us, begun_us: 0 }
+        Self {
+            marks: Generations::new(max),
+            window_us,
+            begun_us: 0,
+        }
     }
 
     /// What was answered under this key less than a window ago.
@@ -168,7 +184,11 @@ impl Answers {
     /// Remembers an answer.
     pub fn put(&mut self, key: u128, version: Version, now_us: MonoUs) {
         self.expire(now_us);
-        self.marks.put(Answer { key: halves(key), version, since_us: now_us });
+        self.marks.put(Answer {
+            key: halves(key),
+            version,
+            since_us: now_us,
+        });
         if self.marks.young.len() == 1 {
             self.begun_us = now_us;
         }

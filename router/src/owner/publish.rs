@@ -42,11 +42,19 @@ impl Owner {
     #[inline]
     fn publish_one(&mut self, now: Now, change: &mut Publish, told: &mut Vec<u32>) -> Published {
         let id = self.config.shards.shard(change.object);
-        let Some(shard) = &mut self.shards[usize::from(id.0)] else { return Published::NotOwner(id) };
-        let Some(version) = Self::version_after(self.closed, shard.last, now) else { return Published::NotOwner(id) };
+        let Some(shard) = &mut self.shards[usize::from(id.0)] else {
+            return Published::NotOwner(id);
+        };
+        let Some(version) = Self::version_after(self.closed, shard.last, now) else {
+            return Published::NotOwner(id);
+        };
         let mut hint = None;
         if let Some(extra) = change.extra.take() {
-            let PublishExtra { hint: told_hint, revision, idempotency } = *extra;
+            let PublishExtra {
+                hint: told_hint,
+                revision,
+                idempotency,
+            } = *extra;
             if let Some(first) = idempotency.and_then(|key| self.answers.get(key, now.mono_us)) {
                 self.counters.duplicates += 1;
                 return Published::Duplicate(first);
@@ -67,9 +75,15 @@ impl Owner {
             return Published::Accepted(version);
         }
         for seat in shard.interest.seats(change.object) {
-            let Some(peer) = self.seats.peer_mut(*seat) else { continue };
+            let Some(peer) = self.seats.peer_mut(*seat) else {
+                continue;
+            };
             let was_ready = peer.sending.is_ready();
-            let offered = peer.sending.offer(Changed { object: change.object, version, hint: hint.clone() });
+            let offered = peer.sending.offer(Changed {
+                object: change.object,
+                version,
+                hint: hint.clone(),
+            });
             if offered == Offered::Ready && !was_ready {
                 told.push(*seat);
             }

@@ -40,7 +40,11 @@ pub(super) struct Seats {
 
 impl Seats {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, places: Vec::new(), links: HashMap::new() }
+        Self {
+            limits,
+            places: Vec::new(),
+            links: HashMap::new(),
+        }
     }
 
     /// Seats a link, which takes the place of an older generation. `None` if this or a newer one is seated.
@@ -52,19 +56,28 @@ impl Seats {
             }
         }
         let free = self.places.iter().position(|place| matches!(place, Place::Free));
-        let seat = u32::try_from(free.unwrap_or(self.places.len())).ok().filter(|seat| *seat < SEATS)?;
+        let seat = u32::try_from(free.unwrap_or(self.places.len()))
+            .ok()
+            .filter(|seat| *seat < SEATS)?;
         if free.is_none() {
             self.places.push(Place::Free);
         }
         let sending = Link::new(self.limits);
-        self.places[seat as usize] = Place::Taken(Box::new(Peer { link_id, generation, interests: 0, sending }));
+        self.places[seat as usize] = Place::Taken(Box::new(Peer {
+            link_id,
+            generation,
+            interests: 0,
+            sending,
+        }));
         self.links.insert(link_id, seat);
         Some(seat)
     }
 
     /// Unseats exactly this generation of a link; `false` if it is not seated.
     pub(super) fn leave(&mut self, link_id: LinkId, generation: u32) -> bool {
-        let Some(seat) = self.find(link_id, generation) else { return false };
+        let Some(seat) = self.find(link_id, generation) else {
+            return false;
+        };
         self.links.remove(&link_id);
         self.places[seat as usize] = Place::Left;
         true
@@ -73,7 +86,9 @@ impl Seats {
     /// Where exactly this generation of a link sits.
     pub(super) fn find(&self, link_id: LinkId, generation: u32) -> Option<Seat> {
         let seat = *self.links.get(&link_id)?;
-        self.peer(seat).is_some_and(|peer| peer.generation == generation).then_some(seat)
+        self.peer(seat)
+            .is_some_and(|peer| peer.generation == generation)
+            .then_some(seat)
     }
 
     #[inline]
@@ -107,7 +122,11 @@ impl Seats {
     pub(super) fn tell(&mut self, seat: Seat, frame: OwnerToEdge, out: &mut Vec<Output>) {
         if let Some(peer) = self.peer_mut(seat) {
             peer.sending.sent();
-            out.push(Output::ToEdge { link: peer.link_id, generation: peer.generation, frame });
+            out.push(Output::ToEdge {
+                link: peer.link_id,
+                generation: peer.generation,
+                frame,
+            });
         }
     }
 
@@ -122,9 +141,17 @@ impl Seats {
 
     /// Sends the changes that are ready at a seat.
     pub(super) fn flush(&mut self, seat: Seat, out: &mut Vec<Output>) {
-        let Some(peer) = self.peer_mut(seat).filter(|peer| peer.sending.is_ready()) else { return };
-        let frame = OwnerToEdge::Changed { changes: peer.sending.take_ready() };
-        out.push(Output::ToEdge { link: peer.link_id, generation: peer.generation, frame });
+        let Some(peer) = self.peer_mut(seat).filter(|peer| peer.sending.is_ready()) else {
+            return;
+        };
+        let frame = OwnerToEdge::Changed {
+            changes: peer.sending.take_ready(),
+        };
+        out.push(Output::ToEdge {
+            link: peer.link_id,
+            generation: peer.generation,
+            frame,
+        });
     }
 
     /// When the first `Closed` is due.
@@ -134,7 +161,9 @@ impl Seats {
 
     /// Whether seats were left that still have interests.
     pub(super) fn must_sweep(&self) -> bool {
-        self.places.iter().any(|place| matches!(place, Place::Left | Place::Swept))
+        self.places
+            .iter()
+            .any(|place| matches!(place, Place::Left | Place::Swept))
     }
 
     /// Begins a sweep for the seats left so far; `false` if none were.

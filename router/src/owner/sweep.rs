@@ -48,7 +48,9 @@ impl Owner {
     fn sweep_versions(&mut self, pieces: usize) {
         let Some(mut next) = self.sweeps.eviction else { return };
         for _ in 0..pieces {
-            let Some((shard, piece)) = owned_piece(&mut self.shards, &mut next) else { break };
+            let Some((shard, piece)) = owned_piece(&mut self.shards, &mut next) else {
+                break;
+            };
             let before = shard.versions.bytes();
             self.counters.evicted += shard.versions.drop_below(piece, shard.floor) as u64;
             self.bytes = self.bytes - before + shard.versions.bytes();
@@ -61,7 +63,9 @@ impl Owner {
         let Some(mut next) = begun else { return };
         let seats = &self.seats;
         for _ in 0..pieces {
-            let Some((shard, piece)) = owned_piece(&mut self.shards, &mut next) else { break };
+            let Some((shard, piece)) = owned_piece(&mut self.shards, &mut next) else {
+                break;
+            };
             shard.interest.sweep_piece(piece, |seat| seats.is_swept(seat));
         }
         self.sweeps.interest = (next < self.shards.len() * PIECES).then_some(next);

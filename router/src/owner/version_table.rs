@@ -57,7 +57,9 @@ impl VersionTable {
     /// If `shard_bits` is above 12, the largest shard count.
     #[must_use]
     pub fn new(shard_bits: u8) -> Self {
-        Self { entries: Staggered::new(shard_bits) }
+        Self {
+            entries: Staggered::new(shard_bits),
+        }
     }
 
     /// The object's newest version, [`Version::ZERO`] where none is known.
@@ -65,7 +67,9 @@ impl VersionTable {
     #[must_use]
     pub fn get(&self, object: ObjectHash) -> Version {
         let rest = object.0 & REST_MASK;
-        self.entries.find(object.0, |entry| entry.rest() == rest).map_or(Version::ZERO, |entry| entry.version())
+        self.entries
+            .find(object.0, |entry| entry.rest() == rest)
+            .map_or(Version::ZERO, |entry| entry.version())
     }
 
     /// Remembers `version` as the object's newest and says how many bytes the table grew by.
@@ -106,7 +110,8 @@ impl VersionTable {
 
     /// Forgets what is below `floor` in one piece of the table, and says how many objects that were.
     pub fn drop_below(&mut self, piece: usize, floor: Version) -> usize {
-        self.entries.retain_piece(piece, |entry| entry.version() >= floor, |entry| entry.rest())
+        self.entries
+            .retain_piece(piece, |entry| entry.version() >= floor, |entry| entry.rest())
     }
 
     /// Adds about `count` versions to `sample`, evenly from all over the table. Objects lie in the order of their
@@ -114,7 +119,12 @@ impl VersionTable {
     pub fn sample(&self, count: usize, sample: &mut Vec<Version>) {
         let of_each = self.entries.len().min(count).div_ceil(PIECES);
         for piece in 0..PIECES {
-            sample.extend(self.entries.iter_piece(piece).take(of_each).map(|entry| entry.version()));
+            sample.extend(
+                self.entries
+                    .iter_piece(piece)
+                    .take(of_each)
+                    .map(|entry| entry.version()),
+            );
         }
     }
 }
@@ -142,7 +152,10 @@ mod tests {
         assert!(table.set(ObjectHash(5), Version(10)) > 0);
         assert_eq!(table.set(ObjectHash(5), Version(11)), 0);
         table.set(ObjectHash(6), Version(12));
-        assert_eq!((table.get(ObjectHash(5)), table.get(ObjectHash(6))), (Version(11), Version(12)));
+        assert_eq!(
+            (table.get(ObjectHash(5)), table.get(ObjectHash(6))),
+            (Version(11), Version(12))
+        );
         assert_eq!(table.len(), 2);
     }
 
@@ -175,7 +188,11 @@ mod tests {
         let dropped: usize = (0..PIECES).map(|piece| table.drop_below(piece, Version(5_001))).sum();
         assert_eq!(dropped, 5_000);
         for number in 1..=20_000 {
-            let expected = if number <= 5_000 { Version::ZERO } else { Version(number) };
+            let expected = if number <= 5_000 {
+                Version::ZERO
+            } else {
+                Version(number)
+            };
             assert_eq!(table.get(object(number)), expected);
         }
     }

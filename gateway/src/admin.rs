@@ -1,0 +1,182 @@
+//! What operators ask: is it alive, is it ready, what does it count, who owns what.
+
+use crate::problem::Refusal;
+use crate::server::App;
+use crate::telemetry::{Sample, SampleKind};
+use axum::extract::{RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::StatusCode;
+use serde::Serialize;
+use tidings_protocol::client::query_pairs;
+use tidings_protocol::error::Code;
+use tidings_protocol::id::check_object_id;
+use tidings_protocol::{Epoch, Problem, ShardId, Version};
+
+/// The routes of this room.
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/v1/object", get(object))
+        .route("/v1/cluster", get(cluster))
+}
+
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether the node is fit to serve.
+#[derive(Debug, Serialize)]
+struct Readiness {
+    ready: bool,
+    reasons: Vec<&'static str>,
+}
+
+async fn readyz(State(app): State<App>) -> Response {
+    let reasons = if app.node.is_draining() { vec!["draining"] } else { Vec::new() };
+    let ready = reasons.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, [(CACHE_CONTROL, "no-store")], Json(Readiness { ready, reasons })).into_response()
+}
+
+async fn metrics(State(app): State<App>) -> Response {
+    let mut samples = Vec::new();
+    for (thread, owner) in app.node.owners.iter().enumerate() {
+        if let Some(report) = owner.report().await {
+            samples.extend(owner_samples(thread, &report.stats));
+        }
+    }
+    // The text format wants all samples of one name together.
+    samples.sort_by_key(|sample: &Sample| sample.name);
+    let text = app.node.metrics.encode(&samples);
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}
+
+fn owner_samples(thread: usize, stats: &tidings_router::owner::Stats) -> Vec<Sample> {
+    use SampleKind::{Counter, Gauge};
+    let number = |number: usize| number as u64;
+    [
+        ("owner_shards", "Shards owned", Gauge, number(stats.shards)),
+        ("owner_objects", "Objects whose version is known", Gauge, number(stats.objects)),
+        ("owner_version_bytes", "Bytes of the version tables", Gauge, number(stats.bytes)),
+        ("owner_interests", "Interests of links that are up", Gauge, number(stats.interests)),
+        ("owner_interest_bytes", "Bytes of the interest tables", Gauge, number(stats.interest_bytes)),
+        ("owner_revisions", "Revisions remembered", Gauge, number(stats.revisions)),
+        ("owner_idempotency_keys", "Idempotency keys remembered", Gauge, number(stats.idempotency_keys)),
+        ("owner_mark_bytes", "Bytes of revisions and idempotency keys", Gauge, number(stats.mark_bytes)),
+        ("owner_pending", "Changes that wait on some link", Gauge, number(stats.pending)),
+        ("owner_evicted", "Versions dropped for want of memory", Counter, stats.evicted),
+        ("owner_coalesced", "Waiting changes replaced by newer ones", Counter, stats.coalesced),
+        ("owner_hints_dropped", "Hints dropped for want of room", Counter, stats.hints_dropped),
+        ("owner_duplicates", "Changes recognised as repeated", Counter, stats.duplicates),
+        ("owner_ignored", "Inputs that made no sense", Counter, stats.ignored),
+    ]
+    .into_iter()
+    .map(|(name, help, kind, value)| Sample { name, help, kind, thread, value })
+    .collect()
+}
+
+/// What is known of one object.
+#[derive(Debug, Serialize)]
+struct Object {
+    object: String,
+    version: Option<Version>,
+    shard: ShardId,
+    epoch: Option<Epoch>,
+    floor: Version,
+    owner: String,
+    subscribers: usize,
+}
+
+async fn object(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
+    let name = only_object(query.as_deref().unwrap_or_default())?;
+    let hash = app.node.key.object(&name);
+    let owner = &app.node.owners[app.node.owner_of(hash)];
+    let known = owner.inspect(hash).await.ok_or_else(|| Refusal::new(Code::Draining, "the node is stopping"))?;
+    let mut subscribers = 0;
+    for lane in known.watchers {
+        if let Some(lane) = app.node.lanes.get(lane) {
+            subscribers += lane.watchers(&name).await;
+        }
+    }
+    let answer = Object {
+        version: known.version.known(),
+        shard: app.node.shards.shard(hash),
+        epoch: known.epoch,
+        floor: known.floor,
+        owner: app.node.name.clone(),
+        subscribers,
+        object: name,
+    };
+    Ok(([(CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+}
+
+fn only_object(query: &str) -> Result<String, Problem> {
+    let mut found = None;
+    for pair in query_pairs(query) {
+        let (name, value) = pair?;
+        if name == "object" && found.replace(value.into_owned()).is_some() {
+            return Err(Problem::new(Code::InvalidField, "`object` is given once"));
+        }
+    }
+    let object = found.ok_or_else(|| Problem::new(Code::NoObjects, "name an object: ?object=…"))?;
+    check_object_id(&object).map_err(|error| Problem::new(Code::InvalidObject, format!("`object`: {error}")))?;
+    Ok(object)
+}
+
+/// The cluster as this node sees it.
+#[derive(Debug, Serialize)]
+struct Cluster {
+    cluster: String,
+    nodes: Vec<ClusterNode>,
+    shards: Vec<ClusterShard>,
+}
+
+#[derive(Debug, Serialize)]
+struct ClusterNode {
+    node: String,
+    address: String,
+    threads: usize,
+    uptime_ms: u64,
+    draining: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct ClusterShard {
+    shard: ShardId,
+    owner: String,
+    epoch: Epoch,
+    floor: Version,
+}
+
+async fn cluster(State(app): State<App>) -> Response {
+    let node = &app.node;
+    let mut shards = Vec::new();
+    for owner in &node.owners {
+        if let Some(report) = owner.report().await {
+            shards.extend(report.shards.into_iter().map(|(shard, epoch, floor)| ClusterShard {
+                shard,
+                owner: node.name.clone(),
+                epoch,
+                floor,
+            }));
+        }
+    }
+    shards.sort_by_key(|shard| shard.shard);
+    let answer = Cluster {
+        cluster: format!("{:016x}", node.cluster.0),
+        nodes: vec![ClusterNode {
+            node: node.name.clone(),
+            address: node.address.to_string(),
+            threads: node.owners.len(),
+            uptime_ms: u64::try_from(node.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            draining: node.is_draining(),
+        }],
+        shards,
+    };
+    ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+}
