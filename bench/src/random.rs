@@ -18,7 +18,7 @@ impl Random {
 
     /// A number below `bound`, without the bias anybody here could see.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        u64::try_from(u128::from(self.next()) * u128::from(bound) >> 64).unwrap_or(0)
+        u64::try_from((u128::from(self.next()) * u128::from(bound)) >> 64).unwrap_or(0)
     }
 
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {

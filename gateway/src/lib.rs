@@ -4,6 +4,7 @@
 //! [`Node::start`] runs a whole node inside any process; the binary does little more.
 
 pub mod admin;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod edge;
@@ -14,6 +15,8 @@ pub mod problem;
 pub mod publish;
 pub mod server;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;
 
 pub use node::{Node, RunningNode};
 pub use server::App;

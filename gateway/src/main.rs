@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tidings::cli::{self, publish::PublishArgs, watch::WatchArgs};
 use tidings::config::{self, Config, Flags, Sources};
 use tidings::{Node, RunningNode, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,6 +25,10 @@ struct Program {
 enum Word {
     /// Run a node (the same as no word at all).
     Serve(ServeArgs),
+    /// Tell a server that something changed.
+    Publish(PublishArgs),
+    /// Print what changes, as it changes.
+    Watch(WatchArgs),
     /// Look at the configuration.
     Config {
         #[command(subcommand)]
@@ -98,6 +103,8 @@ fn main() -> ExitCode {
     let result = match program.word {
         None => serve(&program.serve),
         Some(Word::Serve(args)) => serve(&args),
+        Some(Word::Publish(args)) => runtime().map(|runtime| runtime.block_on(cli::publish::run(args))),
+        Some(Word::Watch(args)) => runtime().map(|runtime| runtime.block_on(cli::watch::run(args))),
         Some(Word::Config { what }) => configuration(&what),
     };
     result.unwrap_or_else(|message| {

@@ -11,7 +11,7 @@ use utoipa::{OpenApi, ToSchema};
 use utoipa_swagger_ui::SwaggerUi;
 
 /// `/openapi.json`, and `/docs` with everything it needs: nothing is fetched from elsewhere.
-pub fn routes() -> Router<App> {
+pub(crate) fn routes() -> Router<App> {
     SwaggerUi::new("/docs").url("/openapi.json", Document::openapi()).into()
 }
 

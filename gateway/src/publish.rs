@@ -8,6 +8,8 @@ mod batch;
 mod body;
 mod lines;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use crate::owner::PublishFailure;
 use crate::problem::Refusal;
@@ -112,14 +114,15 @@ fn form(headers: &HeaderMap) -> Result<Form, Problem> {
     // Parameters such as a charset change nothing: all forms are UTF-8 by definition.
     let media = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let one_of = |names: &[&str]| names.iter().any(|name| media.eq_ignore_ascii_case(name));
-    if one_of(&["application/json"]) {
+    // The last is what `curl -d` says of everything. A form that a foreign page submits is stopped by its `Origin`.
+    if one_of(&["application/json", "application/x-www-form-urlencoded"]) {
         Ok(Form::Json)
     } else if one_of(&["application/x-ndjson", "application/ndjson", "application/jsonl"]) {
         Ok(Form::Lines)
     } else if one_of(&["application/msgpack", "application/x-msgpack", "application/vnd.msgpack"]) {
         Ok(Form::MessagePack)
     } else {
-        let detail = "Content-Type must be application/json, application/x-ndjson or application/msgpack (with curl: --json)";
+        let detail = "Content-Type must be application/json, application/x-ndjson or application/msgpack";
         Err(Problem::new(Code::UnsupportedMediaType, detail))
     }
 }

@@ -9,6 +9,8 @@ mod connection;
 mod gate;
 mod guard;
 mod head;
+#[cfg(test)]
+mod tests;
 
 pub use accept::{Accepted, accept, bind};
 pub use admission::{Admission, Permit};

@@ -401,6 +401,9 @@ impl State {
     }
 
     fn report_drained(&mut self) {
+        if self.drained.is_empty() {
+            return;
+        }
         let busy = self.sinks.iter().flatten().any(|entry| !matches!(entry.sink, Sink::Idle));
         if !busy {
             // Whoever asked may have given up waiting.
@@ -481,9 +484,7 @@ impl State {
             }
             self.by_ticket.remove(&ticket);
         }
-        if self.draining {
-            self.report_drained();
-        }
+        self.report_drained();
     }
 
     fn events_taken(&mut self, who: SubscriberKey, ticket: u64) {

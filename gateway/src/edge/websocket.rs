@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 use tidings_protocol::client::{self, Request as ClientRequest};
 use tidings_protocol::close::CloseCode;
 use tidings_protocol::codec::{self, Encoding, Hello, Limits, RequestId};
@@ -33,6 +34,9 @@ use tokio_tungstenite::tungstenite::Message;
 
 /// What is kept ready for one connection's input between two messages.
 const READ_BUFFER: usize = 512;
+
+/// How long a client that was sent away may take to close its side.
+const HEAR_OUT: Duration = Duration::from_secs(2);
 
 const PROTOCOLS: [(&str, Encoding); 2] =
     [("tidings.v1.json", Encoding::WebSocketJson), ("tidings.v1.msgpack", Encoding::WebSocketMessagePack)];
@@ -202,7 +206,32 @@ impl Reader {
                 break;
             }
         }
+        let sent_away = !self.alive();
         self.shell.leave(self.who);
+        if sent_away {
+            self.hear_out().await;
+        }
+    }
+
+    /// Takes what the client still sends, for a while: closing over unread input would reset the connection, and the
+    /// client might never see why it was closed.
+    async fn hear_out(&self) {
+        let end = async {
+            let mut ignored = [0; 512];
+            loop {
+                if self.stream.readable().await.is_err() {
+                    return;
+                }
+                match self.stream.try_read(&mut ignored) {
+                    Ok(0) => return,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return,
+                }
+            }
+        };
+        // After that the client has had its time.
+        _ = tokio::time::timeout(HEAR_OUT, end).await;
     }
 
     /// Waits for input; `false` if the subscriber was sent away meanwhile and has read its last words.

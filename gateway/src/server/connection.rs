@@ -54,8 +54,7 @@ impl Http {
             .max_header_size(size(limits.header_bytes))
             // Also the size of reads of a body: a firehose wants them large.
             .max_buf_size(size(limits.header_bytes).max(128 * 1024))
-            .header_read_timeout(None)
-            .pipeline_flush(true);
+            .header_read_timeout(None);
         let deadlines = Deadlines::new(limits);
         Rc::new(Self {
             app,

@@ -272,11 +272,13 @@ impl Lane {
         });
         news.sort_unstable_by_key(|n| n.version);
         let fit = self.fitting(&news);
-        let (mut count, mut cursor) = (fit, self.cursor_after(state, &news, fit).encode());
+        let fetched = self.told_to_fetch(subscriber);
+        let (mut count, mut cursor) = (fit, self.cursor_after(state, &news[..], fit, &fetched).encode());
         if cursor.is_err() {
-            // The told list is too long. This many surely fit, whatever they are.
+            // The told list is too long. This many surely fit, whatever they are; what was told to be fetched may then
+            // be told again.
             count = fit.min(Cursor::MAX_TOLD.saturating_sub(state.carried.len()));
-            cursor = self.cursor_after(state, &news, count).coarser().encode();
+            cursor = self.cursor_after(state, &news, count, &[]).coarser().encode();
             if count == 0 && !news.is_empty() {
                 return None;
             }
@@ -316,7 +318,13 @@ impl Lane {
     }
 
     /// The place of a client that was told the first `count` of the news and, before, what its cursor carried.
-    fn cursor_after(&self, state: &PollState, news: &[News], count: usize) -> Cursor {
+    fn cursor_after(
+        &self,
+        state: &PollState,
+        news: &[News],
+        count: usize,
+        fetched: &[(ObjectHash, Version, ShardId)],
+    ) -> Cursor {
         let mut place = self.upstream.place.clone();
         if let Some(untold) = news.get(count) {
             // Everything below the oldest untold change was told.
@@ -327,12 +335,27 @@ impl Lane {
             }
         }
         let mut told: Vec<_> = news[..count].iter().map(|n| (n.hash, n.version, n.shard)).collect();
+        told.extend_from_slice(fetched);
         for &(hash, version) in &state.carried {
             told.push((hash, version, self.config.shards.shard(hash)));
         }
         let told = told.into_iter().filter(|&(_, version, shard)| version > place.at(shard)).map(|(h, v, _)| (h, v));
         let cursor = place.cursor(self.config.cluster, told.collect());
         Cursor::new(cursor.cluster, cursor.base, cursor.lagging, cursor.told)
+    }
+
+    /// What this answer tells to fetch again counts as told up to the floor: else a shard that closes nothing yet would
+    /// have the next poll told the same at once.
+    fn told_to_fetch(&self, subscriber: &Subscriber) -> Vec<(ObjectHash, Version, ShardId)> {
+        let mut told = Vec::new();
+        for resync in subscriber.resync.iter().flat_map(|all| all.iter()) {
+            resync.slots.for_each(|slot| {
+                let hash = self.objects.hash(slot);
+                let shard = self.config.shards.shard(hash);
+                told.push((hash, self.upstream.shard(shard).floor.before(), shard));
+            });
+        }
+        told
     }
 
     fn poll_resync(&self, subscriber: &Subscriber) -> Option<Resync> {

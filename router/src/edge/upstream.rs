@@ -76,16 +76,8 @@ impl Upstream {
         }
     }
 
-    pub(super) fn count(&self) -> ShardCount {
-        self.count
-    }
-
     pub(super) fn shard(&self, shard: ShardId) -> &Shard {
         &self.shards[usize::from(shard.0)]
-    }
-
-    pub(super) fn shards(&self) -> &[Shard] {
-        &self.shards
     }
 
     /// Wants to hear of an object. Says which answer of which link to wait for; `None` while the shard has no owner.
