@@ -8,6 +8,7 @@ mod fanout;
 mod firehose;
 mod frame;
 mod http;
+mod latency;
 mod machine;
 mod message;
 mod meter;
@@ -30,7 +31,7 @@ use clap::{Parser, Subcommand};
 use machine::Machine;
 use report::Report;
 use server::Launcher;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -135,9 +136,18 @@ impl Verdict {
     }
 }
 
+/// A line on standard output; a reader that has left is an error, not a panic.
+fn say(line: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{line}")
+}
+
 fn one(machine: &Machine, report: &Report) -> io::Result<Verdict> {
-    println!("{}\nOn {}.\n", report.table(), machine.line());
-    println!("{}", report.json(machine));
+    say(&format!(
+        "{}\nOn {}.\n\n{}",
+        report.table(),
+        machine.line(),
+        report.json(machine)
+    ))?;
     Ok(Verdict::of(report))
 }
 
@@ -158,14 +168,14 @@ fn all(machine: &Machine, out: &Path, rounds: Option<usize>, launcher: &Launcher
             wrong: verdict.wrong || this.wrong,
             missed: verdict.missed || this.missed,
         };
-        println!("{}", report.table());
+        say(&report.table())?;
         markdown.push_str(&format!("\n{}", report.table()));
         json.push(report.json(machine));
         // Written after each scenario: hours of measuring are not lost with the last one.
         std::fs::write(out.join("results.json"), serde_json::to_string_pretty(&json)?)?;
         std::fs::write(out.join("results.md"), &markdown)?;
     }
-    println!("{}", serde_json::Value::Array(json));
+    say(&serde_json::Value::Array(json).to_string())?;
     Ok(verdict)
 }
 

@@ -35,7 +35,21 @@ impl CpuMeter {
             self.threads
                 .insert(entry.file_name().to_string_lossy().into_owned(), on_cpu);
         }
-        Ok(self.threads.values().sum())
+        // A thread that came and went between two readings is only in the total of the process.
+        Ok(self.total_ns()?.max(self.threads.values().sum()))
+    }
+
+    /// User and system time of all threads there ever were, in ticks of 10 ms rounded down.
+    fn total_ns(&self) -> io::Result<u64> {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
+        // The command's name is in parentheses and may hold anything.
+        let fields = text.rsplit(')').next().unwrap_or("");
+        let ticks = fields
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|field| field.parse::<u64>().ok());
+        Ok(ticks.sum::<u64>() * 10_000_000)
     }
 }
 
@@ -91,6 +105,21 @@ mod tests {
         }
         let used = meter.read_ns().expect("readable") - before;
         assert!(used > 50_000_000, "300 ms of spinning were read as {used} ns");
+    }
+
+    #[test]
+    fn the_time_of_a_thread_that_has_ended_counts() {
+        let mut meter = CpuMeter::new(std::process::id());
+        let before = meter.read_ns().expect("readable");
+        let spin = || {
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(500) {
+                std::hint::spin_loop();
+            }
+        };
+        thread::spawn(spin).join().expect("it spins");
+        let used = meter.read_ns().expect("readable") - before;
+        assert!(used > 50_000_000, "500 ms of a thread were read as {used} ns");
     }
 
     #[test]

@@ -77,9 +77,12 @@ impl Report {
         }
     }
 
-    /// Something a reader of the figures must know.
+    /// Something a reader of the figures must know; said once, however many rounds say it.
     pub(crate) fn note(&mut self, text: impl Into<String>) {
-        self.notes.push(text.into());
+        let text = text.into();
+        if !self.notes.contains(&text) {
+            self.notes.push(text);
+        }
     }
 
     /// Something the server (or this program) did wrong: the run fails.

@@ -183,7 +183,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let log = self.log_tail();
         if let Some(child) = &mut self.child {
+            if let Ok(Some(status)) = child.try_wait() {
+                eprintln!("the server ended by itself: {status}\n{log}");
+            }
             let _ = child.kill();
             let _ = child.wait();
         }

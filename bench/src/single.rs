@@ -2,6 +2,7 @@
 //! answers a constant.
 
 use crate::bare::{self, Bare};
+use crate::latency::Latency;
 use crate::message::Published;
 use crate::meter::CpuMeter;
 use crate::net::{Happening, Net, SocketId, Speech};
@@ -64,8 +65,8 @@ impl Single {
             report.add("bare hyper CPU per request", "us", floor.cpu_us);
             report.add("server requests", "1/s", real.rate);
             report.add("bare hyper requests", "1/s", floor.rate);
-            report.add("server p50", "us", real.latency_us.value_at_quantile(0.5) as f64);
-            report.add("server p99", "us", real.latency_us.value_at_quantile(0.99) as f64);
+            report.add("server p50", "ms", real.latency.ms(0.5));
+            report.add("server p99", "ms", real.latency.ms(0.99));
         }
         Ok(report)
     }
@@ -80,7 +81,7 @@ impl Single {
         time: Duration,
     ) -> io::Result<Half> {
         let (mut random, mut sent_at) = (Random::new(7), vec![Instant::now(); ids.len()]);
-        let mut latency_us = hdrhistogram::Histogram::new(3).map_err(io::Error::other)?;
+        let mut latency = Latency::new()?;
         let (mut free, mut answered, mut outstanding) = (ids.to_vec(), 0_u64, 0_usize);
         let mut trouble = None;
         let (before, began) = (cpu.read_ns()?, Instant::now());
@@ -99,7 +100,7 @@ impl Single {
             }
             net.turn(Some(Duration::from_secs(1)), |id, happening| match happening {
                 Happening::Answer { status, body } => {
-                    latency_us.saturating_record(u64::try_from(sent_at[id].elapsed().as_micros()).unwrap_or(u64::MAX));
+                    latency.record(sent_at[id].elapsed());
                     outstanding -= 1;
                     answered += 1;
                     free.push(id);
@@ -123,7 +124,7 @@ impl Single {
         Ok(Half {
             cpu_us: used / answered.max(1) as f64 / 1e3,
             rate,
-            latency_us,
+            latency,
         })
     }
 }
@@ -133,5 +134,5 @@ impl Single {
 struct Half {
     cpu_us: f64,
     rate: f64,
-    latency_us: hdrhistogram::Histogram<u64>,
+    latency: Latency,
 }

@@ -1,13 +1,13 @@
 //! One reader stops reading while its objects change thousands of times a second: what that costs the server and the
 //! neighbours, and whether the reader then gets the newest of everything.
 
+use crate::latency::Latency;
 use crate::message::{self, BatchPublished};
 use crate::meter;
 use crate::net::{Dial, Happening, Net, SocketId, Speech};
 use crate::report::{Goal, Report};
 use crate::server::Launcher;
 use crate::{http, swarm};
-use hdrhistogram::Histogram;
 use serde_json::json;
 use std::collections::VecDeque;
 use std::io;
@@ -64,7 +64,6 @@ impl Slow {
     fn round(&self, report: &mut Report) -> io::Result<()> {
         let server = self.launcher.start()?;
         let mut net = Net::new()?;
-        let publisher = swarm::connect(&mut net, server.address, Speech::Http, 1)?[0];
         let ids = swarm::connect_each(&mut net, self.readers + 1, |index| {
             let receive_buffer = (index == self.readers).then_some(SLOW_RECEIVE_BUFFER);
             Dial {
@@ -76,6 +75,7 @@ impl Slow {
         let text = message::subscribe(names.iter().map(String::as_str), None);
         swarm::subscribe(&mut net, &ids, self.objects, 8, |_| text.clone())?;
         let slow = ids[self.readers];
+        let publisher = swarm::connect(&mut net, server.address, Speech::Http, 1)?[0];
         let mut flow = Flow::new(self, server.address, publisher, ids[0])?;
 
         flow.run(&mut net, self.before, |_| false)?;
@@ -102,17 +102,16 @@ impl Slow {
         let grown = (highest as f64 - rss as f64) / MIB;
         report.add_goal("server RSS growth while stalled", "MiB", grown, Goal::AtMost(1.0));
         report.add("server RSS before", "MiB", rss as f64 / MIB);
-        let ms = |histogram: &Histogram<u64>, quantile: f64| histogram.value_at_quantile(quantile) as f64 / 1e6;
-        report.add("neighbours p50 before", "ms", ms(&flow.before_ns, 0.5));
-        report.add("neighbours p99 before", "ms", ms(&flow.before_ns, 0.99));
-        report.add("neighbours p50 during", "ms", ms(&flow.during_ns, 0.5));
-        report.add("neighbours p99 during", "ms", ms(&flow.during_ns, 0.99));
+        report.add("neighbours p50 before", "ms", flow.before_latency.ms(0.5));
+        report.add("neighbours p99 before", "ms", flow.before_latency.ms(0.99));
+        report.add("neighbours p50 during", "ms", flow.during_latency.ms(0.5));
+        report.add("neighbours p99 during", "ms", flow.during_latency.ms(0.99));
         report.add("slow reader caught up after", "s", caught_up);
         report.add("changes told to catch up", "", catching_up as f64);
         report.add("changes missed while stalled", "", missed as f64);
         report.add("changes published", "", flow.published as f64);
         report.add("changes told per reader", "", flow.heard as f64 / self.readers as f64);
-        report.add("generator late p99", "ms", ms(&flow.late_ns, 0.99));
+        report.add("generator late p99", "ms", flow.lateness.ms(0.99));
         if catching_up >= missed {
             report.note("the kernel's buffers held all that the stalled reader missed: the server was not tested");
         }
@@ -152,9 +151,9 @@ struct Flow<'a> {
     told: Vec<Vec<u64>>,
     early: VecDeque<Early>,
     during: bool,
-    before_ns: Histogram<u64>,
-    during_ns: Histogram<u64>,
-    late_ns: Histogram<u64>,
+    before_latency: Latency,
+    during_latency: Latency,
+    lateness: Latency,
     heard: usize,
     heard_by_slow: usize,
     repeated: usize,
@@ -163,7 +162,6 @@ struct Flow<'a> {
 
 impl<'a> Flow<'a> {
     fn new(plan: &'a Slow, host: SocketAddr, publisher: SocketId, first: SocketId) -> io::Result<Self> {
-        let histogram = || Histogram::new(3).map_err(io::Error::other);
         Ok(Self {
             plan,
             host,
@@ -177,9 +175,9 @@ impl<'a> Flow<'a> {
             told: vec![vec![0; plan.objects]; plan.readers + 1],
             early: VecDeque::new(),
             during: false,
-            before_ns: histogram()?,
-            during_ns: histogram()?,
-            late_ns: histogram()?,
+            before_latency: Latency::new()?,
+            during_latency: Latency::new()?,
+            lateness: Latency::new()?,
             heard: 0,
             heard_by_slow: 0,
             repeated: 0,
@@ -219,7 +217,7 @@ impl<'a> Flow<'a> {
         let body = format!(r#"{{"changes":[{}]}}"#, changes.join(","));
         self.outstanding = Some((due, self.sent));
         self.sent += self.plan.batch;
-        record(&mut self.late_ns, due.elapsed());
+        self.lateness.record(due.elapsed());
         net.send(self.publisher, &http::post(self.host, "/v1/publish", body.as_bytes()))
     }
 
@@ -281,14 +279,12 @@ impl<'a> Flow<'a> {
             return false;
         };
         let time = told.at.saturating_duration_since(versions[found].1);
-        record(
-            if self.during {
-                &mut self.during_ns
-            } else {
-                &mut self.before_ns
-            },
-            time,
-        );
+        let latency = if self.during {
+            &mut self.during_latency
+        } else {
+            &mut self.before_latency
+        };
+        latency.record(time);
         true
     }
 
@@ -355,8 +351,4 @@ impl<'a> Flow<'a> {
         }
         Ok(())
     }
-}
-
-fn record(histogram: &mut Histogram<u64>, time: Duration) {
-    histogram.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
 }

@@ -23,7 +23,7 @@ pub(crate) struct Subscriptions {
     /// Seconds to wait at most until the server's allocator has given back what it can
     #[arg(long, default_value_t = 15.0)]
     pub(crate) settle: f64,
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 3)]
     pub(crate) rounds: usize,
     #[command(flatten)]
     pub(crate) launcher: Launcher,

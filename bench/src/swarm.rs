@@ -3,6 +3,7 @@
 use crate::frame;
 use crate::message::{self, ServerMessage};
 use crate::net::{Dial, Happening, Net, SocketId, Speech};
+use crate::report::Report;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -47,10 +48,12 @@ pub(crate) struct SubscribedAll {
     /// Each subscriber's first cursor after its answer.
     pub(crate) cursors: Vec<String>,
     pub(crate) time: Duration,
+    /// Changes told meanwhile: what the server took for newer than what the subscriber knows.
+    pub(crate) changes: usize,
 }
 
 /// Sends each subscriber its text (`ids[n]` gets `text(n)`), at most `window` unanswered at a time, and waits until each was
-/// answered for all `objects_each` objects and has its cursor. Changes told meanwhile are errors.
+/// answered for all `objects_each` objects and has its cursor.
 pub(crate) fn subscribe(
     net: &mut Net,
     ids: &[SocketId],
@@ -61,7 +64,8 @@ pub(crate) fn subscribe(
     let began = Instant::now();
     let first = ids.first().copied().unwrap_or(0);
     let mut waiting = vec![Waiting::default(); ids.len()];
-    let (mut sent, mut done, mut trouble, mut progress) = (0, 0, None, Instant::now());
+    let (mut sent, mut done, mut changes) = (0, 0, 0);
+    let (mut trouble, mut progress) = (None, Instant::now());
     while done < ids.len() {
         while sent < ids.len() && sent - done < window {
             net.send(ids[sent], &frame::text(text(sent).as_bytes()))?;
@@ -77,11 +81,8 @@ pub(crate) fn subscribe(
                         done += 1;
                         progress = Instant::now();
                     }
-                    let early = message
-                        .changes
-                        .first()
-                        .map(|change| format!("an early change of {}", change.object));
-                    trouble = trouble.take().or(early).or_else(|| message.trouble());
+                    changes += message.changes.len();
+                    trouble = trouble.take().or_else(|| message.trouble());
                 });
                 trouble = trouble.take().or(read.err());
             }
@@ -102,7 +103,20 @@ pub(crate) fn subscribe(
     Ok(SubscribedAll {
         cursors,
         time: began.elapsed(),
+        changes,
     })
+}
+
+impl SubscribedAll {
+    /// Says what a first subscribe, without a cursor, was told besides its answer.
+    pub(crate) fn note(&self, report: &mut Report) {
+        if self.changes > 0 {
+            report.note(format!(
+                "the first subscribes, without a cursor, were told of {} changes",
+                self.changes
+            ));
+        }
+    }
 }
 
 /// One subscriber between its subscribe and its first cursor.

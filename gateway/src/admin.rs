@@ -1,14 +1,16 @@
 //! What operators ask: is it alive, is it ready, what does it count, who owns what.
 
+mod samples;
+
 use crate::problem::Refusal;
 use crate::server::App;
-use crate::telemetry::{Sample, SampleKind};
+use crate::telemetry::Sample;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde::Serialize;
 use tidings_protocol::client::query_pairs;
 use tidings_protocol::error::Code;
@@ -37,47 +39,48 @@ struct Readiness {
 }
 
 async fn readyz(State(app): State<App>) -> Response {
-    let reasons = if app.node.is_draining() { vec!["draining"] } else { Vec::new() };
+    let reasons = if app.node.is_draining() {
+        vec!["draining"]
+    } else {
+        Vec::new()
+    };
     let ready = reasons.is_empty();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, [(CACHE_CONTROL, "no-store")], Json(Readiness { ready, reasons })).into_response()
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        [(CACHE_CONTROL, "no-store")],
+        Json(Readiness { ready, reasons }),
+    )
+        .into_response()
 }
 
 async fn metrics(State(app): State<App>) -> Response {
-    let mut samples = Vec::new();
+    let mut gathered = Vec::new();
     for (thread, owner) in app.node.owners.iter().enumerate() {
         if let Some(report) = owner.report().await {
-            samples.extend(owner_samples(thread, &report.stats));
+            gathered.extend(samples::of_owner(thread, &report.stats));
+        }
+    }
+    for (thread, lane) in app.node.lanes.iter().enumerate() {
+        if let Some(stats) = lane.stats().await {
+            gathered.extend(samples::of_lane(thread, &stats));
         }
     }
     // The text format wants all samples of one name together.
-    samples.sort_by_key(|sample: &Sample| sample.name);
-    let text = app.node.metrics.encode(&samples);
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
-}
-
-fn owner_samples(thread: usize, stats: &tidings_router::owner::Stats) -> Vec<Sample> {
-    use SampleKind::{Counter, Gauge};
-    let number = |number: usize| number as u64;
-    [
-        ("owner_shards", "Shards owned", Gauge, number(stats.shards)),
-        ("owner_objects", "Objects whose version is known", Gauge, number(stats.objects)),
-        ("owner_version_bytes", "Bytes of the version tables", Gauge, number(stats.bytes)),
-        ("owner_interests", "Interests of links that are up", Gauge, number(stats.interests)),
-        ("owner_interest_bytes", "Bytes of the interest tables", Gauge, number(stats.interest_bytes)),
-        ("owner_revisions", "Revisions remembered", Gauge, number(stats.revisions)),
-        ("owner_idempotency_keys", "Idempotency keys remembered", Gauge, number(stats.idempotency_keys)),
-        ("owner_mark_bytes", "Bytes of revisions and idempotency keys", Gauge, number(stats.mark_bytes)),
-        ("owner_pending", "Changes that wait on some link", Gauge, number(stats.pending)),
-        ("owner_evicted", "Versions dropped for want of memory", Counter, stats.evicted),
-        ("owner_coalesced", "Waiting changes replaced by newer ones", Counter, stats.coalesced),
-        ("owner_hints_dropped", "Hints dropped for want of room", Counter, stats.hints_dropped),
-        ("owner_duplicates", "Changes recognised as repeated", Counter, stats.duplicates),
-        ("owner_ignored", "Inputs that made no sense", Counter, stats.ignored),
-    ]
-    .into_iter()
-    .map(|(name, help, kind, value)| Sample { name, help, kind, thread, value })
-    .collect()
+    gathered.sort_by_key(|sample: &Sample| sample.name);
+    let text = app.node.metrics.encode(&gathered);
+    (
+        [(
+            CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
 }
 
 /// What is known of one object.
@@ -96,7 +99,10 @@ async fn object(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Res
     let name = only_object(query.as_deref().unwrap_or_default())?;
     let hash = app.node.key.object(&name);
     let owner = &app.node.owners[app.node.owner_of(hash)];
-    let known = owner.inspect(hash).await.ok_or_else(|| Refusal::new(Code::Draining, "the node is stopping"))?;
+    let known = owner
+        .inspect(hash)
+        .await
+        .ok_or_else(|| Refusal::new(Code::Draining, "the node is stopping"))?;
     let mut subscribers = 0;
     for lane in known.watchers {
         if let Some(lane) = app.node.lanes.get(lane) {

@@ -9,8 +9,13 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// Both clocks now.
 #[must_use]
 pub fn now() -> Now {
-    let wall_us = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
-    Now { mono_us: START.elapsed().as_micros() as u64, wall_us }
+    let wall_us = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as u64);
+    Now {
+        mono_us: START.elapsed().as_micros() as u64,
+        wall_us,
+    }
 }
 
 /// The moment of a machine's deadline on the runtime's clock.

@@ -92,8 +92,13 @@ impl ServeArgs {
         if self.insecure {
             flags.push(("server.insecure", "true".to_owned()));
         }
-        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-        let sources = Sources { file: self.config.as_deref(), variables: variables.collect(), flags };
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let sources = Sources {
+            file: self.config.as_deref(),
+            variables: variables.collect(),
+            flags,
+        };
         config::load(&sources).map_err(|error| error.to_string())
     }
 }
@@ -152,18 +157,29 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, String> {
             std::process::exit(1);
         });
         let ended = tokio::task::spawn_blocking(move || running.join()).await;
-        Ok(if ended.unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if ended.unwrap_or(false) {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())
 }
 
 fn greet(running: &RunningNode) {
     let mut address = running.addr;
     if address.ip().is_unspecified() {
-        address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+        address.set_ip(if address.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
     }
     println!("Tidings listens on http://{address} (versions are kept in memory). Try, each in a terminal of its own:");
     println!();

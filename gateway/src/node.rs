@@ -18,6 +18,9 @@ use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
+/// Threads beside each thread for what would hold it up: reading large bodies.
+const BLOCKING_THREADS: usize = 2;
+
 /// What all threads of one node share.
 #[derive(Debug)]
 pub struct Node {
@@ -99,7 +102,11 @@ impl RunningNode {
     /// Waits until the node has stopped. Returns whether every thread ended in order.
     #[must_use]
     pub fn join(mut self) -> bool {
-        self.threads.drain(..).fold(true, |fine, thread| thread.join().is_ok() && fine)
+        let mut fine = true;
+        for thread in self.threads.drain(..) {
+            fine &= thread.join().is_ok();
+        }
+        fine
     }
 
     /// Stops and waits, at most about `drain.deadline_ms`.
@@ -131,8 +138,11 @@ impl Node {
             .unzip();
         let (lanes, lane_ends): (Vec<_>, Vec<_>) = (0..count).map(|_| edge::channel()).unzip();
         let metrics = Arc::new(Metrics::new(&config));
-        let admission =
-            Admission::new(connections(&config), config.limits.connections_per_address, Arc::clone(&metrics));
+        let admission = Admission::new(
+            connections(&config),
+            config.limits.connections_per_address,
+            Arc::clone(&metrics),
+        );
         let node = Arc::new(Self {
             metrics,
             cluster: ClusterId(u64::from_le_bytes(random()?)),
@@ -140,14 +150,22 @@ impl Node {
             shards: ShardCount::new(config.cluster.shards as u16).unwrap_or(ShardCount::DEFAULT),
             owners,
             lanes,
-            name: if config.server.name.is_empty() { format!("node-{}", address.port()) } else { config.server.name.clone() },
+            name: if config.server.name.is_empty() {
+                format!("node-{}", address.port())
+            } else {
+                config.server.name.clone()
+            },
             address,
             started: Instant::now(),
             draining: watch::Sender::new(false),
             admission,
             config,
         });
-        let mut running = RunningNode { addr: address, node: Arc::clone(&node), threads: Vec::new() };
+        let mut running = RunningNode {
+            addr: address,
+            node: Arc::clone(&node),
+            threads: Vec::new(),
+        };
         let gate = Arc::new(Gate::new(&node.config, address));
         let stop = watch::Sender::new(0_usize);
         let mut dealers = Vec::new();
@@ -163,16 +181,20 @@ impl Node {
                 accepted,
                 stop: stop.clone(),
             };
-            running.threads.push(spawn(format!("tidings-{thread}"), move |runtime, local| {
-                local.block_on(runtime, parts.run());
-            })?);
+            running
+                .threads
+                .push(spawn(format!("tidings-{thread}"), move |runtime, local| {
+                    local.block_on(runtime, parts.run());
+                })?);
         }
-        running.threads.push(spawn("tidings-accept".to_owned(), move |runtime, local| {
-            let admission = Arc::clone(&node.admission);
-            if let Err(error) = local.block_on(runtime, accept(listener, node, admission, dealers)) {
-                tracing::error!(%error, "the listening socket failed");
-            }
-        })?);
+        running
+            .threads
+            .push(spawn("tidings-accept".to_owned(), move |runtime, local| {
+                let admission = Arc::clone(&node.admission);
+                if let Err(error) = local.block_on(runtime, accept(listener, node, admission, dealers)) {
+                    tracing::error!(%error, "the listening socket failed");
+                }
+            })?);
         Ok(running)
     }
 
@@ -207,8 +229,13 @@ fn spawn(
     name: String,
     body: impl FnOnce(&runtime::Runtime, &LocalSet) + Send + 'static,
 ) -> Result<JoinHandle<()>, StartError> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(std::thread::Builder::new().name(name).spawn(move || body(&runtime, &LocalSet::new()))?)
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()?;
+    Ok(std::thread::Builder::new()
+        .name(name)
+        .spawn(move || body(&runtime, &LocalSet::new()))?)
 }
 
 /// One thread's share of a node.
@@ -227,7 +254,10 @@ impl Parts {
     async fn run(mut self) {
         owner::start(self.thread, &self.node, self.owner);
         edge::start(self.thread, Arc::clone(&self.node), self.lane);
-        let app = App { node: Arc::clone(&self.node), thread: self.thread };
+        let app = App {
+            node: Arc::clone(&self.node),
+            thread: self.thread,
+        };
         let http = Http::new(app.clone(), crate::routes(app), self.gate);
         let mut draining = self.node.draining.subscribe();
         loop {
@@ -257,7 +287,10 @@ pub(crate) fn spawn_vital(name: &'static str, task: impl Future<Output = ()> + '
         if let Err(error) = task.await
             && error.is_panic()
         {
-            tracing::error!(name, "a vital task panicked; the process ends rather than go on with broken state");
+            tracing::error!(
+                name,
+                "a vital task panicked; the process ends rather than go on with broken state"
+            );
             std::process::abort();
         }
     });
@@ -282,7 +315,10 @@ fn descriptors() -> u64 {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current < limit.maximum {
-        let wider = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let wider = rustix::process::Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
         if setrlimit(Resource::Nofile, wider).is_ok() {
             limit = getrlimit(Resource::Nofile);
         }

@@ -95,8 +95,16 @@ struct ChangeError {
 #[serde(untagged)]
 enum PublishAnswer {
     One(Published),
-    Several { results: Vec<Published> },
-    Lines { accepted: u64, rejected: u64, duplicates: Option<u64>, errors: Vec<LineError>, version: Option<u64> },
+    Several {
+        results: Vec<Published>,
+    },
+    Lines {
+        accepted: u64,
+        rejected: u64,
+        duplicates: Option<u64>,
+        errors: Vec<LineError>,
+        version: Option<u64>,
+    },
 }
 
 /// One of the first hundred refused lines.
@@ -332,3 +340,42 @@ fn readyz() {}
     responses((status = 200, description = "Counters and gauges in the OpenMetrics text format",
         body = String, content_type = "application/openmetrics-text")))]
 fn metrics() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{ask, node};
+
+    #[test]
+    fn every_described_route_is_served() {
+        let node = node(|_| {});
+        let document = serde_json::to_value(Document::openapi()).expect("JSON");
+        let mut count = 0;
+        for (path, methods) in document["paths"].as_object().expect("paths") {
+            for method in methods.as_object().expect("methods").keys() {
+                let line = format!("{} {}", method.to_uppercase(), path.replace("{connection}", "0-0-0"));
+                let answer = ask(
+                    node.addr,
+                    &format!("{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+                );
+                let unknown =
+                    answer.status == 404 && answer.json()["detail"].as_str().unwrap_or("").starts_with("no route");
+                assert!(
+                    !unknown && answer.status != 405 && answer.status < 500,
+                    "{line}: {answer:?}"
+                );
+                count += 1;
+            }
+        }
+        assert_eq!(count, 16);
+    }
+
+    #[test]
+    fn the_page_of_documents_refers_to_nothing_elsewhere() {
+        let node = node(|_| {});
+        let answer = ask(node.addr, "GET /docs/ HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let page = String::from_utf8(answer.body).expect("text");
+        assert_eq!(answer.status, 200);
+        assert!(page.contains("swagger-ui-bundle.js") && !page.contains("://"), "{page}");
+    }
+}

@@ -30,9 +30,16 @@ struct Batch {
 #[derive(Debug)]
 enum Command {
     /// Frames of a lane, in order.
-    FromLane { lane: usize, generation: u32, frames: Vec<EdgeToOwner> },
+    FromLane {
+        lane: usize,
+        generation: u32,
+        frames: Vec<EdgeToOwner>,
+    },
     /// A question about one object.
-    Inspect { object: ObjectHash, reply: oneshot::Sender<Inspection> },
+    Inspect {
+        object: ObjectHash,
+        reply: oneshot::Sender<Inspection>,
+    },
     /// A question about the owner as a whole.
     Report { reply: oneshot::Sender<Report> },
 }
@@ -107,7 +114,11 @@ impl OwnerHandle {
     /// connections.
     pub fn from_lane(&self, lane: usize, generation: u32, frames: Vec<EdgeToOwner>) {
         // A closed channel means that the process is ending.
-        _ = self.commands.send(Command::FromLane { lane, generation, frames });
+        _ = self.commands.send(Command::FromLane {
+            lane,
+            generation,
+            frames,
+        });
     }
 
     /// What the owner knows of one object; `None` if the process is ending.
@@ -155,13 +166,23 @@ pub struct OwnerReceiver {
 pub fn channel(queue: usize) -> (OwnerHandle, OwnerReceiver) {
     let (batches, batches_end) = mpsc::channel(queue);
     let (commands, commands_end) = mpsc::unbounded_channel();
-    (OwnerHandle { batches, commands }, OwnerReceiver { batches: batches_end, commands: commands_end })
+    (
+        OwnerHandle { batches, commands },
+        OwnerReceiver {
+            batches: batches_end,
+            commands: commands_end,
+        },
+    )
 }
 
 /// Starts the owner of `thread` on the `LocalSet` it is called in.
 pub fn start(thread: usize, node: &Arc<Node>, receiver: OwnerReceiver) {
     let threads = node.owners.len();
-    let shards: Vec<ShardId> = node.shards.all().filter(|shard| usize::from(shard.0) % threads == thread).collect();
+    let shards: Vec<ShardId> = node
+        .shards
+        .all()
+        .filter(|shard| usize::from(shard.0) % threads == thread)
+        .collect();
     let mut shell = Shell {
         thread,
         machine: Owner::new(machine_config(&node.config, node.shards, threads)),
@@ -174,10 +195,21 @@ pub fn start(thread: usize, node: &Arc<Node>, receiver: OwnerReceiver) {
     };
     let now = clock::now();
     // A table that starts empty cannot vouch for anything before now.
-    let assign = Input::Assign { shards, epoch: Epoch(1), floor: Version(now.wall_us), cause: FloorCause::Lost };
+    let assign = Input::Assign {
+        shards,
+        epoch: Epoch(1),
+        floor: Version(now.wall_us),
+        cause: FloorCause::Lost,
+    };
     shell.handle(now, assign);
     for lane in 0..node.lanes.len() {
-        shell.handle(now, Input::LinkUp { link: lane as u32, generation: GENERATION });
+        shell.handle(
+            now,
+            Input::LinkUp {
+                link: lane as u32,
+                generation: GENERATION,
+            },
+        );
     }
     shell.flush();
     spawn_vital("owner", shell.run(receiver));
@@ -266,15 +298,32 @@ impl Shell {
     fn batch(&mut self, batch: Batch) {
         let request = self.first_reply + self.replies.len() as u64;
         self.replies.push_back(Some(batch.reply));
-        self.handle(clock::now(), Input::Publish { request, changes: batch.changes });
+        self.handle(
+            clock::now(),
+            Input::Publish {
+                request,
+                changes: batch.changes,
+            },
+        );
     }
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::FromLane { lane, generation, frames } => {
+            Command::FromLane {
+                lane,
+                generation,
+                frames,
+            } => {
                 let now = clock::now();
                 for frame in frames {
-                    self.handle(now, Input::FromEdge { link: lane as u32, generation, frame });
+                    self.handle(
+                        now,
+                        Input::FromEdge {
+                            link: lane as u32,
+                            generation,
+                            frame,
+                        },
+                    );
                 }
             }
             Command::Inspect { object, reply } => {
@@ -284,14 +333,23 @@ impl Shell {
                     version: self.machine.version(object),
                     epoch: self.machine.epoch(shard),
                     floor: self.machine.floor(shard).unwrap_or(Version::ZERO),
-                    watchers: self.machine.watchers(object).into_iter().map(|link| link as usize).collect(),
+                    watchers: self
+                        .machine
+                        .watchers(object)
+                        .into_iter()
+                        .map(|link| link as usize)
+                        .collect(),
                 });
             }
             Command::Report { reply } => {
-                let shards = self.shards.iter().filter_map(|shard| {
-                    Some((*shard, self.machine.epoch(*shard)?, self.machine.floor(*shard)?))
+                let shards = self
+                    .shards
+                    .iter()
+                    .filter_map(|shard| Some((*shard, self.machine.epoch(*shard)?, self.machine.floor(*shard)?)));
+                _ = reply.send(Report {
+                    shards: shards.collect(),
+                    stats: self.machine.stats(),
                 });
-                _ = reply.send(Report { shards: shards.collect(), stats: self.machine.stats() });
             }
         }
     }
@@ -304,14 +362,23 @@ impl Shell {
     fn perform(&mut self) {
         for output in self.output.drain(..) {
             match output {
-                Output::ToEdge { link, generation: _, frame } => {
+                Output::ToEdge {
+                    link,
+                    generation: _,
+                    frame,
+                } => {
                     if let Some(frames) = self.to_lanes.get_mut(link as usize) {
                         frames.push(frame);
                     }
                 }
                 Output::Published { request, results } => {
-                    let place = request.checked_sub(self.first_reply).and_then(|place| usize::try_from(place).ok());
-                    if let Some(reply) = place.and_then(|place| self.replies.get_mut(place)).and_then(Option::take) {
+                    let place = request
+                        .checked_sub(self.first_reply)
+                        .and_then(|place| usize::try_from(place).ok());
+                    if let Some(reply) = place
+                        .and_then(|place| self.replies.get_mut(place))
+                        .and_then(Option::take)
+                    {
                         _ = reply.send(results);
                     }
                     while matches!(self.replies.front(), Some(None)) {
@@ -340,5 +407,58 @@ pub(crate) fn count_failure(metrics: &Metrics, failure: PublishFailure) {
             metrics.refused(Limit::PublishTimeout);
             metrics.outcome_unknown.inc();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change() -> Vec<Publish> {
+        vec![Publish {
+            object: ObjectHash(7),
+            extra: None,
+        }]
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(50)
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_took_a_batch_and_is_silent_leaves_its_outcome_unknown() {
+        let (handle, _receiver) = channel(1);
+        assert_eq!(
+            handle.publish(change(), soon()).await,
+            Err(PublishFailure::OutcomeUnknown)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_stays_full_refuses_and_nothing_was_applied() {
+        let (handle, _receiver) = channel(1);
+        let _held = handle.begin(change(), soon()).await.expect("room for one");
+        let begin = Instant::now();
+        assert_eq!(handle.publish(change(), soon()).await, Err(PublishFailure::Overloaded));
+        assert!(begin.elapsed() >= Duration::from_millis(40), "it waited for room");
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_empties_in_time_takes_the_batch() {
+        let (handle, mut receiver) = channel(1);
+        let _held = handle.begin(change(), soon()).await.expect("room for one");
+        let (begun, _) = tokio::join!(handle.begin(change(), soon()), receiver.batches.recv());
+        assert!(begun.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_is_gone_leaves_the_outcome_unknown_if_it_had_the_batch() {
+        let (handle, mut receiver) = channel(1);
+        let begun = handle.begin(change(), soon()).await.expect("room for one");
+        drop(receiver.batches.recv().await);
+        drop(receiver);
+        assert_eq!(begun.wait(soon()).await, Err(PublishFailure::OutcomeUnknown));
+        assert_eq!(handle.publish(change(), soon()).await, Err(PublishFailure::Overloaded));
+        assert_eq!(handle.inspect(ObjectHash(7)).await, None);
     }
 }

@@ -5,8 +5,8 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
-use tidings_protocol::error::{Applied, Code};
 use tidings_protocol::Problem;
+use tidings_protocol::error::{Applied, Code};
 
 /// A failure on its way to becoming an answer.
 #[derive(Clone, Debug)]
@@ -53,6 +53,13 @@ impl Refusal {
         self
     }
 
+    /// [`Self::closing`] if the request had a body that is left unread.
+    #[must_use]
+    pub fn closing_if(mut self, unread: bool) -> Self {
+        self.close |= unread;
+        self
+    }
+
     /// Adds to the explanation.
     #[must_use]
     pub fn adding(mut self, more: &str) -> Self {
@@ -70,7 +77,13 @@ impl Refusal {
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         let status = problem.code.status();
-        Self { status, problem, applied: None, retry_after_s: None, close: false }
+        Self {
+            status,
+            problem,
+            applied: None,
+            retry_after_s: None,
+            close: false,
+        }
     }
 }
 
@@ -114,9 +127,9 @@ impl IntoResponse for Refusal {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let retry_after_s = self.retry_after_s.or_else(|| {
-            matches!(code, Code::TooMany | Code::Overloaded | Code::Draining | Code::NoOwner).then_some(1)
-        });
+        let retry_after_s = self
+            .retry_after_s
+            .or_else(|| matches!(code, Code::TooMany | Code::Overloaded | Code::Draining | Code::NoOwner).then_some(1));
         if let Some(seconds) = retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -144,7 +157,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_is_a_problem_document() {
-        let response = Refusal::new(Code::OutcomeUnknown, "no answer").applied(Applied::Unknown).into_response();
+        let response = Refusal::new(Code::OutcomeUnknown, "no answer")
+            .applied(Applied::Unknown)
+            .into_response();
         assert_eq!(response.status(), 504);
         assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
         let body = response.into_body().collect().await.expect("a body").to_bytes();
@@ -160,6 +175,9 @@ mod tests {
 
     #[tokio::test]
     async fn too_many_says_when_to_come_back() {
-        assert_eq!(Refusal::new(Code::TooMany, "").into_response().headers()[RETRY_AFTER], "1");
+        assert_eq!(
+            Refusal::new(Code::TooMany, "").into_response().headers()[RETRY_AFTER],
+            "1"
+        );
     }
 }

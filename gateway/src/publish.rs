@@ -19,7 +19,7 @@ use answer::Format;
 use axum::response::{IntoResponse, Response};
 use batch::Reading;
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{ALLOW, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue};
 use http::{Method, Request};
 use hyper::body::{Body as _, Incoming};
 use std::time::Duration;
@@ -59,7 +59,10 @@ struct Terms {
 pub async fn answer(app: &App, request: Request<Incoming>) -> Response {
     if request.method() != Method::POST {
         let detail = format!("{PATH} takes POST, not {}", request.method());
-        let mut response = Refusal::new(Code::MethodNotAllowed, detail).applied(Applied::No).into_response();
+        let mut response = Refusal::new(Code::MethodNotAllowed, detail)
+            .applied(Applied::No)
+            .closing_if(!request.body().is_end_stream())
+            .into_response();
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
@@ -72,15 +75,16 @@ pub async fn answer(app: &App, request: Request<Incoming>) -> Response {
 async fn publish(app: &App, request: Request<Incoming>) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let query = parts.uri.query().unwrap_or_default();
-    let (terms, form) = terms(app, query, &parts.headers).map_err(not_applied)?;
+    let unread = !body.is_end_stream();
+    let (terms, form) = terms(app, query, &parts.headers).map_err(|problem| not_applied(problem).closing_if(unread))?;
     if form == Form::Lines {
         return stream::answer(app, &terms, body).await;
     }
     let reading = Reading::new(app, terms.key.clone());
-    if body.is_end_stream() {
+    if !unread {
         return batch::answer(app, &terms, reading.query(query).map_err(not_applied)?).await;
     }
-    let bytes = body::whole(app, body).await?;
+    let bytes = body::whole(app, body, parts.headers.contains_key(EXPECT)).await?;
     if names_objects(query) {
         let detail = "objects are named in the body and in the query: choose one";
         return Err(not_applied(Problem::new(Code::BadRequest, detail)));
@@ -95,31 +99,59 @@ async fn publish(app: &App, request: Request<Incoming>) -> Result<Response, Refu
 }
 
 fn terms(app: &App, query: &str, headers: &HeaderMap) -> Result<(Terms, Form), Problem> {
-    let options = if query.is_empty() { PublishOptions::default() } else { PublishOptions::from_query(query)? };
+    let options = if query.is_empty() {
+        PublishOptions::default()
+    } else {
+        PublishOptions::from_query(query)?
+    };
     if options.ack == Ack::Durable {
         let detail = "`durable` needs a node that keeps changes on disk; this one has them in memory only";
         return Err(Problem::new(Code::AckUnavailable, detail));
     }
     let limits = &app.node.config.limits;
-    let timeout_ms = options.timeout_ms.unwrap_or(limits.publish_timeout_ms).min(limits.publish_timeout_ms_max);
+    let timeout_ms = options
+        .timeout_ms
+        .unwrap_or(limits.publish_timeout_ms)
+        .min(limits.publish_timeout_ms_max);
     let timeout = Duration::from_millis(timeout_ms);
     let form = form(headers)?;
     let key = idempotency_key(headers)?;
     let format = Format::of(headers, form == Form::MessagePack);
-    Ok((Terms { options, key, deadline: Instant::now() + timeout, timeout, format }, form))
+    Ok((
+        Terms {
+            options,
+            key,
+            deadline: Instant::now() + timeout,
+            timeout,
+            format,
+        },
+        form,
+    ))
 }
 
 fn form(headers: &HeaderMap) -> Result<Form, Problem> {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(Form::Json) };
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return Ok(Form::Json);
+    };
     // Parameters such as a charset change nothing: all forms are UTF-8 by definition.
-    let media = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let media = value
+        .to_str()
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
     let one_of = |names: &[&str]| names.iter().any(|name| media.eq_ignore_ascii_case(name));
     // The last is what `curl -d` says of everything. A form that a foreign page submits is stopped by its `Origin`.
     if one_of(&["application/json", "application/x-www-form-urlencoded"]) {
         Ok(Form::Json)
     } else if one_of(&["application/x-ndjson", "application/ndjson", "application/jsonl"]) {
         Ok(Form::Lines)
-    } else if one_of(&["application/msgpack", "application/x-msgpack", "application/vnd.msgpack"]) {
+    } else if one_of(&[
+        "application/msgpack",
+        "application/x-msgpack",
+        "application/vnd.msgpack",
+    ]) {
         Ok(Form::MessagePack)
     } else {
         let detail = "Content-Type must be application/json, application/x-ndjson or application/msgpack";
@@ -133,7 +165,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<Bytes>, Problem> {
     let bytes = value.as_bytes();
     let fine = (1..=MAX_IDEMPOTENCY_KEY_BYTES).contains(&bytes.len()) && bytes.iter().all(|b| (0x20..0x7f).contains(b));
     if !fine || values.next().is_some() {
-        let detail = format!("`Idempotency-Key` is given once and has 1 to {MAX_IDEMPOTENCY_KEY_BYTES} printable ASCII characters");
+        let detail = format!(
+            "`Idempotency-Key` is given once and has 1 to {MAX_IDEMPOTENCY_KEY_BYTES} printable ASCII characters"
+        );
         return Err(Problem::new(Code::InvalidField, detail));
     }
     Ok(Some(Bytes::copy_from_slice(bytes)))
@@ -155,7 +189,10 @@ fn hashed(key: &tidings_protocol::HashKey, change: Change<'_>, idempotency: Opti
         revision: change.revision.map(|revision| (key.wide(&[b"rev", id]), revision)),
         idempotency: idempotency.map(|secret| key.wide(&[secret, &place.to_le_bytes(), id])),
     };
-    Publish { object, extra: Some(Box::new(extra)) }
+    Publish {
+        object,
+        extra: Some(Box::new(extra)),
+    }
 }
 
 fn not_applied(problem: Problem) -> Refusal {
@@ -179,7 +216,8 @@ fn failed(failure: PublishFailure) -> (Problem, Applied) {
             (Problem::new(Code::Overloaded, detail), Applied::No)
         }
         PublishFailure::OutcomeUnknown => {
-            let detail = "no answer within the deadline (timeout_ms): it may have happened. Repeat it with an Idempotency-Key";
+            let detail =
+                "no answer within the deadline (timeout_ms): it may have happened. Repeat it with an Idempotency-Key";
             (Problem::new(Code::OutcomeUnknown, detail), Applied::Unknown)
         }
     }

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
 use std::sync::Mutex;
 
 macro_rules! limits {
@@ -147,7 +148,11 @@ impl Metrics {
                 limit.get_or_create(&NameLabels { name: key.name }).set(value as i64);
             }
         }
-        registry.register("limit", "Configured bounds, named like their keys in [limits]", limit.clone());
+        registry.register(
+            "limit",
+            "Configured bounds, named like their keys in [limits]",
+            limit.clone(),
+        );
         let refused = Family::<LimitLabels, Counter>::default();
         for limit in Limit::ALL {
             drop(refused.get_or_create(&LimitLabels { limit: limit.name() }));
@@ -167,23 +172,56 @@ impl Metrics {
             owner_burst: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
             registry: Mutex::new(Registry::default()),
         };
-        registry.register("refused", "Refusals, by the bound that was reached", new.refused.clone());
-        registry.register("gate_refused", "Requests refused for their Host, Origin or form", new.gate.clone());
+        registry.register(
+            "refused",
+            "Refusals, by the bound that was reached",
+            new.refused.clone(),
+        );
+        registry.register(
+            "gate_refused",
+            "Requests refused for their Host, Origin or form",
+            new.gate.clone(),
+        );
         registry.register("connections_accepted", "Connections accepted", new.accepted.clone());
         registry.register("connections_open", "Connections open now", new.open.clone());
-        registry.register("accept_errors", "Failures to accept a connection", new.accept_errors.clone());
+        registry.register(
+            "accept_errors",
+            "Failures to accept a connection",
+            new.accept_errors.clone(),
+        );
         registry.register("http_requests", "HTTP requests begun", new.requests.clone());
         registry.register("changes_published", "Changes that got a version", new.published.clone());
-        registry.register("changes_duplicate", "Changes that had happened already", new.duplicates.clone());
-        registry.register("changes_rejected", "Changes refused before an owner saw them", new.rejected.clone());
-        registry.register("publish_outcome_unknown", "Publishes whose outcome is unknown", new.outcome_unknown.clone());
-        registry.register("owner_burst", "Commands an owner handled at one go", new.owner_burst.clone());
-        Self { registry: Mutex::new(registry), ..new }
+        registry.register(
+            "changes_duplicate",
+            "Changes that had happened already",
+            new.duplicates.clone(),
+        );
+        registry.register(
+            "changes_rejected",
+            "Changes refused before an owner saw them",
+            new.rejected.clone(),
+        );
+        registry.register(
+            "publish_outcome_unknown",
+            "Publishes whose outcome is unknown",
+            new.outcome_unknown.clone(),
+        );
+        registry.register(
+            "owner_burst",
+            "Commands an owner handled at one go",
+            new.owner_burst.clone(),
+        );
+        Self {
+            registry: Mutex::new(registry),
+            ..new
+        }
     }
 
     /// Exports a bound that was worked out at the start.
     pub fn limit(&self, limit: Limit, value: u64) {
-        self.limits.get_or_create(&NameLabels { name: limit.name() }).set(i64::try_from(value).unwrap_or(i64::MAX));
+        self.limits
+            .get_or_create(&NameLabels { name: limit.name() })
+            .set(i64::try_from(value).unwrap_or(i64::MAX));
     }
 
     /// Counts one refusal.
@@ -214,10 +252,27 @@ impl Metrics {
         let mut last = "";
         for sample in more {
             if sample.name != last {
-                _ = writeln!(text, "# HELP tidings_{} {}.\n# TYPE tidings_{} {}", sample.name, sample.help, sample.name, sample.kind.word());
+                _ = writeln!(
+                    text,
+                    "# HELP tidings_{} {}.\n# TYPE tidings_{} {}",
+                    sample.name,
+                    sample.help,
+                    sample.name,
+                    sample.kind.word()
+                );
                 last = sample.name;
             }
-            _ = writeln!(text, "tidings_{}{}{{thread=\"{}\"}} {}", sample.name, sample.kind.suffix(), sample.thread, sample.value);
+            _ = write!(
+                text,
+                "tidings_{}{}{{thread=\"{}\"",
+                sample.name,
+                sample.kind.suffix(),
+                sample.thread
+            );
+            if let Some(cause) = sample.cause {
+                _ = write!(text, ",cause=\"{cause}\"");
+            }
+            _ = writeln!(text, "}} {}", sample.value);
         }
         text.push_str("# EOF\n");
         text
@@ -235,6 +290,8 @@ pub struct Sample {
     pub kind: SampleKind,
     /// Whose it is.
     pub thread: usize,
+    /// Why it was counted, where that is told apart.
+    pub cause: Option<&'static str>,
     /// The number.
     pub value: u64,
 }
@@ -269,11 +326,20 @@ impl SampleKind {
 /// # Errors
 /// If the filter cannot be read.
 pub fn start_logging(log: &config::Log) -> Result<(), config::ConfigError> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
-        .map_err(|error| config::ConfigError::Invalid { key: "log.filter", reason: error.to_string() })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter).map_err(|error| config::ConfigError::Invalid {
+        key: "log.filter",
+        reason: error.to_string(),
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // Fails only if a subscriber is set already, as in tests with several nodes.
-    _ = if log.format == "json" { builder.json().try_init() } else { builder.try_init() };
+    _ = if log.format == "json" {
+        builder.json().try_init()
+    } else {
+        builder.try_init()
+    };
     Ok(())
 }
 
@@ -293,12 +359,22 @@ mod tests {
     fn limits_and_refusals_are_exported() {
         let metrics = Metrics::new(&Config::default());
         metrics.refused(Limit::Head);
-        let more = Sample { name: "x", help: "An x", kind: SampleKind::Counter, thread: 1, value: 7 };
+        let more = Sample {
+            name: "x",
+            help: "An x",
+            kind: SampleKind::Counter,
+            thread: 1,
+            cause: Some("y"),
+            value: 7,
+        };
         let text = metrics.encode(&[more]);
         assert!(text.contains("tidings_limit{name=\"head_ms\"} 5000\n"), "{text}");
         assert!(text.contains("tidings_refused_total{limit=\"head_ms\"} 1\n"), "{text}");
         assert!(text.contains("tidings_refused_total{limit=\"idle_ms\"} 0\n"), "{text}");
-        assert!(text.ends_with("tidings_x_total{thread=\"1\"} 7\n# EOF\n"), "{text}");
+        assert!(
+            text.ends_with("tidings_x_total{thread=\"1\",cause=\"y\"} 7\n# EOF\n"),
+            "{text}"
+        );
         assert_eq!(text.matches("# EOF").count(), 1);
     }
 }

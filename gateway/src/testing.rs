@@ -44,7 +44,9 @@ pub(crate) struct Raw(pub(crate) TcpStream);
 impl Raw {
     pub(crate) fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("connected");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("a timeout");
         stream.set_nodelay(true).expect("no delay");
         Self(stream)
     }
@@ -67,9 +69,10 @@ impl Raw {
         }
         let head = String::from_utf8(head).expect("a head is text").to_ascii_lowercase();
         let status = head[9..12].parse().expect("a status");
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |length| {
-            length.trim().parse().expect("a length")
-        });
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .map_or(0, |length| length.trim().parse().expect("a length"));
         let mut body = vec![0; length];
         self.0.read_exact(&mut body).expect("a body");
         Some(Answer { status, head, body })
@@ -94,7 +97,13 @@ pub(crate) fn ask(address: SocketAddr, request: &str) -> Answer {
 /// `POST` with these header lines (each with its line end) and body.
 pub(crate) fn post(address: SocketAddr, target: &str, headers: &str, body: &[u8]) -> Answer {
     let mut raw = Raw::open(address);
-    raw.send(format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+    raw.send(
+        format!(
+            "POST {target} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {}\r\n\r\n",
+            body.len()
+        )
+        .as_bytes(),
+    );
     raw.send(body);
     raw.answer().expect("an answer")
 }

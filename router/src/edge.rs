@@ -185,6 +185,9 @@ impl Lane {
 
     fn forget(&mut self, now: Now, index: u32) {
         let Some(subscriber) = self.subscribers.remove(index) else { return };
+        if matches!(subscriber.sink, Sink::Idle) {
+            self.idle.count = self.idle.count.saturating_sub(1);
+        }
         subscriber.pending.for_each(|slot| self.objects.hints.told(slot));
         let config = &self.config;
         let objects = &mut self.objects;
@@ -256,7 +259,8 @@ impl Lane {
     /// When [`Lane::handle_deadline`] wants to be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<MonoUs> {
-        [self.objects.next_linger(), self.wheel.next_deadline(), self.next_session_end()].into_iter().flatten().min()
+        let linger_us = self.objects.next_linger(self.config.lingering_objects);
+        [linger_us, self.wheel.next_deadline(), self.next_session_end()].into_iter().flatten().min()
     }
 
     /// Does what is due: heartbeats, cursors, stuck sinks, sessions and objects that nobody came back for.

@@ -146,8 +146,8 @@ sections! {
         publish_body_bytes: u64 = 4_194_304;
         /// Changes in one publish that is not a stream.
         publish_changes: u64 = 10_000;
-        /// Bytes of one line of an NDJSON stream. Must hold 64 KiB of data and the rest of a change.
-        publish_line_bytes: u64 = 131_072;
+        /// Bytes of one line of an NDJSON stream. The default holds 64 KiB of data however it is escaped.
+        publish_line_bytes: u64 = 401_408;
         /// Milliseconds within which a publish is answered unless it asks for another deadline.
         publish_timeout_ms: u64 = 4_000;
         /// Milliseconds that a publish may ask for at most.
@@ -256,7 +256,14 @@ fn address(key: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
 /// The first key that makes no sense, and why.
 pub fn validate(config: &Config) -> Result<(), ConfigError> {
     let require = |fine: bool, key: &'static str, reason: &str| {
-        if fine { Ok(()) } else { Err(ConfigError::Invalid { key, reason: reason.to_owned() }) }
+        if fine {
+            Ok(())
+        } else {
+            Err(ConfigError::Invalid {
+                key,
+                reason: reason.to_owned(),
+            })
+        }
     };
     let listen = config.listen()?;
     address("server.node_listen", &config.server.node_listen)?;
@@ -275,8 +282,16 @@ pub fn validate(config: &Config) -> Result<(), ConfigError> {
     )?;
     require(config.server.threads <= 1024, "server.threads", "must be at most 1024")?;
     let limits = &config.limits;
-    require(limits.header_bytes >= 8_192, "limits.header_bytes", "must be at least 8192")?;
-    require((1..=65_535).contains(&limits.url_bytes), "limits.url_bytes", "must be from 1 to 65535")?;
+    require(
+        limits.header_bytes >= 8_192,
+        "limits.header_bytes",
+        "must be at least 8192",
+    )?;
+    require(
+        (1..=65_535).contains(&limits.url_bytes),
+        "limits.url_bytes",
+        "must be from 1 to 65535",
+    )?;
     require(limits.headers >= 8, "limits.headers", "must be at least 8")?;
     require(
         (1..=10_000).contains(&limits.objects_per_connection),
@@ -284,11 +299,26 @@ pub fn validate(config: &Config) -> Result<(), ConfigError> {
         "must be from 1 to 10000",
     )?;
     require(limits.owner_queue >= 1, "limits.owner_queue", "must be at least 1")?;
-    require(limits.publish_line_bytes >= 1_024, "limits.publish_line_bytes", "must be at least 1024")?;
-    require(limits.publish_timeout_ms >= 1, "limits.publish_timeout_ms", "must be at least 1")?;
-    for key in KEYS.iter().filter(|key| key.section == "limits" && key.name.ends_with("_ms")) {
+    require(
+        limits.publish_line_bytes >= 1_024,
+        "limits.publish_line_bytes",
+        "must be at least 1024",
+    )?;
+    require(
+        limits.publish_timeout_ms >= 1,
+        "limits.publish_timeout_ms",
+        "must be at least 1",
+    )?;
+    for key in KEYS
+        .iter()
+        .filter(|key| key.section == "limits" && key.name.ends_with("_ms"))
+    {
         // A zero deadline would refuse everyone.
-        require(integer(config, key).is_none_or(|value| value > 0), key.path, "must be at least 1")?;
+        require(
+            integer(config, key).is_none_or(|value| value > 0),
+            key.path,
+            "must be at least 1",
+        )?;
     }
     require(
         config.owner.closed_busy_ms >= 1 && config.owner.closed_idle_ms >= config.owner.closed_busy_ms,
@@ -314,21 +344,33 @@ pub fn validate(config: &Config) -> Result<(), ConfigError> {
 /// The integer under `key`, if it is one.
 #[must_use]
 pub(crate) fn integer(config: &Config, key: &Key) -> Option<u64> {
-    toml::Value::try_from(config).ok()?.get(key.section)?.get(key.name)?.as_integer()?.try_into().ok()
+    toml::Value::try_from(config)
+        .ok()?
+        .get(key.section)?
+        .get(key.name)?
+        .as_integer()?
+        .try_into()
+        .ok()
 }
 
 /// The default configuration as a commented TOML file.
 #[must_use]
 pub fn default_toml() -> String {
-    let mut text = String::from("# The defaults of Tidings. Every key may also be set as TIDINGS_SECTION__KEY or --section.key.\n");
-    each_section(&mut text, |text, section, about| {
-        text.push_str(&format!("\n#{}\n[{section}]\n", about.join("\n#")));
-    }, |text, key, default| {
-        for line in key.docs {
-            text.push_str(&format!("#{line}\n"));
-        }
-        text.push_str(&format!("{} = {default}\n", key.name));
-    });
+    let mut text = String::from(
+        "# The defaults of Tidings. Every key may also be set as TIDINGS_SECTION__KEY or --section.key.\n",
+    );
+    each_section(
+        &mut text,
+        |text, section, about| {
+            text.push_str(&format!("\n#{}\n[{section}]\n", about.join("\n#")));
+        },
+        |text, key, default| {
+            for line in key.docs {
+                text.push_str(&format!("#{line}\n"));
+            }
+            text.push_str(&format!("{} = {default}\n", key.name));
+        },
+    );
     text
 }
 
@@ -339,13 +381,24 @@ pub fn docs_markdown() -> String {
         "# Configuration\n\nLayers, later ones win: defaults, the TOML file given with `--config`, environment variables \
          `TIDINGS_SECTION__KEY`, flags `--section.key value`. Unknown keys are errors.\n",
     );
-    each_section(&mut text, |text, section, about| {
-        let about: String = about.concat();
-        text.push_str(&format!("\n## `[{section}]`\n\n{}\n\n| key | default | meaning |\n| --- | --- | --- |\n", about.trim()));
-    }, |text, key, default| {
-        let docs: String = key.docs.concat();
-        text.push_str(&format!("| `{}` | `{default}` | {} |\n", key.name, docs.trim().replace('|', "\\|")));
-    });
+    each_section(
+        &mut text,
+        |text, section, about| {
+            let about: String = about.concat();
+            text.push_str(&format!(
+                "\n## `[{section}]`\n\n{}\n\n| key | default | meaning |\n| --- | --- | --- |\n",
+                about.trim()
+            ));
+        },
+        |text, key, default| {
+            let docs: String = key.docs.concat();
+            text.push_str(&format!(
+                "| `{}` | `{default}` | {} |\n",
+                key.name,
+                docs.trim().replace('|', "\\|")
+            ));
+        },
+    );
     text
 }
 

@@ -175,7 +175,7 @@ impl Shell {
                 self.with(|lane, out| lane.owner_frames(now, owner, generation, frames, out));
             }
             LaneCommand::WebSocket(upgrade) => {
-                tokio::task::spawn_local(websocket::run(Rc::clone(self), upgrade));
+                tokio::task::spawn_local(websocket::upgraded(Rc::clone(self), upgrade));
             }
             LaneCommand::Events(open) => super::events::open(self, *open),
             LaneCommand::EventsTaken { who, ticket } => self.step(|state| state.events_taken(who, ticket)),
@@ -537,6 +537,8 @@ fn write_to(stream: &TcpStream, bytes: &mut Bytes) -> io::Result<()> {
     while !bytes.is_empty() {
         match stream.try_write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            // Not advanced to its end: even empty it would hold on to its frame.
+            Ok(written) if written == bytes.len() => *bytes = Bytes::new(),
             Ok(written) => bytes.advance(written),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

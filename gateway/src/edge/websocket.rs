@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 use tidings_protocol::client::{self, Request as ClientRequest};
 use tidings_protocol::close::CloseCode;
@@ -111,8 +112,9 @@ fn tokens(headers: &HeaderMap, name: http::HeaderName) -> impl Iterator<Item = &
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }
 
-/// Serves one WebSocket until it ends.
-pub(super) async fn run(shell: Rc<Shell>, upgrade: Box<Upgrade>) {
+/// Takes over a connection once its handshake is answered, and leaves it to a task that is as small as an idle connection
+/// deserves.
+pub(super) async fn upgraded(shell: Rc<Shell>, upgrade: Box<Upgrade>) {
     let Upgrade { upgrade, encoding, trace, peer } = *upgrade;
     let Ok(upgraded) = upgrade.await else { return };
     let Ok(parts) = upgraded.downcast::<TokioIo<GuardedStream>>() else {
@@ -123,8 +125,11 @@ pub(super) async fn run(shell: Rc<Shell>, upgrade: Box<Upgrade>) {
     if let Err(error) = subscriber_socket(&stream, &shell.node.config) {
         tracing::debug!(%error, "a subscriber's socket keeps its default buffers");
     }
+    // The stream still knows how to wake the HTTP task, and with that keeps its memory: let it forget.
+    _ = stream.poll_read_ready(&mut Context::from_waker(Waker::noop()));
     let reader = Reader::new(shell, stream, encoding, trace, peer, permit);
-    reader.run(parts.read_buf).await;
+    // Copied, because even an empty rest holds on to all of the HTTP parser's buffer.
+    tokio::task::spawn_local(reader.run(parts.read_buf.to_vec()));
 }
 
 /// Reads one client's frames.
@@ -171,7 +176,7 @@ impl Reader {
         Self { shell, who, encoding: written, stream, turn, _permit: permit }
     }
 
-    async fn run(self, already_read: Bytes) {
+    async fn run(self, already_read: Vec<u8>) {
         let limits = &self.shell.node.config.limits;
         let largest = limits.client_frame_bytes as usize;
         let config = WebSocketConfig::default()
@@ -179,37 +184,43 @@ impl Reader {
             .write_buffer_size(0)
             .max_message_size(Some(largest))
             .max_frame_size(Some(largest));
-        let mut context = WebSocketContext::from_partially_read(already_read.to_vec(), Role::Server, Some(config));
+        let mut context = WebSocketContext::from_partially_read(already_read, Role::Server, Some(config));
         let mut said = Vec::new();
+        // The last message lives until the next read: the library then starts a new buffer and lets go of one that grew.
+        let mut last = None;
         loop {
-            let message = context.read(&mut Half { stream: &self.stream, said: &mut said });
-            match message {
+            let read = context.read(&mut Half { stream: &self.stream, said: &mut said });
+            last = match read {
                 Ok(message) => {
                     self.shell.with(|lane, _| lane.heard(self.who));
-                    if !self.message(message).await {
+                    // Boxed, as everything that an idle connection does not need.
+                    if !Box::pin(self.message(&message)).await {
                         break;
                     }
+                    Some(message)
                 }
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    drop(last.take());
                     self.say(&mut said);
                     if !self.readable().await {
                         break;
                     }
+                    None
                 }
                 Err(error) => {
                     self.refuse(&error, &mut said);
                     break;
                 }
-            }
+            };
             self.say(&mut said);
-            if !self.my_turn().await {
+            if !self.is_my_turn() && !Box::pin(self.my_turn()).await {
                 break;
             }
         }
         let sent_away = !self.alive();
         self.shell.leave(self.who);
         if sent_away {
-            self.hear_out().await;
+            Box::pin(self.hear_out()).await;
         }
     }
 
@@ -248,10 +259,14 @@ impl Reader {
         self.shell.with(|lane, _| lane.connection(self.who).is_some())
     }
 
+    fn is_my_turn(&self) -> bool {
+        self.shell.with(|lane, _| lane.may_request(self.who))
+    }
+
     /// Waits until the client's next request may be taken: one at a time, and none while its answers are not read.
     async fn my_turn(&self) -> bool {
         loop {
-            if self.shell.with(|lane, _| lane.may_request(self.who)) {
+            if self.is_my_turn() {
                 return true;
             }
             if !self.alive() {
@@ -292,8 +307,8 @@ impl Reader {
     }
 
     /// Does what one message asks for; `false` if the connection ends with it.
-    async fn message(&self, message: Message) -> bool {
-        let payload = match (&message, self.encoding) {
+    async fn message(&self, message: &Message) -> bool {
+        let payload = match (message, self.encoding) {
             (Message::Text(text), Encoding::WebSocketJson) => text.as_bytes(),
             (Message::Binary(bytes), Encoding::WebSocketMessagePack) => bytes,
             (Message::Text(_) | Message::Binary(_), _) => {
@@ -305,7 +320,7 @@ impl Reader {
         };
         let limit = self.shell.node.config.limits.objects_per_connection as usize;
         for (id, request) in client::parse_requests(self.encoding, payload, limit) {
-            if !self.my_turn().await {
+            if !self.is_my_turn() && !self.my_turn().await {
                 return false;
             }
             self.request(id, request);

@@ -18,7 +18,10 @@ pub(super) enum Format {
 impl Format {
     /// As `Accept` asks; where it does not care, as the request came.
     pub(super) fn of(headers: &HeaderMap, packed_request: bool) -> Self {
-        let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+        let accept = headers
+            .get(ACCEPT)
+            .and_then(|accept| accept.to_str().ok())
+            .unwrap_or_default();
         if accept.contains("msgpack") || (packed_request && !accept.contains("application/json")) {
             Self::MessagePack
         } else {
@@ -43,7 +46,10 @@ impl Format {
                 _ = write!(body, "{{\"version\":{version}}}");
                 self.written(body)
             }
-            Self::MessagePack => self.response(&Told { version: Some(version), ..Told::default() }),
+            Self::MessagePack => self.response(&Told {
+                version: Some(version),
+                ..Told::default()
+            }),
         }
     }
 
@@ -53,7 +59,9 @@ impl Format {
             Self::Json => "application/json",
             Self::MessagePack => "application/msgpack",
         };
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(media));
         response
     }
 }

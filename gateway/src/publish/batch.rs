@@ -31,7 +31,11 @@ pub(super) struct Changes {
 impl Reading {
     pub(super) fn new(app: &App, idempotency: Option<Bytes>) -> Self {
         let most = usize::try_from(app.node.config.limits.publish_changes).unwrap_or(usize::MAX);
-        Self { key: app.node.key, idempotency, most }
+        Self {
+            key: app.node.key,
+            idempotency,
+            most,
+        }
     }
 
     pub(super) fn query(&self, query: &str) -> Result<Changes, Problem> {
@@ -50,7 +54,10 @@ impl Reading {
         let changes = body.changes.into_iter().enumerate().map(|(place, change)| {
             change.map(|change| hashed(&self.key, change, self.idempotency.as_deref(), place as u64))
         });
-        Changes { changes: changes.collect(), single }
+        Changes {
+            changes: changes.collect(),
+            single,
+        }
     }
 }
 
@@ -75,7 +82,10 @@ async fn one(app: &App, terms: &Terms, change: Publish) -> Result<Response, Refu
         Refusal::from(problem).applied(applied)
     })?;
     // As many results as changes.
-    let published = result.first().copied().unwrap_or(Published::NotOwner(app.node.shards.shard(object)));
+    let published = result
+        .first()
+        .copied()
+        .unwrap_or(Published::NotOwner(app.node.shards.shard(object)));
     if let (Published::Accepted(version), false) = (published, terms.options.trace) {
         app.node.metrics.published.inc();
         return Ok(terms.format.version(version));
@@ -113,7 +123,9 @@ async fn several(app: &App, terms: &Terms, changes: Vec<Result<Publish, Problem>
             Err(problem) => {
                 node.metrics.rejected.inc();
                 objects.push(ObjectHash(0));
-                results.push(Some(Outcome::Refused { error: ChangeError::new(problem, Applied::No) }));
+                results.push(Some(Outcome::Refused {
+                    error: ChangeError::new(problem, Applied::No),
+                }));
             }
         }
     }
@@ -149,7 +161,9 @@ async fn several(app: &App, terms: &Terms, changes: Vec<Result<Publish, Problem>
                 }
                 for place in share.places {
                     let (problem, applied) = failed(failure);
-                    results[place] = Some(Outcome::Refused { error: ChangeError::new(problem, applied) });
+                    results[place] = Some(Outcome::Refused {
+                        error: ChangeError::new(problem, applied),
+                    });
                 }
             }
         }
@@ -158,35 +172,46 @@ async fn several(app: &App, terms: &Terms, changes: Vec<Result<Publish, Problem>
         let (problem, applied) = failed(failure);
         return Err(Refusal::from(problem).applied(applied));
     }
-    Ok(terms.format.response(&Results { results: results.into_iter().flatten().collect() }))
+    Ok(terms.format.response(&Results {
+        results: results.into_iter().flatten().collect(),
+    }))
 }
 
-fn outcome(
-    app: &App,
-    published: Published,
-    object: ObjectHash,
-    epochs: Option<&HashMap<ShardId, Epoch>>,
-) -> Outcome {
+fn outcome(app: &App, published: Published, object: ObjectHash, epochs: Option<&HashMap<ShardId, Epoch>>) -> Outcome {
     let shard = app.node.shards.shard(object);
     let traced = epochs.map(|epochs| (shard, epochs.get(&shard).copied()));
-    let told = Told { shard: traced.map(|traced| traced.0), epoch: traced.and_then(|traced| traced.1), ..Told::default() };
+    let told = Told {
+        shard: traced.map(|traced| traced.0),
+        epoch: traced.and_then(|traced| traced.1),
+        ..Told::default()
+    };
     match published {
         Published::Accepted(version) => {
             app.node.metrics.published.inc();
-            Outcome::Told(Told { version: Some(version), ..told })
+            Outcome::Told(Told {
+                version: Some(version),
+                ..told
+            })
         }
         Published::Duplicate(version) => {
             app.node.metrics.duplicates.inc();
-            Outcome::Told(Told { version: version.known(), duplicate: true, ..told })
+            Outcome::Told(Told {
+                version: version.known(),
+                duplicate: true,
+                ..told
+            })
         }
-        Published::NotOwner(shard) => {
-            Outcome::Refused { error: ChangeError::new(no_owner(shard), Applied::No) }
-        }
+        Published::NotOwner(shard) => Outcome::Refused {
+            error: ChangeError::new(no_owner(shard), Applied::No),
+        },
     }
 }
 
 pub(super) fn no_owner(shard: ShardId) -> Problem {
-    Problem::new(Code::NoOwner, format!("shard {shard} has no owner that gives versions now"))
+    Problem::new(
+        Code::NoOwner,
+        format!("shard {shard} has no owner that gives versions now"),
+    )
 }
 
 /// The epochs of the objects' shards, if the request asks to be traced.

@@ -17,7 +17,12 @@ pub(super) struct Lines {
 impl Lines {
     /// Lines of at most `longest` bytes, not counting their line break.
     pub(super) fn new(longest: usize) -> Self {
-        Self { unfinished: Vec::new(), longest, too_long: false, given: false }
+        Self {
+            unfinished: Vec::new(),
+            longest,
+            too_long: false,
+            given: false,
+        }
     }
 
     /// The next line that ends in `piece`, which shrinks to what follows it. `None` once `piece` is used up.
@@ -33,7 +38,11 @@ impl Lines {
         if self.unfinished.is_empty() && !self.too_long {
             // Nearly always: the line is given out where it lies.
             let line = without_return(line);
-            return Some(if line.len() > self.longest { Err(TooLong) } else { Ok(line) });
+            return Some(if line.len() > self.longest {
+                Err(TooLong)
+            } else {
+                Ok(line)
+            });
         }
         self.keep(line);
         Some(self.give())
@@ -65,7 +74,11 @@ impl Lines {
     fn give(&mut self) -> Result<&[u8], TooLong> {
         self.given = true;
         let line = without_return(&self.unfinished);
-        if self.too_long || line.len() > self.longest { Err(TooLong) } else { Ok(line) }
+        if self.too_long || line.len() > self.longest {
+            Err(TooLong)
+        } else {
+            Ok(line)
+        }
     }
 }
 
@@ -96,7 +109,10 @@ mod tests {
     #[test]
     fn a_stream_is_its_lines_with_or_without_a_last_line_break() {
         for text in ["a\nbc\n\nd", "a\r\nbc\r\n\r\nd\n"] {
-            let lines: Vec<Line> = [&b"a"[..], b"bc", b"", b"d"].iter().map(|line| Ok(line.to_vec())).collect();
+            let lines: Vec<Line> = [&b"a"[..], b"bc", b"", b"d"]
+                .iter()
+                .map(|line| Ok(line.to_vec()))
+                .collect();
             assert_eq!(cut(&[text.as_bytes()], 9), lines);
         }
     }
@@ -105,7 +121,10 @@ mod tests {
     fn a_line_of_the_longest_length_is_fine_and_one_byte_more_is_not() {
         for end in ["\n", "\r\n"] {
             assert_eq!(cut(&[format!("1234{end}").as_bytes()], 4), [Ok(b"1234".to_vec())]);
-            assert_eq!(cut(&[format!("12345{end}ok{end}").as_bytes()], 4), [Err(TooLong), Ok(b"ok".to_vec())]);
+            assert_eq!(
+                cut(&[format!("12345{end}ok{end}").as_bytes()], 4),
+                [Err(TooLong), Ok(b"ok".to_vec())]
+            );
         }
     }
 

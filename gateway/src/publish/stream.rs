@@ -33,7 +33,9 @@ pub(super) async fn answer(app: &App, terms: &Terms, mut body: Incoming) -> Resu
     let mut lines = Lines::new(longest);
     let mut stream = Stream::new(app, terms);
     loop {
-        let piece = body::piece(app, &mut body).await.map_err(|refusal| stream.broken(refusal))?;
+        let piece = body::piece(app, &mut body)
+            .await
+            .map_err(|refusal| stream.broken(refusal))?;
         let Some(piece) = piece else { break };
         let mut rest = &piece[..];
         while let Some(line) = lines.next(&mut rest) {
@@ -122,7 +124,10 @@ impl<'a> Stream<'a> {
         self.app.node.metrics.rejected.inc();
         self.sum.rejected += 1;
         if self.sum.errors.len() < NAMED_ERRORS {
-            self.sum.errors.push(LineError { line, error: ChangeError::new(problem, Applied::No) });
+            self.sum.errors.push(LineError {
+                line,
+                error: ChangeError::new(problem, Applied::No),
+            });
         }
     }
 
@@ -154,7 +159,9 @@ impl<'a> Stream<'a> {
 
     /// Waits for the oldest chunk under way.
     async fn settle(&mut self) -> Result<(), Refusal> {
-        let Some((begun, lines, deadline)) = self.under_way.pop_front() else { return Ok(()) };
+        let Some((begun, lines, deadline)) = self.under_way.pop_front() else {
+            return Ok(());
+        };
         let results = begun.wait(deadline).await.map_err(|failure| self.failed(failure))?;
         let (mut accepted, mut duplicates, mut newest) = (0, 0, Version::ZERO);
         for (published, line) in results.into_iter().zip(lines) {
@@ -191,7 +198,9 @@ impl<'a> Stream<'a> {
         }
         let (accepted, line) = (self.sum.accepted, self.line);
         refusal
-            .adding(&format!("; of {line} lines read, {accepted} were acknowledged and later ones may have been applied"))
+            .adding(&format!(
+                "; of {line} lines read, {accepted} were acknowledged and later ones may have been applied"
+            ))
             .applied(Applied::Unknown)
     }
 }

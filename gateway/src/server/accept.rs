@@ -58,10 +58,19 @@ pub async fn accept(
     admission: Arc<Admission>,
     threads: Vec<mpsc::UnboundedSender<Accepted>>,
 ) -> io::Result<()> {
-    #[expect(deprecated, reason = "its successor is unsafe code; a TcpListener keeps its descriptor as I/O safety asks")]
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe code; a TcpListener keeps its descriptor as I/O safety asks"
+    )]
     let listener = AsyncFd::new(listener)?;
     let mut draining = node.draining.subscribe();
-    let mut acceptor = Acceptor { node, admission, threads, next: 0, reserve: File::open("/dev/null").ok() };
+    let mut acceptor = Acceptor {
+        node,
+        admission,
+        threads,
+        next: 0,
+        reserve: File::open("/dev/null").ok(),
+    };
     loop {
         tokio::select! {
             biased;
@@ -104,7 +113,11 @@ impl Acceptor {
             Err(limit) => return turn_away(stream, limit),
         };
         self.node.metrics.accepted.inc();
-        if stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).is_err() {
+        if stream
+            .set_nonblocking(true)
+            .and_then(|()| stream.set_nodelay(true))
+            .is_err()
+        {
             return;
         }
         self.next = (self.next + 1) % self.threads.len();
@@ -116,13 +129,19 @@ impl Acceptor {
 
     /// Whether to pause before the next try.
     fn failed(&mut self, error: &io::Error, listener: &TcpListener) -> bool {
-        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted) {
+        if matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+        ) {
             // That one connection is gone; the next may be fine.
             return false;
         }
         self.node.metrics.accept_errors.inc();
         tracing::warn!(%error, "cannot accept connections; pausing");
-        if [Errno::MFILE, Errno::NFILE].iter().any(|none_left| error.raw_os_error() == Some(none_left.raw_os_error())) {
+        if [Errno::MFILE, Errno::NFILE]
+            .iter()
+            .any(|none_left| error.raw_os_error() == Some(none_left.raw_os_error()))
+        {
             self.node.metrics.refused(Limit::Connections);
             drop(self.reserve.take());
             if let Ok((stream, _)) = listener.accept() {

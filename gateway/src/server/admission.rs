@@ -29,7 +29,13 @@ impl Admission {
     #[must_use]
     pub fn new(most: u64, most_by_address: u64, metrics: Arc<Metrics>) -> Arc<Self> {
         metrics.limit(Limit::Connections, most);
-        Arc::new(Self { open: AtomicU64::new(0), most, by_address: Mutex::default(), most_by_address, metrics })
+        Arc::new(Self {
+            open: AtomicU64::new(0),
+            most,
+            by_address: Mutex::default(),
+            most_by_address,
+            metrics,
+        })
     }
 
     /// Takes a place for a connection from `peer`.
@@ -56,7 +62,10 @@ impl Admission {
         }
         self.open.fetch_add(1, Relaxed);
         self.metrics.open.inc();
-        Ok(Permit { admission: Arc::clone(self), address })
+        Ok(Permit {
+            admission: Arc::clone(self),
+            address,
+        })
     }
 
     /// How many are open.
@@ -121,8 +130,14 @@ mod tests {
     fn one_address_has_its_own_limit_and_loopback_has_none() {
         let admission = admission(99, 1);
         let first = admission.admit(ip("192.0.2.1")).expect("a place");
-        assert_eq!(admission.admit(ip("192.0.2.1")).expect_err("full"), Limit::ConnectionsPerAddress);
-        assert_eq!(admission.admit(ip("::ffff:192.0.2.1")).expect_err("the same"), Limit::ConnectionsPerAddress);
+        assert_eq!(
+            admission.admit(ip("192.0.2.1")).expect_err("full"),
+            Limit::ConnectionsPerAddress
+        );
+        assert_eq!(
+            admission.admit(ip("::ffff:192.0.2.1")).expect_err("the same"),
+            Limit::ConnectionsPerAddress
+        );
         let _other = admission.admit(ip("192.0.2.2")).expect("a place");
         let _loopback: Vec<_> = (0..5).map(|_| admission.admit(ip("::1")).expect("exempt")).collect();
         drop(first);

@@ -1,16 +1,17 @@
 //! One connection: HTTP/1.1 on a guarded stream, the gate before every request.
 
+use super::App;
 use super::accept::Accepted;
 use super::gate::Gate;
 use super::guard::{Deadlines, GuardedStream, Watch};
-use super::App;
 use crate::publish;
 use crate::telemetry::Limit;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::Request;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Method, Request};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -69,8 +70,14 @@ impl Http {
 
     /// Serves one connection in a task of its own, inside the thread's `LocalSet`.
     pub fn spawn(self: &Rc<Self>, accepted: Accepted) {
-        let Ok(stream) = TcpStream::from_std(accepted.stream) else { return };
-        let local = self.gate.wants_local_address().then(|| stream.local_addr().ok()).flatten();
+        let Ok(stream) = TcpStream::from_std(accepted.stream) else {
+            return;
+        };
+        let local = self
+            .gate
+            .wants_local_address()
+            .then(|| stream.local_addr().ok())
+            .flatten();
         let metrics = Arc::clone(&self.app.node.metrics);
         let stream = GuardedStream::new(stream, self.deadlines, metrics, accepted.permit);
         let watch = stream.watch();
@@ -82,7 +89,10 @@ impl Http {
         }));
         let http = Rc::clone(self);
         self.tracker.spawn_local(async move {
-            let connection = http.builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+            let connection = http
+                .builder
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades();
             tokio::pin!(connection);
             let result = tokio::select! {
                 biased;
@@ -141,25 +151,39 @@ impl ConnectionShared {
     async fn answer(&self, mut request: Request<Incoming>, length: Option<bool>) -> Response {
         let Http { app, gate, router, .. } = &*self.http;
         app.node.metrics.requests.inc();
+        // Bytes of a body that nobody reads must not be taken for the next request: then the connection ends.
+        let has_body = !request.body().is_end_stream();
         let passage = match gate.check(&request, length, self.local, &app.node.metrics) {
             Ok(passage) => passage,
-            Err(refusal) => return refusal.into_response(),
+            Err(refusal) => return refusal.closing_if(has_body).into_response(),
         };
         let mut response = if let Some(response) = Gate::preflight(&request, &passage) {
-            response
+            closing_if(has_body, response)
         } else if request.uri().path() == publish::PATH {
-            // The busiest route does without the router's layers.
+            // The busiest route does without the router's layers, and closes where it leaves a body unread.
             publish::answer(app, request).await
         } else {
             request.extensions_mut().insert(PeerAddress(self.peer));
-            match router.clone().call(request.map(Body::new)).await {
+            let reads_body = request.method() == Method::POST;
+            let response = match router.clone().call(request.map(Body::new)).await {
                 Ok(response) => response,
                 Err(never) => match never {},
-            }
+            };
+            let unread = has_body && !(reads_body && response.status().is_success());
+            closing_if(unread, response)
         };
         passage.finish(response.headers_mut());
         response
     }
+}
+
+fn closing_if(unread: bool, mut response: Response) -> Response {
+    if unread {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// An answer's body that tells the guard when it was handed over.

@@ -73,19 +73,34 @@ impl Gate {
         };
         if headers.contains_key(TRANSFER_ENCODING) && length != Some(false) {
             // A chunked request behind another one in the same packet was not looked at: the same answer, to be sure.
-            return Err(malformed("a request with Transfer-Encoding must not have Content-Length or be pipelined"));
+            return Err(malformed(
+                "a request with Transfer-Encoding must not have Content-Length or be pipelined",
+            ));
         }
         let host = match sole(headers, &HOST) {
             Sole::One(host) => host,
             Sole::None => return Err(malformed("the Host header is missing")),
             Sole::Many => return Err(malformed("there is more than one Host header")),
         };
-        if request.uri().authority().is_some_and(|authority| authority.as_str().as_bytes() != host.as_bytes()) {
-            return Err(malformed("the request's target names another host than the Host header"));
+        if request
+            .uri()
+            .authority()
+            .is_some_and(|authority| authority.as_str().as_bytes() != host.as_bytes())
+        {
+            return Err(malformed(
+                "the request's target names another host than the Host header",
+            ));
         }
-        if request.uri().path_and_query().is_some_and(|target| target.as_str().len() > self.url_bytes) {
+        if request
+            .uri()
+            .path_and_query()
+            .is_some_and(|target| target.as_str().len() > self.url_bytes)
+        {
             metrics.refused(Limit::UrlBytes);
-            let detail = format!("path and query have more than {} bytes (limits.url_bytes)", self.url_bytes);
+            let detail = format!(
+                "path and query have more than {} bytes (limits.url_bytes)",
+                self.url_bytes
+            );
             return Err(Refusal::new(Code::TooLarge, detail).with_status(414).closing());
         }
         if !self.host_allowed(host.as_bytes(), local) {
@@ -102,7 +117,11 @@ impl Gate {
         if same_origin(origin.as_bytes(), host.as_bytes()) {
             return Ok(Passage::Plain);
         }
-        if self.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()) {
+        if self
+            .origins
+            .iter()
+            .any(|allowed| allowed.as_bytes() == origin.as_bytes())
+        {
             return Ok(Passage::CrossOrigin(origin.clone()));
         }
         Err(self.origin_refused(metrics))
@@ -110,7 +129,10 @@ impl Gate {
 
     fn origin_refused(&self, metrics: &Metrics) -> Refusal {
         metrics.gate_refused(GateRefusal::Origin);
-        Refusal::new(Code::OriginRefused, "pages of this origin may not use this server (server.allowed_origins)")
+        Refusal::new(
+            Code::OriginRefused,
+            "pages of this origin may not use this server (server.allowed_origins)",
+        )
     }
 
     fn host_allowed(&self, host: &[u8], local: Option<IpAddr>) -> bool {
@@ -140,7 +162,10 @@ impl Gate {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("GET, POST, DELETE"),
+        );
         headers.insert(
             header::ACCESS_CONTROL_ALLOW_HEADERS,
             HeaderValue::from_static("authorization, cache-control, content-type, idempotency-key, last-event-id"),
@@ -156,7 +181,10 @@ impl Passage {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Self::CrossOrigin(origin) = self {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
+            headers.insert(
+                header::ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static("retry-after"),
+            );
             headers.append(header::VARY, HeaderValue::from_static("origin"));
         }
     }
@@ -178,7 +206,9 @@ fn sole<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Sole<'a> {
 }
 
 fn same_origin(origin: &[u8], host: &[u8]) -> bool {
-    let rest = origin.strip_prefix(b"http://").or_else(|| origin.strip_prefix(b"https://"));
+    let rest = origin
+        .strip_prefix(b"http://")
+        .or_else(|| origin.strip_prefix(b"https://"));
     rest.is_some_and(|rest| rest == host)
 }
 
@@ -201,7 +231,10 @@ mod tests {
     fn gate() -> Gate {
         let mut config = Config::default();
         config.server.allowed_hosts = vec!["Tidings.example".to_owned(), "fixed.example:8443".to_owned()];
-        config.server.allowed_origins = vec!["https://good.example".to_owned(), "https://port.example:8443".to_owned()];
+        config.server.allowed_origins = vec![
+            "https://good.example".to_owned(),
+            "https://port.example:8443".to_owned(),
+        ];
         Gate::new(&config, "192.0.2.7:7400".parse().expect("an address"))
     }
 
@@ -216,14 +249,25 @@ mod tests {
         }
         let request = request.body(()).expect("a request");
         let metrics = Metrics::new(&Config::default());
-        gate().check(&request, None, None, &metrics).map_err(|refusal| refusal.problem().code)
+        gate()
+            .check(&request, None, None, &metrics)
+            .map_err(|refusal| refusal.problem().code)
     }
 
     #[test]
     fn our_own_names_are_let_in_on_any_port() {
         for host in [
-            "localhost", "localhost:7400", "LOCALHOST:9", "127.0.0.1", "127.0.0.1:7400", "[::1]", "[::1]:7400",
-            "192.0.2.7:7400", "tidings.example", "tidings.example:1", "fixed.example:8443",
+            "localhost",
+            "localhost:7400",
+            "LOCALHOST:9",
+            "127.0.0.1",
+            "127.0.0.1:7400",
+            "[::1]",
+            "[::1]:7400",
+            "192.0.2.7:7400",
+            "tidings.example",
+            "tidings.example:1",
+            "fixed.example:8443",
         ] {
             assert_eq!(ask(&[("host", host)]), Ok(Passage::Plain), "{host}");
         }
@@ -232,9 +276,26 @@ mod tests {
     #[test]
     fn other_names_are_refused() {
         for host in [
-            "", "evil.example", "localhost.", "localhost.evil.example", "xlocalhost", "localhost:", "localhost:7400:1",
-            "localhost:+1", "localhost:123456", "user@localhost", "127.0.0.1.", "127.1", "[::1", "::1", "[::1]x", "[::2]",
-            "192.0.2.8", "fixed.example", "fixed.example:8444", "tidings.example.evil.example",
+            "",
+            "evil.example",
+            "localhost.",
+            "localhost.evil.example",
+            "xlocalhost",
+            "localhost:",
+            "localhost:7400:1",
+            "localhost:+1",
+            "localhost:123456",
+            "user@localhost",
+            "127.0.0.1.",
+            "127.1",
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[::2]",
+            "192.0.2.8",
+            "fixed.example",
+            "fixed.example:8444",
+            "tidings.example.evil.example",
         ] {
             assert_eq!(ask(&[("host", host)]), Err(Code::HostRefused), "{host}");
         }
@@ -254,49 +315,100 @@ mod tests {
     #[test]
     fn a_request_without_host_or_with_two_is_malformed() {
         assert_eq!(ask(&[]), Err(Code::BadRequest));
-        assert_eq!(ask(&[("host", "localhost"), ("host", "localhost")]), Err(Code::BadRequest));
+        assert_eq!(
+            ask(&[("host", "localhost"), ("host", "localhost")]),
+            Err(Code::BadRequest)
+        );
     }
 
     #[test]
     fn a_target_that_names_another_host_is_malformed() {
-        assert_eq!(ask_target("http://evil.example/x", &[("host", "localhost")]), Err(Code::BadRequest));
-        assert_eq!(ask_target("http://localhost/x", &[("host", "localhost")]), Ok(Passage::Plain));
+        assert_eq!(
+            ask_target("http://evil.example/x", &[("host", "localhost")]),
+            Err(Code::BadRequest)
+        );
+        assert_eq!(
+            ask_target("http://localhost/x", &[("host", "localhost")]),
+            Ok(Passage::Plain)
+        );
     }
 
     #[test]
     fn a_page_of_our_own_or_of_a_listed_origin_is_let_in() {
         for origin in ["http://localhost:7400", "https://localhost:7400"] {
-            assert_eq!(ask(&[("host", "localhost:7400"), ("origin", origin)]), Ok(Passage::Plain), "{origin}");
+            assert_eq!(
+                ask(&[("host", "localhost:7400"), ("origin", origin)]),
+                Ok(Passage::Plain),
+                "{origin}"
+            );
         }
         for origin in ["https://good.example", "https://port.example:8443"] {
             let passage = Passage::CrossOrigin(HeaderValue::from_str(origin).expect("a value"));
-            assert_eq!(ask(&[("host", "localhost:7400"), ("origin", origin)]), Ok(passage), "{origin}");
+            assert_eq!(
+                ask(&[("host", "localhost:7400"), ("origin", origin)]),
+                Ok(passage),
+                "{origin}"
+            );
         }
     }
 
     #[test]
     fn every_other_page_is_refused() {
         for origin in [
-            "null", "", "https://evil.example", "https://good.example.evil.com", "https://goodXexample", "http://good.example",
-            "https://GOOD.example", "HTTPS://good.example", "https://good.example.", "https://good.example:443",
-            "https://good.example/", "https://port.example", "https://port.example:8444", "https://port.example:84430",
-            "https://evil.example@good.example", "https://xn--good-xyz.example", "https://[::1]:7400",
-            "http://localhost", "http://localhost:74000", "http://localhost:7400.evil.example", "ftp://localhost:7400",
-            "localhost:7400", "http://LOCALHOST:7400", "http://localhost:7400 ", "http://127.0.0.1:7400",
+            "null",
+            "",
+            "https://evil.example",
+            "https://good.example.evil.com",
+            "https://goodXexample",
+            "http://good.example",
+            "https://GOOD.example",
+            "HTTPS://good.example",
+            "https://good.example.",
+            "https://good.example:443",
+            "https://good.example/",
+            "https://port.example",
+            "https://port.example:8444",
+            "https://port.example:84430",
+            "https://evil.example@good.example",
+            "https://xn--good-xyz.example",
+            "https://[::1]:7400",
+            "http://localhost",
+            "http://localhost:74000",
+            "http://localhost:7400.evil.example",
+            "ftp://localhost:7400",
+            "localhost:7400",
+            "http://LOCALHOST:7400",
+            "http://localhost:7400 ",
+            "http://127.0.0.1:7400",
         ] {
-            assert_eq!(ask(&[("host", "localhost:7400"), ("origin", origin)]), Err(Code::OriginRefused), "{origin:?}");
+            assert_eq!(
+                ask(&[("host", "localhost:7400"), ("origin", origin)]),
+                Err(Code::OriginRefused),
+                "{origin:?}"
+            );
         }
-        let two = [("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://localhost")];
+        let two = [
+            ("host", "localhost"),
+            ("origin", "http://localhost"),
+            ("origin", "http://localhost"),
+        ];
         assert_eq!(ask(&two), Err(Code::OriginRefused));
     }
 
     #[test]
     fn a_length_beside_transfer_encoding_is_malformed() {
-        let request = Request::builder().header(HOST, "localhost").header(TRANSFER_ENCODING, "chunked").body(());
+        let request = Request::builder()
+            .header(HOST, "localhost")
+            .header(TRANSFER_ENCODING, "chunked")
+            .body(());
         let request = request.expect("a request");
         let metrics = Metrics::new(&Config::default());
         for (length, fine) in [(Some(true), false), (None, false), (Some(false), true)] {
-            assert_eq!(gate().check(&request, length, None, &metrics).is_ok(), fine, "{length:?}");
+            assert_eq!(
+                gate().check(&request, length, None, &metrics).is_ok(),
+                fine,
+                "{length:?}"
+            );
         }
     }
 
@@ -304,7 +416,10 @@ mod tests {
     fn a_target_may_have_4096_bytes_and_not_one_more() {
         let host = [("host", "localhost")];
         assert_eq!(ask_target(&format!("/{}", "a".repeat(4095)), &host), Ok(Passage::Plain));
-        assert_eq!(ask_target(&format!("/{}", "a".repeat(4096)), &host), Err(Code::TooLarge));
+        assert_eq!(
+            ask_target(&format!("/{}", "a".repeat(4096)), &host),
+            Err(Code::TooLarge)
+        );
     }
 
     #[test]
@@ -319,6 +434,9 @@ mod tests {
         let mut response = Gate::preflight(&request, &passage).expect("an answer");
         passage.finish(response.headers_mut());
         assert_eq!(response.status(), StatusCode::NO_CONTENT);
-        assert_eq!(response.headers()["access-control-allow-origin"], "https://good.example");
+        assert_eq!(
+            response.headers()["access-control-allow-origin"],
+            "https://good.example"
+        );
     }
 }

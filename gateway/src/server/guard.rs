@@ -9,6 +9,7 @@ use super::head::HeadScan;
 use crate::clock;
 use crate::config::Limits;
 use crate::telemetry::{Limit, Metrics};
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -132,13 +133,6 @@ impl GuardedStream {
         (self.stream, self.permit)
     }
 
-    /// The bare stream after an upgrade. The connection no longer counts among those allowed at once; see
-    /// [`Self::into_parts`].
-    #[must_use]
-    pub fn into_stream(self) -> TcpStream {
-        self.stream
-    }
-
     fn deadline(&self) -> Option<(Instant, Limit)> {
         let since = || clock::instant(self.watch.since_us.load(Relaxed));
         let phase = match self.watch.phase.load(Relaxed) {
@@ -147,7 +141,9 @@ impl GuardedStream {
             IDLE => Some((since() + self.deadlines.idle, Limit::Idle)),
             _ => None,
         };
-        let stall = self.stalled_since.map(|since| (since + self.deadlines.write_stall, Limit::WriteStall));
+        let stall = self
+            .stalled_since
+            .map(|since| (since + self.deadlines.write_stall, Limit::WriteStall));
         match (phase, stall) {
             (Some(phase), Some(stall)) => Some(if stall.0 < phase.0 { stall } else { phase }),
             (phase, stall) => phase.or(stall),
@@ -156,7 +152,9 @@ impl GuardedStream {
 
     /// `Ready` once the connection has wasted its time.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let Some((deadline, limit)) = self.deadline() else { return Poll::Pending };
+        let Some((deadline, limit)) = self.deadline() else {
+            return Poll::Pending;
+        };
         let rung = self.timer.is_elapsed();
         if self.armed && !rung && self.timer.deadline() <= deadline {
             // It rings early enough, and wakes this same task.
@@ -190,7 +188,9 @@ impl GuardedStream {
         }
         self.scan.feed(bytes);
         if let Some(length) = self.scan.verdict() {
-            self.watch.head.store(if length { HEAD_WITH_LENGTH } else { HEAD_WITHOUT_LENGTH }, Relaxed);
+            self.watch
+                .head
+                .store(if length { HEAD_WITH_LENGTH } else { HEAD_WITHOUT_LENGTH }, Relaxed);
         }
     }
 
@@ -203,8 +203,6 @@ impl GuardedStream {
         Poll::Ready(Err(ready!(self.poll_deadline(cx))))
     }
 }
-
-use std::future::Future as _;
 
 impl AsyncRead for GuardedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

@@ -38,7 +38,9 @@ impl HeadScan {
 
     fn part_of_line(&mut self, part: &[u8]) {
         let significant = part.strip_suffix(b"\r").unwrap_or(part);
-        self.line = self.line.saturating_add(u8::try_from(significant.len()).unwrap_or(u8::MAX));
+        self.line = self
+            .line
+            .saturating_add(u8::try_from(significant.len()).unwrap_or(u8::MAX));
         for byte in part {
             if self.matched == NO_MATCH {
                 return;
@@ -97,6 +99,10 @@ mod tests {
 
     #[test]
     fn an_unfinished_head_has_no_verdict() {
-        assert!(verdicts("GET / HTTP/1.1\r\nContent-Length: 5\r\n").iter().all(Option::is_none));
+        assert!(
+            verdicts("GET / HTTP/1.1\r\nContent-Length: 5\r\n")
+                .iter()
+                .all(Option::is_none)
+        );
     }
 }

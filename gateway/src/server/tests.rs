@@ -17,7 +17,10 @@ fn impatient(config: &mut Config) {
 }
 
 fn refusals(node: &RunningNode, limit: Limit) -> bool {
-    node.node.metrics.encode(&[]).contains(&format!("tidings_refused_total{{limit=\"{}\"}} 1\n", limit.name()))
+    node.node
+        .metrics
+        .encode(&[])
+        .contains(&format!("tidings_refused_total{{limit=\"{}\"}} 1\n", limit.name()))
 }
 
 #[test]
@@ -25,7 +28,11 @@ fn a_connection_that_sends_nothing_is_cut() {
     let node = node(impatient);
     let begin = Instant::now();
     assert!(Raw::open(node.addr).is_closed());
-    assert!((250..1_400).contains(&begin.elapsed().as_millis()), "{:?}", begin.elapsed());
+    assert!(
+        (250..1_400).contains(&begin.elapsed().as_millis()),
+        "{:?}",
+        begin.elapsed()
+    );
     assert!(refusals(&node, Limit::FirstByte));
 }
 
@@ -69,7 +76,11 @@ fn a_resting_connection_outlives_the_deadline_for_heads_and_is_cut_after_its_own
     assert_eq!(raw.answer().expect("an answer").status, 200);
     let begin = Instant::now();
     assert!(raw.is_closed());
-    assert!((1_300..4_000).contains(&begin.elapsed().as_millis()), "{:?}", begin.elapsed());
+    assert!(
+        (1_300..4_000).contains(&begin.elapsed().as_millis()),
+        "{:?}",
+        begin.elapsed()
+    );
     assert!(refusals(&node, Limit::Idle));
 }
 
@@ -89,12 +100,20 @@ fn a_body_that_pauses_is_answered_408_and_cut() {
 fn a_reader_that_takes_nothing_is_cut() {
     let node = node(|config| config.limits.write_stall_ms = 400);
     let mut raw = Raw::open(node.addr);
-    socket2::SockRef::from(&raw.0).set_recv_buffer_size(4_096).expect("a small buffer");
+    socket2::SockRef::from(&raw.0)
+        .set_recv_buffer_size(4_096)
+        .expect("a small buffer");
     // The documents are large; nobody reads the answers.
     let begin = Instant::now();
-    raw.0.set_write_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+    raw.0
+        .set_write_timeout(Some(Duration::from_secs(1)))
+        .expect("a timeout");
     while begin.elapsed() < Duration::from_secs(5) && !refusals(&node, Limit::WriteStall) {
-        if raw.0.write_all(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n").is_err() {
+        if raw
+            .0
+            .write_all(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .is_err()
+        {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -104,12 +123,23 @@ fn a_reader_that_takes_nothing_is_cut() {
 #[test]
 fn large_and_many_headers_are_431() {
     let node = node(|_| {});
-    let with = |headers: &str| ask(node.addr, &format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n")).status;
+    let with = |headers: &str| {
+        ask(
+            node.addr,
+            &format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n"),
+        )
+        .status
+    };
     assert_eq!(with(&format!("X: {}\r\n", "x".repeat(16_384))), 431);
     assert_eq!(with(&format!("X: {}\r\n", "x".repeat(15_000))), 200);
     assert_eq!(with(&"X: x\r\n".repeat(64)), 431);
     assert_eq!(with(&"X: x\r\n".repeat(63)), 200);
-    assert!(node.node.metrics.encode(&[]).contains("tidings_refused_total{limit=\"header_bytes\"} 2\n"));
+    assert!(
+        node.node
+            .metrics
+            .encode(&[])
+            .contains("tidings_refused_total{limit=\"header_bytes\"} 2\n")
+    );
 }
 
 #[test]
@@ -150,11 +180,49 @@ fn a_chunked_publish_is_fine() {
 }
 
 #[test]
+fn a_body_that_nobody_reads_is_not_taken_for_the_next_request() {
+    let node = node(|_| {});
+    for (head, status) in [
+        ("GET /healthz HTTP/1.1\r\nHost: localhost", 200),
+        ("GET /healthz HTTP/1.1\r\nHost: evil.example", 403),
+        ("PUT /v1/publish HTTP/1.1\r\nHost: localhost", 405),
+        ("POST /nothing HTTP/1.1\r\nHost: localhost", 404),
+        (
+            "POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain",
+            415,
+        ),
+        ("POST /v1/publish?ack=durable HTTP/1.1\r\nHost: localhost", 409),
+    ] {
+        let mut raw = Raw::open(node.addr);
+        raw.send(format!("{head}\r\nContent-Length: 44\r\n\r\n").as_bytes());
+        let answer = raw.answer().expect("an answer");
+        assert_eq!(answer.status, status, "{head}");
+        assert!(answer.head.contains("connection: close"), "{head}: {}", answer.head);
+        _ = raw.0.write_all(PLAIN);
+        assert!(raw.is_closed(), "{head}");
+    }
+    // One that was read whole spoils nothing, whatever the answer.
+    let mut raw = Raw::open(node.addr);
+    for _ in 0..2 {
+        raw.send(b"POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\nnonsense");
+        assert_eq!(raw.answer().expect("an answer").status, 400);
+    }
+}
+
+#[test]
 fn strange_hosts_and_origins_are_403_before_any_route() {
     let node = node(|_| {});
-    let with = |headers: &str| ask(node.addr, &format!("POST /v1/publish?object=a HTTP/1.1\r\n{headers}\r\n"));
+    let with = |headers: &str| {
+        ask(
+            node.addr,
+            &format!("POST /v1/publish?object=a HTTP/1.1\r\n{headers}\r\n"),
+        )
+    };
     assert_eq!(with("Host: evil.example\r\n").code(), "host_refused");
-    assert_eq!(with("Host: localhost\r\nOrigin: https://evil.example\r\n").code(), "origin_refused");
+    assert_eq!(
+        with("Host: localhost\r\nOrigin: https://evil.example\r\n").code(),
+        "origin_refused"
+    );
     assert_eq!(with("Host: localhost\r\nOrigin: null\r\n").code(), "origin_refused");
     assert_eq!(with("Host: localhost\r\nOrigin: http://localhost\r\n").status, 200);
 }
@@ -168,10 +236,21 @@ fn a_listed_origin_may_ask_first_and_then_read_the_answer() {
         &format!("OPTIONS /v1/publish HTTP/1.1\r\n{headers}Access-Control-Request-Method: POST\r\n\r\n"),
     );
     assert_eq!(first.status, 204);
-    assert!(first.head.contains("access-control-allow-origin: https://app.example"), "{}", first.head);
-    let then = ask(node.addr, &format!("POST /v1/publish?object=a HTTP/1.1\r\n{headers}\r\n"));
+    assert!(
+        first.head.contains("access-control-allow-origin: https://app.example"),
+        "{}",
+        first.head
+    );
+    let then = ask(
+        node.addr,
+        &format!("POST /v1/publish?object=a HTTP/1.1\r\n{headers}\r\n"),
+    );
     assert_eq!(then.status, 200);
-    assert!(then.head.contains("access-control-allow-origin: https://app.example"), "{}", then.head);
+    assert!(
+        then.head.contains("access-control-allow-origin: https://app.example"),
+        "{}",
+        then.head
+    );
 }
 
 #[test]

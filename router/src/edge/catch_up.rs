@@ -68,6 +68,9 @@ impl Lane {
     /// Everyone who watches the object must fetch it again.
     pub(super) fn resync_watchers(&mut self, slot: u32, cause: &'static str) {
         for index in self.objects.slot(slot).watchers.to_vec() {
+            if !self.subscribers.at(index).is_some_and(|s| s.gathers(slot)) {
+                continue;
+            }
             self.resync(index, slot, cause);
         }
     }

@@ -1,6 +1,6 @@
 //! What is written next, and to whom: answers first, then resyncs and changes, then a cursor that vouches for them.
 
-use super::subscribers::{Farewell, Sink, Subscriber, SubscriberKey};
+use super::subscribers::{Farewell, Resync, Sink, Subscriber, SubscriberKey};
 use super::{Lane, Output, Write};
 use crate::id_set::IdSet;
 use crate::now::{MonoUs, Now};
@@ -168,11 +168,13 @@ impl Lane {
 
     fn write_resync(&mut self, index: u32, encoding: Encoding, frame: &mut Vec<u8>) {
         let Some(subscriber) = self.subscribers.at_mut(index) else { return };
-        if held(subscriber) {
-            // What a page compared is told after the page's answer; it comes with it.
-            return;
+        let Some(mut all) = subscriber.resync.take() else { return };
+        if let Some(page) = &subscriber.page {
+            // What concerns a page is told after the page's answer.
+            let held: Vec<Resync> = all.iter_mut().filter_map(|resync| resync.split_off(&page.slots)).collect();
+            all.retain(|resync| !resync.slots.is_empty());
+            subscriber.resync = (!held.is_empty()).then(|| Box::new(held));
         }
-        let Some(all) = subscriber.resync.take() else { return };
         let total: usize = all.iter().map(|r| r.slots.len()).sum();
         for resync in all.iter() {
             if total == subscriber.slots.len() && all.len() == 1 {
@@ -191,7 +193,7 @@ impl Lane {
         if subscriber.pending.is_empty() {
             return false;
         }
-        let page = subscriber.page.as_ref().filter(|page| page.at_least_until_us.is_none());
+        let page = subscriber.page.as_ref();
         let mut left = self.config.batch_bytes;
         let mut slots = Vec::new();
         let mut more = false;
@@ -328,11 +330,6 @@ fn lone_change(subscriber: &Subscriber) -> Option<u32> {
         IdSet::One(slot) if plain => Some(slot),
         _ => None,
     }
-}
-
-/// A page is being registered: what it compares comes after its answer.
-fn held(subscriber: &Subscriber) -> bool {
-    subscriber.page.as_ref().is_some_and(|page| page.at_least_until_us.is_none())
 }
 
 fn write_farewell(farewell: &Farewell, encoding: Encoding, frame: &mut Vec<u8>) {

@@ -148,8 +148,9 @@ impl Objects {
         }
     }
 
-    pub(super) fn next_linger(&self) -> Option<MonoUs> {
-        self.lingering.front().map(|&(at_us, _)| at_us)
+    pub(super) fn next_linger(&self, at_most: usize) -> Option<MonoUs> {
+        let over = self.lingering.len() > at_most;
+        self.lingering.front().map(|&(at_us, _)| if over { 0 } else { at_us })
     }
 
     /// The next object that nobody came back for, or that is one too many.

@@ -65,12 +65,22 @@ pub(super) struct PageInFlight {
     pub(super) entries: Vec<PageEntry>,
     /// The page's objects: nothing is told of them before the page is answered.
     pub(super) slots: IdSet,
+    /// Those of them that the subscriber did not watch before.
+    added: IdSet,
     pub(super) verdict: CursorVerdict,
     pub(super) more: bool,
     /// Places in queues for owners' answers.
     pub(super) waits: usize,
     /// All objects are live; only `at_least` is waited for, until then.
     pub(super) at_least_until_us: Option<MonoUs>,
+}
+
+impl PageInFlight {
+    /// Whether the object is yet to be compared with what the client knows.
+    pub(super) fn will_compare(&self, slot: u32) -> bool {
+        let comparing = self.at_least_until_us.is_none();
+        comparing && (self.purpose == Purpose::Session || self.added.contains(slot))
+    }
 }
 
 impl Lane {
@@ -113,7 +123,7 @@ impl Lane {
         out: &mut Vec<Output>,
     ) {
         let mut entries = Vec::with_capacity(page.entries.len());
-        let mut slots = IdSet::new();
+        let (mut slots, mut added_slots) = (IdSet::new(), IdSet::new());
         if let Some(subscriber) = self.subscribers.get_mut(who) {
             subscriber.slots.reserve(page.entries.len());
             slots.reserve(page.entries.len());
@@ -123,8 +133,11 @@ impl Lane {
                 Ok(entry) => self.watch(who, entry),
                 Err(refused) => PageEntry::Refused(Box::new(refused)),
             };
-            if let PageEntry::Watched { slot, .. } = entry {
+            if let PageEntry::Watched { slot, added, .. } = entry {
                 slots.insert(slot);
+                if added {
+                    added_slots.insert(slot);
+                }
             }
             entries.push(entry);
             if self.upstream.full() {
@@ -132,12 +145,22 @@ impl Lane {
             }
         }
         let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        if purpose == Purpose::Session {
+            // An earlier poll may have ended before its objects were live; no cursor may speak for them until they are.
+            let objects = &self.objects;
+            subscriber.slots.for_each(|slot| {
+                if !objects.slot(slot).registered() {
+                    slots.insert(slot);
+                }
+            });
+        }
         subscriber.page_open = page.more;
         subscriber.page = Some(Box::new(PageInFlight {
             purpose,
             id: page.id,
             entries,
             slots,
+            added: added_slots,
             verdict,
             more: page.more,
             waits: 0,
@@ -179,7 +202,8 @@ impl Lane {
 
     /// Queues the subscriber's page behind the owners' answers that it still needs.
     pub(super) fn wait_for_answers(&mut self, who: SubscriberKey) {
-        let Some(page) = self.subscribers.get_mut(who).and_then(|s| s.page.as_mut()) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(page) = &mut subscriber.page else { return };
         let mut needed: Vec<(usize, u64)> = Vec::new();
         let mut orphaned = false;
         let (objects, upstream, shards) = (&self.objects, &mut self.upstream, self.config.shards);
@@ -197,7 +221,8 @@ impl Lane {
         for (owner, answer) in needed {
             upstream.wait(owner, answer, who);
         }
-        if orphaned && !upstream.orphans.contains(&who) {
+        if orphaned && !subscriber.orphan {
+            subscriber.orphan = true;
             upstream.orphans.push(who);
         }
     }
@@ -212,29 +237,30 @@ impl Lane {
     }
 
     /// Answers the page if all its objects are live and new enough.
-    fn page_progress(&mut self, now: Now, who: SubscriberKey, out: &mut Vec<Output>) {
-        let Some(page) = self.subscribers.get(who).and_then(|s| s.page.as_ref()) else { return };
-        if page.waits > 0 {
+    pub(super) fn page_progress(&mut self, now: Now, who: SubscriberKey, out: &mut Vec<Output>) {
+        let Some(subscriber) = self.subscribers.get(who) else { return };
+        let Some(page) = &subscriber.page else { return };
+        if page.waits > 0 || page.at_least_until_us.is_some() {
             return;
         }
+        // A poll waits for a version as long as the poll itself may.
+        let patience_us = subscriber.sink.encoding().map_or(MonoUs::MAX, |_| self.config.at_least_us);
         let mut live = true;
         page.slots.for_each(|slot| live &= self.objects.slot(slot).registered());
         if !live {
             self.wait_for_answers(who);
             return;
         }
-        if page.at_least_until_us.is_none() {
-            self.compare_page(who);
-            if self.wants_newer(who) {
-                let until_us = now.mono_us + self.config.at_least_us;
-                let Some(subscriber) = self.subscribers.get_mut(who) else { return };
-                if let Some(page) = &mut subscriber.page {
-                    page.at_least_until_us = Some(until_us);
-                    self.wheel.schedule(subscriber, who.index, until_us);
-                    self.upstream.at_least_waiters.push(who);
-                }
-                return;
+        self.compare_page(who);
+        if self.wants_newer(who) {
+            let until_us = now.mono_us.saturating_add(patience_us);
+            let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+            if let Some(page) = &mut subscriber.page {
+                page.at_least_until_us = Some(until_us);
+                self.wheel.schedule(subscriber, who.index, until_us);
+                self.upstream.at_least_waiters.push(who);
             }
+            return;
         }
         self.answer_page(now, who, out);
     }
@@ -274,11 +300,14 @@ impl Lane {
         })
     }
 
-    /// Whether the state known here includes a version of an object: it is that new, or the shard is closed up to there.
+    /// Whether the state known here includes a version of an object: it is that new, or it is live and the shard is
+    /// closed up to there.
     fn includes(&self, slot: u32, at_least: Version) -> bool {
+        let entry = self.objects.slot(slot);
         at_least == Version::ZERO
-            || self.objects.slot(slot).version() >= at_least
-            || self.upstream.shard(self.config.shards.shard(self.objects.hash(slot))).closed >= at_least
+            || entry.version() >= at_least
+            || entry.registered()
+                && self.upstream.shard(self.config.shards.shard(self.objects.hash(slot))).closed >= at_least
     }
 
     /// After news from the owners: pages that waited for a version.
@@ -286,7 +315,11 @@ impl Lane {
         if self.upstream.at_least_waiters.is_empty() {
             return;
         }
-        for who in std::mem::take(&mut self.upstream.at_least_waiters) {
+        let mut waiters = std::mem::take(&mut self.upstream.at_least_waiters);
+        // A session whose poll gave place to another may stand here once for each.
+        waiters.sort_unstable_by_key(|who| (who.index, who.generation));
+        waiters.dedup();
+        for who in waiters {
             let waits = |page: &PageInFlight| page.at_least_until_us.is_some();
             if !self.subscribers.get(who).and_then(|s| s.page.as_deref()).is_some_and(waits) {
                 continue;
@@ -301,6 +334,12 @@ impl Lane {
 
     /// Time is up: what is still too old is refused, the rest answered.
     pub(super) fn at_least_over(&mut self, now: Now, who: SubscriberKey, out: &mut Vec<Output>) {
+        self.refuse_too_old(now, who);
+        self.answer_page(now, who, out);
+    }
+
+    /// Refuses the page's objects that are not yet at the version they must be at least at.
+    pub(super) fn refuse_too_old(&mut self, now: Now, who: SubscriberKey) {
         let Some(subscriber) = self.subscribers.get_mut(who) else { return };
         let Some(mut page) = subscriber.page.take() else { return };
         for entry in &mut page.entries {
@@ -318,7 +357,6 @@ impl Lane {
         if let Some(subscriber) = self.subscribers.get_mut(who) {
             subscriber.page = Some(page);
         }
-        self.answer_page(now, who, out);
     }
 
     fn answer_page(&mut self, now: Now, who: SubscriberKey, out: &mut Vec<Output>) {

@@ -107,7 +107,7 @@ impl Lane {
         let wishes = [
             Some(subscriber.cursor_due_us),
             Some(subscriber.heartbeat_due_us),
-            if matches!(subscriber.sink, Sink::Stream { .. }) { subscriber.pong_due_us } else { None },
+            if matches!(subscriber.sink, Sink::Stream { busy: false, .. }) { subscriber.pong_due_us } else { None },
             page_us,
         ];
         if let Some(next_us) = wishes.into_iter().flatten().min().filter(|&us| us != MonoUs::MAX) {

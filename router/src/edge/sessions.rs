@@ -80,7 +80,6 @@ impl Lane {
             }
             self.idle.queue.pop_front();
             if idle {
-                self.idle.count -= 1;
                 self.forget(now, who.index);
                 return true;
             }
@@ -184,6 +183,7 @@ impl Lane {
         subscriber.page = None;
         subscriber.reply = None;
         subscriber.page_open = false;
+        subscriber.farewell = None;
         self.idle_since(now, who);
     }
 
@@ -192,23 +192,23 @@ impl Lane {
         let Some(subscriber) = self.subscribers.get_mut(who) else { return };
         if let Sink::Poll(state) = &mut subscriber.sink {
             state.caught_up = true;
-            state.refused = page
-                .entries
-                .into_iter()
-                .filter_map(|entry| match entry {
-                    PageEntry::Refused(refused) => Some(*refused),
-                    PageEntry::Watched { .. } => None,
-                })
-                .collect();
+            state.refused = refused(page);
             self.make_ready(who.index);
         }
     }
 
     /// The poll's wait is over: it is answered now, with a fresh cursor if all its objects are live, else with its own.
     pub fn poll_over(&mut self, now: Now, who: SubscriberKey, poll_after_ms: Option<u64>, out: &mut Vec<Output>) {
-        let waits_for_version = |s: &Subscriber| s.page.as_ref().is_some_and(|p| p.at_least_until_us.is_some());
-        if self.subscribers.get(who).is_some_and(waits_for_version) {
-            self.at_least_over(now, who, out);
+        match self.subscribers.get(who).and_then(|s| s.page.as_ref()) {
+            Some(page) if page.at_least_until_us.is_some() => self.at_least_over(now, who, out),
+            Some(_) => {
+                self.refuse_too_old(now, who);
+                let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+                if let (Sink::Poll(state), Some(page)) = (&mut subscriber.sink, subscriber.page.take()) {
+                    state.refused = refused(*page);
+                }
+            }
+            None => {}
         }
         self.answer_poll(now, who, Some(poll_after_ms), out);
     }
@@ -216,6 +216,9 @@ impl Lane {
     /// More is closed now: polls whose news did not fit a cursor may be answered.
     pub(super) fn wake_cramped_polls(&mut self) {
         for who in std::mem::take(&mut self.cramped) {
+            if let Some(Sink::Poll(state)) = self.subscribers.get_mut(who).map(|s| &mut s.sink) {
+                state.cramped = false;
+            }
             self.make_ready(who.index);
         }
     }
@@ -234,11 +237,13 @@ impl Lane {
             let Some(subscriber) = self.subscribers.get_mut(who) else { return };
             let Sink::Poll(state) = &mut subscriber.sink else { return };
             if over.is_none() {
-                state.cramped = true;
-                self.cramped.push(who);
+                if !std::mem::replace(&mut state.cramped, true) {
+                    self.cramped.push(who);
+                }
                 return;
             }
-            answer = Some(PollAnswer { cursor: self.own_cursor(who.index), ..PollAnswer::default() });
+            let refused = std::mem::take(&mut state.refused);
+            answer = Some(PollAnswer { refused, cursor: self.own_cursor(who.index), ..PollAnswer::default() });
         }
         let Some(mut answer) = answer else { return };
         answer.poll_after_ms = over.flatten();
@@ -372,4 +377,13 @@ impl Lane {
         };
         Some(Resync { scope, cause })
     }
+}
+
+/// What a page refused.
+fn refused(page: PageInFlight) -> Vec<(String, Problem)> {
+    let refused = page.entries.into_iter().filter_map(|entry| match entry {
+        PageEntry::Refused(refused) => Some(*refused),
+        PageEntry::Watched { .. } => None,
+    });
+    refused.collect()
 }

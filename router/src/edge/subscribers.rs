@@ -83,6 +83,19 @@ pub(super) struct Resync {
     pub(super) slots: IdSet,
 }
 
+impl Resync {
+    /// Takes those objects out that are also in `held`, if there are any.
+    pub(super) fn split_off(&mut self, held: &IdSet) -> Option<Self> {
+        let mut slots = IdSet::new();
+        held.for_each(|slot| {
+            if self.slots.remove(slot) {
+                slots.insert(slot);
+            }
+        });
+        (!slots.is_empty()).then_some(Self { cause: self.cause, slots })
+    }
+}
+
 /// How a subscriber is sent away.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Farewell {
@@ -106,6 +119,8 @@ pub(super) struct Subscriber {
     pub(super) ping_owed: bool,
     /// Something was told since the last cursor.
     pub(super) told_since_cursor: bool,
+    /// It stands among those that wait for a shard without an owner.
+    pub(super) orphan: bool,
     /// Kept when its stream ends: it was made as a session.
     pub(super) session: bool,
     pub(super) sink: Sink,
@@ -128,6 +143,12 @@ pub(super) struct Subscriber {
 }
 
 impl Subscriber {
+    /// Whether news of an object are noted for it: not while a page is yet to compare that object, because then the
+    /// comparison says what is news.
+    pub(super) fn gathers(&self, slot: u32) -> bool {
+        self.sink.gathers() && !self.page.as_ref().is_some_and(|page| page.will_compare(slot))
+    }
+
     /// Objects with a resync due.
     pub(super) fn resync_due(&self) -> usize {
         self.resync.as_ref().map_or(0, |all| all.iter().map(|r| r.slots.len()).sum())
@@ -199,6 +220,7 @@ impl Subscribers {
             cursor_owed: false,
             ping_owed: false,
             told_since_cursor: false,
+            orphan: false,
             session: matches!(sink, Sink::Idle),
             sink,
             slots: IdSet::new(),

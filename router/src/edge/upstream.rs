@@ -149,11 +149,11 @@ impl Lane {
     }
 
     /// A link broke. Its shards have no owner until one says `Own`; what they watch is then registered again.
-    pub fn owner_down(&mut self, _now: Now, owner: usize, out: &mut Vec<Output>) {
+    pub fn owner_down(&mut self, now: Now, owner: usize, out: &mut Vec<Output>) {
         self.upstream.links[owner].up = false;
         let lost: Vec<ShardId> =
             self.upstream.count.all().filter(|&s| self.upstream.shard(s).owner == Some(owner)).collect();
-        self.shards_gone(owner, &lost);
+        self.shards_gone(now, owner, &lost, out);
         self.flush_upstream(out);
     }
 
@@ -167,7 +167,7 @@ impl Lane {
         for frame in frames {
             match frame {
                 OwnerToEdge::Own { shards } => self.own(owner, &shards),
-                OwnerToEdge::Gone { shards } => self.shards_gone(owner, &shards),
+                OwnerToEdge::Gone { shards } => self.shards_gone(now, owner, &shards, out),
                 OwnerToEdge::Registered { objects } => self.registered(now, owner, &objects, out),
                 OwnerToEdge::Changed { changes } => self.changed(owner, changes),
                 OwnerToEdge::Closed { version } => self.closed(owner, version),
@@ -238,20 +238,26 @@ impl Lane {
             self.upstream.shards[usize::from(shard.0)].counts_after = counts_after;
         }
         for who in std::mem::take(&mut self.upstream.orphans) {
+            if let Some(subscriber) = self.subscribers.get_mut(who) {
+                subscriber.orphan = false;
+            }
             self.wait_for_answers(who);
         }
     }
 
-    fn shards_gone(&mut self, owner: usize, shards: &[ShardId]) {
+    fn shards_gone(&mut self, now: Now, owner: usize, shards: &[ShardId], out: &mut Vec<Output>) {
+        let mut lost = Vec::with_capacity(shards.len());
         for &shard in shards {
+            // A shard that another owner has taken over meanwhile is registered there: this word comes too late.
             if let Some(entry) = self.upstream.shards.get_mut(usize::from(shard.0))
                 && entry.owner == Some(owner)
             {
                 entry.owner = None;
+                lost.push(shard);
             }
         }
-        for (slot, hash) in if shards.is_empty() { Vec::new() } else { self.objects.all() } {
-            if shards.contains(&self.upstream.count.shard(hash)) {
+        for (slot, hash) in if lost.is_empty() { Vec::new() } else { self.objects.all() } {
+            if lost.contains(&self.upstream.count.shard(hash)) {
                 self.objects.slot_mut(slot).set_registered(false);
             }
         }
@@ -262,6 +268,8 @@ impl Lane {
                 page.waits = page.waits.saturating_sub(1);
             }
             self.wait_for_answers(who);
+            // Perhaps it waited for an answer behind the one it needed.
+            self.page_progress(now, who, out);
         }
     }
 
@@ -313,7 +321,7 @@ impl Lane {
         let mut awaiting = 0;
         objects.slot(slot).watchers.for_each(|index| {
             let Some(subscriber) = subscribers.at_mut(index) else { return };
-            if !subscriber.sink.gathers() {
+            if !subscriber.gathers(slot) {
                 return;
             }
             awaiting += 1;

@@ -1,0 +1,212 @@
+//! The numbers of owners and lanes under their names in the metrics.
+
+use crate::telemetry::{Sample, SampleKind};
+use tidings_router::edge::LaneStats;
+use tidings_router::owner::Stats;
+
+pub(super) fn of_owner(thread: usize, stats: &Stats) -> Vec<Sample> {
+    use SampleKind::{Counter, Gauge};
+    let number = |number: usize| number as u64;
+    [
+        ("owner_shards", "Shards owned", Gauge, number(stats.shards)),
+        (
+            "owner_objects",
+            "Objects whose version is known",
+            Gauge,
+            number(stats.objects),
+        ),
+        (
+            "owner_version_bytes",
+            "Bytes of the version tables",
+            Gauge,
+            number(stats.bytes),
+        ),
+        (
+            "owner_interests",
+            "Interests of links that are up",
+            Gauge,
+            number(stats.interests),
+        ),
+        (
+            "owner_interest_bytes",
+            "Bytes of the interest tables",
+            Gauge,
+            number(stats.interest_bytes),
+        ),
+        (
+            "owner_revisions",
+            "Revisions remembered",
+            Gauge,
+            number(stats.revisions),
+        ),
+        (
+            "owner_idempotency_keys",
+            "Idempotency keys remembered",
+            Gauge,
+            number(stats.idempotency_keys),
+        ),
+        (
+            "owner_mark_bytes",
+            "Bytes of revisions and idempotency keys",
+            Gauge,
+            number(stats.mark_bytes),
+        ),
+        (
+            "owner_pending",
+            "Changes that wait on some link",
+            Gauge,
+            number(stats.pending),
+        ),
+        (
+            "owner_evicted",
+            "Versions dropped for want of memory",
+            Counter,
+            stats.evicted,
+        ),
+        (
+            "owner_coalesced",
+            "Waiting changes replaced by newer ones",
+            Counter,
+            stats.coalesced,
+        ),
+        (
+            "owner_hints_dropped",
+            "Hints dropped for want of room",
+            Counter,
+            stats.hints_dropped,
+        ),
+        (
+            "owner_duplicates",
+            "Changes recognised as repeated",
+            Counter,
+            stats.duplicates,
+        ),
+        ("owner_ignored", "Inputs that made no sense", Counter, stats.ignored),
+    ]
+    .into_iter()
+    .map(|(name, help, kind, value)| Sample {
+        name,
+        help,
+        kind,
+        thread,
+        cause: None,
+        value,
+    })
+    .collect()
+}
+
+pub(super) fn of_lane(thread: usize, stats: &LaneStats) -> Vec<Sample> {
+    use SampleKind::{Counter, Gauge};
+    let number = |number: usize| number as u64;
+    let one = |(name, help, kind, value)| Sample {
+        name,
+        help,
+        kind,
+        thread,
+        cause: None,
+        value,
+    };
+    let mut samples: Vec<Sample> = [
+        ("lane_web_sockets", "WebSockets open", Gauge, number(stats.web_sockets)),
+        (
+            "lane_event_streams",
+            "Event streams open",
+            Gauge,
+            number(stats.event_streams),
+        ),
+        ("lane_polls", "Polls that wait", Gauge, number(stats.polls)),
+        (
+            "lane_idle_sessions",
+            "Sessions without poll or stream",
+            Gauge,
+            number(stats.idle_sessions),
+        ),
+        (
+            "lane_subscriptions",
+            "Subscriptions of all subscribers",
+            Gauge,
+            number(stats.subscriptions),
+        ),
+        (
+            "lane_objects",
+            "Objects registered with owners",
+            Gauge,
+            number(stats.objects),
+        ),
+        (
+            "lane_lingering",
+            "Objects that may linger without a subscriber",
+            Gauge,
+            number(stats.lingering),
+        ),
+        (
+            "lane_pending",
+            "Objects that subscribers have yet to be told of",
+            Gauge,
+            number(stats.pending),
+        ),
+        (
+            "lane_hint_bytes",
+            "Bytes of kind and data kept for subscribers",
+            Gauge,
+            number(stats.hint_bytes),
+        ),
+        (
+            "lane_closed_version",
+            "The version up to which everything has arrived",
+            Gauge,
+            stats.closed.0,
+        ),
+        (
+            "lane_lagging_shards",
+            "Shards that lag behind the closed version",
+            Gauge,
+            number(stats.lagging_shards),
+        ),
+        ("lane_told", "Changes told", Counter, stats.told),
+        (
+            "lane_coalesced",
+            "Changes that replaced an older one not yet told",
+            Counter,
+            stats.coalesced,
+        ),
+        (
+            "lane_hints_dropped",
+            "Hints dropped for want of memory",
+            Counter,
+            stats.hints_dropped,
+        ),
+        (
+            "lane_stuck",
+            "Subscribers cut because they took nothing",
+            Counter,
+            stats.stuck,
+        ),
+        (
+            "lane_no_pong",
+            "Subscribers cut because no pong came",
+            Counter,
+            stats.no_pong,
+        ),
+        (
+            "lane_sessions_evicted",
+            "Sessions forgotten because there were too many",
+            Counter,
+            stats.sessions_evicted,
+        ),
+        (
+            "lane_ignored_frames",
+            "Frames of owners that made no sense",
+            Counter,
+            stats.ignored_frames,
+        ),
+    ]
+    .into_iter()
+    .map(one)
+    .collect();
+    samples.extend(stats.resyncs.iter().map(|(cause, value)| Sample {
+        cause: Some(cause),
+        ..one(("lane_resyncs", "Objects to be fetched again, by cause", Counter, *value))
+    }));
+    samples
+}

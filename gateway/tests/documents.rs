@@ -1,0 +1,203 @@
+//! The documents and the code say the same: every error, close code, limit, configuration key, metric and route is documented.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use tidings::config::{Config, KEYS, docs_markdown};
+use tidings_protocol::Code;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap()
+}
+
+/// The cells of every table row that begins with `first`, without the empty ones at both ends.
+fn rows<'a>(text: &'a str, first: &str) -> Vec<Vec<&'a str>> {
+    let rows = text.lines().filter(|line| line.starts_with('|'));
+    let cells = rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
+    cells.filter(|cells| cells[0] == first).collect()
+}
+
+#[test]
+fn every_error_code_stands_in_the_protocol_with_status_and_what_to_do() {
+    let document = read("docs/protocol.md");
+    for code in Code::ALL {
+        let name = format!("`{code}`");
+        let found = rows(&document, &name);
+        assert_eq!(found.len(), 1, "{name} has one row");
+        let retryable = if code.retryable() { "yes" } else { "no" };
+        assert_eq!(
+            found[0][1..3],
+            [code.status().to_string().as_str(), retryable],
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn every_close_code_stands_in_the_protocol_and_says_whether_to_come_back() {
+    let document = read("docs/protocol.md");
+    let source = read("protocol/src/close.rs");
+    let variants = source
+        .lines()
+        .filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = "));
+    let codes: Vec<u16> = variants.filter_map(|(_, number)| number.parse().ok()).collect();
+    assert!(codes.len() >= 15, "the list is found: {codes:?}");
+    for code in codes {
+        let found = rows(&document, &code.to_string());
+        assert_eq!(found.len(), 1, "{code} has one row");
+        let says = found[0][2];
+        match code {
+            4000..4500 => assert!(says.starts_with("comes back"), "{code}: {says}"),
+            1000 => {}
+            _ => assert!(says.contains("stop"), "{code}: {says}"),
+        }
+    }
+}
+
+#[test]
+fn every_cause_of_a_resync_stands_in_the_protocol() {
+    let document = read("docs/protocol.md");
+    let mut sources = read("router/src/edge/place.rs");
+    sources += &read("protocol/src/peer.rs");
+    let causes: BTreeSet<_> = sources
+        .split('"')
+        .filter(|text| text.starts_with("cursor_") || text.starts_with("versions_"))
+        .collect();
+    assert!(causes.len() >= 5, "{causes:?}");
+    for cause in causes {
+        assert_eq!(rows(&document, &format!("`{cause}`")).len(), 1, "{cause}");
+    }
+}
+
+#[test]
+fn the_bounds_of_the_wire_stand_in_the_protocol() {
+    use tidings_protocol::limits as l;
+    let document = read("docs/protocol.md");
+    let thousands = |number: usize| {
+        let text = number.to_string();
+        if text.len() > 3 {
+            format!("{},{}", &text[..text.len() - 3], &text[text.len() - 3..])
+        } else {
+            text
+        }
+    };
+    let id = tidings_protocol::id::MAX_ID_BYTES;
+    for bound in [
+        l::MAX_KIND_BYTES,
+        l::MAX_DATA_BYTES,
+        l::MAX_DATA_DEPTH,
+        l::MAX_CURSOR_BYTES,
+        l::MAX_IDEMPOTENCY_KEY_BYTES,
+        id,
+    ] {
+        assert!(document.contains(&thousands(bound)), "{bound}");
+    }
+}
+
+#[test]
+fn the_configuration_document_is_what_the_program_prints() {
+    let (document, printed) = (read("docs/configuration.md"), docs_markdown());
+    let changed: Vec<_> = printed
+        .lines()
+        .filter(|line| !document.lines().any(|l| l == *line))
+        .collect();
+    assert!(
+        document == printed,
+        "write it again: cargo run -p tidings -- config docs > docs/configuration.md\nnew lines:\n{}",
+        changed.join("\n")
+    );
+    assert!(KEYS.len() > 40);
+}
+
+/// One answer of a server, head and all.
+fn ask(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    answer
+}
+
+fn with_server(check: impl FnOnce(&str)) {
+    let mut config = Config::default();
+    config.server.listen = "127.0.0.1:0".to_owned();
+    config.server.threads = 1;
+    let running = tidings::Node::start(config).unwrap();
+    check(&running.addr.to_string());
+    running.shutdown();
+}
+
+/// Every metric with what the server says about it, as rows of the document.
+fn exported() -> BTreeMap<String, String> {
+    let mut rows = BTreeMap::new();
+    with_server(|address| {
+        let answer = ask(address, "/metrics");
+        let comments = |mark: &'static str| {
+            answer
+                .lines()
+                .filter_map(move |line| line.strip_prefix(mark)?.split_once(' '))
+        };
+        let kinds: BTreeMap<_, _> = comments("# TYPE ").collect();
+        for (name, help) in comments("# HELP ") {
+            let suffix = if kinds[name] == "counter" { "_total" } else { "" };
+            rows.insert(
+                name.to_owned(),
+                format!("| `{name}{suffix}` | {}, {} |", kinds[name], help.trim_end_matches('.')),
+            );
+        }
+    });
+    rows
+}
+
+#[test]
+fn every_metric_stands_in_the_operations_document_and_no_other_does() {
+    let document = read("docs/operations.md");
+    let exported = exported();
+    assert!(exported.len() > 15, "{exported:?}");
+    let names = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let documented: BTreeSet<_> = names
+        .filter(|name| name.starts_with("tidings_"))
+        .map(|n| n.strip_suffix("_total").unwrap_or(n))
+        .collect();
+    let missing: Vec<_> = exported
+        .iter()
+        .filter(|(name, _)| !documented.contains(name.as_str()))
+        .map(|(_, row)| row.as_str())
+        .collect();
+    assert!(missing.is_empty(), "not in docs/operations.md:\n{}", missing.join("\n"));
+    let stale: Vec<_> = documented
+        .iter()
+        .filter(|name| !exported.contains_key(**name))
+        .collect();
+    assert!(stale.is_empty(), "no longer exported: {stale:?}");
+}
+
+#[test]
+fn every_route_stands_in_the_protocol() {
+    let document = read("docs/protocol.md");
+    with_server(|address| {
+        let answer = ask(address, "/openapi.json");
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        let json = &body[body.find('{').unwrap()..=body.rfind('}').unwrap()];
+        let described: serde_json::Value = serde_json::from_str(json).unwrap();
+        let paths = described["paths"].as_object().unwrap();
+        assert!(paths.len() >= 12, "{paths:?}");
+        for path in paths.keys() {
+            assert!(document.contains(path.as_str()), "{path}");
+        }
+    });
+}

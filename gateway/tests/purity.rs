@@ -1,0 +1,230 @@
+//! Which crate may know which: decisions live in crates without sockets, clocks, files or entropy, and the workspace's own
+//! crates import each other in one direction only.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// The crates without I/O.
+const PURE: [&str; 2] = ["tidings-protocol", "tidings-router"];
+
+/// What does I/O, reads a clock or draws random numbers, with what a pure crate does instead.
+const IMPURE: &[(&str, &[&str])] = &[
+    (
+        "the gateway owns sockets, tasks and threads",
+        &[
+            "tokio",
+            "mio",
+            "async-io",
+            "async-std",
+            "smol",
+            "polling",
+            "socket2",
+            "hyper",
+            "hyper-util",
+            "axum",
+            "tower-http",
+            "tungstenite",
+            "tokio-tungstenite",
+            "reqwest",
+            "ureq",
+            "quinn",
+            "rayon",
+            "crossbeam-channel",
+            "inotify",
+            "notify",
+        ],
+    ),
+    (
+        "randomness comes in as a value",
+        &[
+            "getrandom",
+            "rand",
+            "rand_core",
+            "rand_chacha",
+            "fastrand",
+            "oorandom",
+            "uuid",
+            "ahash",
+        ],
+    ),
+    (
+        "time comes in as `Now`",
+        &[
+            "chrono",
+            "time",
+            "quanta",
+            "coarsetime",
+            "web-time",
+            "tracing-subscriber",
+        ],
+    ),
+    (
+        "files and the system belong to the gateway",
+        &[
+            "rustix",
+            "nix",
+            "tempfile",
+            "walkdir",
+            "config",
+            "memmap2",
+            "signal-hook",
+            "ctrlc",
+            "num_cpus",
+        ],
+    ),
+];
+
+/// Which of the workspace's crates each may import. The benchmarks share nothing with what they measure.
+const IMPORTS: &[(&str, &[&str])] = &[
+    ("tidings-protocol", &[]),
+    ("tidings-router", &["tidings-protocol"]),
+    ("tidings", &["tidings-router", "tidings-protocol"]),
+    ("tidings-bench", &[]),
+];
+
+fn metadata() -> Metadata {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+    MetadataCommand::new()
+        .manifest_path(manifest)
+        .other_options(vec!["--locked".to_owned()])
+        .exec()
+        .unwrap()
+}
+
+fn id(metadata: &Metadata, name: &str) -> PackageId {
+    metadata
+        .workspace_packages()
+        .into_iter()
+        .find(|package| package.name == name)
+        .unwrap()
+        .id
+        .clone()
+}
+
+/// What the crate links with, itself left out, each with the way to it.
+fn linked(metadata: &Metadata, root: &PackageId) -> BTreeMap<String, String> {
+    let nodes: BTreeMap<_, _> = metadata
+        .resolve
+        .as_ref()
+        .unwrap()
+        .nodes
+        .iter()
+        .map(|node| (&node.id, node))
+        .collect();
+    let mut found = BTreeMap::new();
+    let mut open = vec![(root.clone(), metadata[root].name.to_string())];
+    let mut seen = BTreeSet::new();
+    while let Some((package, way)) = open.pop() {
+        for dependency in &nodes[&package].deps {
+            let normal = dependency
+                .dep_kinds
+                .iter()
+                .any(|kind| kind.kind == DependencyKind::Normal);
+            if normal && seen.insert(dependency.pkg.clone()) {
+                let name = metadata[&dependency.pkg].name.to_string();
+                let way = format!("{way} -> {name}");
+                found.insert(name, way.clone());
+                open.push((dependency.pkg.clone(), way));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_pure_crates_link_with_nothing_that_does_io_reads_a_clock_or_draws_random_numbers() {
+    let metadata = metadata();
+    let mut broken = Vec::new();
+    for pure in PURE {
+        let linked = linked(&metadata, &id(&metadata, pure));
+        assert!(!linked.is_empty(), "{pure} links with something: the walk works");
+        for (instead, names) in IMPURE {
+            broken.extend(
+                names
+                    .iter()
+                    .filter_map(|name| Some(format!("{}: {instead}", linked.get(*name)?))),
+            );
+        }
+    }
+    assert!(broken.is_empty(), "a pure crate became impure:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn the_pure_crates_do_not_call_the_c_library_themselves() {
+    let metadata = metadata();
+    for pure in PURE {
+        let package = &metadata[&id(&metadata, pure)];
+        let direct = package
+            .dependencies
+            .iter()
+            .filter(|d| d.kind == DependencyKind::Normal)
+            .map(|d| d.name.as_str());
+        let direct: Vec<_> = direct
+            .filter(|name| matches!(*name, "libc" | "windows-sys" | "winapi"))
+            .collect();
+        assert!(direct.is_empty(), "{pure} depends on {direct:?}");
+    }
+}
+
+#[test]
+fn the_walk_would_find_an_impure_crate() {
+    let metadata = metadata();
+    let linked = linked(&metadata, &id(&metadata, "tidings"));
+    assert_eq!(linked["tokio"].split(" -> ").next(), Some("tidings"));
+    assert!(linked["tokio"].ends_with(" -> tokio"));
+}
+
+#[test]
+fn the_workspace_imports_in_one_direction() {
+    let metadata = metadata();
+    let members = metadata.workspace_packages();
+    let names: BTreeSet<_> = members.iter().map(|package| package.name.as_str()).collect();
+    let listed: BTreeSet<_> = IMPORTS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, listed, "every crate of the workspace has its line in IMPORTS");
+    for package in &members {
+        let allowed = IMPORTS
+            .iter()
+            .find(|(name, _)| *name == package.name.as_str())
+            .unwrap()
+            .1;
+        let normal = package
+            .dependencies
+            .iter()
+            .filter(|d| d.kind != DependencyKind::Development);
+        for dependency in normal.filter(|d| names.contains(d.name.as_str())) {
+            assert!(
+                allowed.contains(&dependency.name.as_str()),
+                "{} must not import {}",
+                package.name,
+                dependency.name
+            );
+        }
+    }
+}
+
+/// Owner and edge meet only through peer frames: in one process they travel as values, and there is no second way.
+#[test]
+fn owner_and_edge_do_not_know_each_other() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../router/src");
+    for (room, other) in [("owner", "edge"), ("edge", "owner")] {
+        let mut files = vec![source.join(format!("{room}.rs"))];
+        files.extend(
+            std::fs::read_dir(source.join(room))
+                .unwrap()
+                .map(|entry| entry.unwrap().path()),
+        );
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for import in [
+                format!("crate::{other}::"),
+                format!("use crate::{other};"),
+                format!("super::super::{other}"),
+            ] {
+                assert!(!text.contains(&import), "{} imports `{other}`", file.display());
+            }
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! A lane's promises one by one, with owners that the test plays word for word.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub, dead_code)]
+
+#[path = "support/stage.rs"]
+mod stage;
+#[path = "support/wire.rs"]
+mod wire;
+
+use stage::{Stage, config, entry};
+use tidings_protocol::client::Entry;
+use tidings_protocol::peer::EdgeToOwner;
+use tidings_protocol::{Cursor, Version};
+use tidings_router::edge::{Page, PollPage};
+
+fn at_least(object: &str, version: u64) -> Result<Entry, (String, tidings_protocol::Problem)> {
+    Ok(Entry { object: object.into(), version: None, at_least: Some(Version(version)) })
+}
+
+#[test]
+fn the_first_watcher_of_an_object_is_not_told_of_its_old_version() {
+    let mut stage = Stage::simple();
+    let who = stage.web_socket();
+    stage.subscribe(who, &["a"], None);
+    stage.answer(0, &[("a", 5_000_000)]);
+    assert_eq!(stage.told(who), ["subscribed a@5000000", "cursor"]);
+}
+
+#[test]
+fn the_first_watcher_that_comes_back_is_told_only_of_what_is_above_its_cursor() {
+    let mut stage = Stage::simple();
+    let who = stage.web_socket();
+    let cursor = stage.cursor(6_000_000);
+    stage.subscribe(who, &["a", "b"], Some(&cursor));
+    stage.answer(0, &[("a", 5_000_000), ("b", 7_000_000)]);
+    assert_eq!(stage.told(who), ["subscribed a@5000000 b@7000000", "changes b@7000000", "cursor"]);
+}
+
+#[test]
+fn a_poll_without_cursor_answers_with_a_cursor_and_no_changes() {
+    let mut stage = Stage::simple();
+    let who = stage.lane.open_session(stage.now);
+    stage.poll(who, &["a"], None);
+    stage.answer(0, &[("a", 5_000_000)]);
+    stage.writes();
+    let answer = &stage.answers[&who.index];
+    assert_eq!(answer.changes, []);
+    assert!(Cursor::decode(&answer.cursor).is_ok());
+}
+
+#[test]
+fn a_change_between_registration_and_answer_is_in_the_answer_or_told_after_it() {
+    let mut stage = Stage::new(config(4, 2));
+    let (even, odd): (Vec<u16>, Vec<u16>) = (0..4).partition(|s| s % 2 == 0);
+    stage.own(0, &even, 1, 0);
+    stage.own(1, &odd, 1, 0);
+    stage.closed(0, 9_000_000);
+    stage.closed(1, 9_000_000);
+    let (here, there) = split(&stage);
+    let who = stage.web_socket();
+    stage.subscribe(who, &[&here, &there], None);
+    stage.answer(0, &[]);
+    stage.changed(0, &here, 9_500_000);
+    assert_eq!(stage.told(who), [""; 0], "nothing before `subscribed`");
+    stage.answer(1, &[]);
+    let told = stage.told(who).join(", ");
+    assert!(told.starts_with(&format!("subscribed {here}@9500000 {there}")), "{told}");
+}
+
+/// An object of an even shard and one of an odd one.
+fn split(stage: &Stage) -> (String, String) {
+    let odd = |name: &String| stage.config.shards.shard(stage.config.key.object(name)).0 % 2 == 1;
+    let names = || (0..).map(|n| format!("o{n}"));
+    (names().find(|n| !odd(n)).unwrap(), names().find(odd).unwrap())
+}
+
+#[test]
+fn a_late_gone_of_the_old_owner_does_not_undo_the_registration_with_the_new_one() {
+    let mut stage = Stage::new(config(1, 2));
+    stage.own(0, &[0], 1, 0);
+    let who = stage.web_socket();
+    stage.subscribe(who, &["a"], None);
+    stage.answer(0, &[]);
+    stage.own(1, &[0], 2, 0);
+    stage.answer(1, &[]);
+    stage.gone(0, &[0]);
+    let explanation = stage.lane.explain(who, "a").unwrap();
+    assert!(explanation.subscription.unwrap().registered);
+    let other = stage.web_socket();
+    stage.subscribe(other, &["a"], None);
+    assert_eq!(stage.told(other), ["subscribed a"]);
+    // And it can be given up again.
+    stage.lane.disconnect(stage.now, who);
+    stage.lane.disconnect(stage.now, other);
+    stage.heard(1);
+    stage.wait(6_000_000);
+    assert_eq!(stage.lane.stats().objects, 0);
+    assert!(matches!(stage.heard(1)[..], [EdgeToOwner::Unregister { .. }]));
+}
+
+#[test]
+fn a_page_whose_objects_are_live_is_answered_though_another_shard_goes_away() {
+    let mut stage = Stage::new(config(2, 1));
+    stage.own(0, &[0, 1], 1, 0);
+    let in_shard = |wanted: u16| {
+        let stage = &stage;
+        move |name: &String| stage.config.shards.shard(stage.config.key.object(name)).0 == wanted
+    };
+    let names = || (0..).map(|n| format!("o{n}"));
+    let mut here = names().filter(in_shard(0));
+    let (x, y) = (here.next().unwrap(), here.next().unwrap());
+    drop(here);
+    let (first, second, third) = (stage.web_socket(), stage.web_socket(), stage.web_socket());
+    stage.subscribe(first, &[&x], None);
+    stage.subscribe(second, &[&y], None);
+    // It waits for the newest question, though the older one is the one for its object.
+    stage.subscribe(third, &[&x], None);
+    stage.answer(0, &[]);
+    stage.gone(0, &[1]);
+    stage.answer(0, &[]);
+    assert_eq!(stage.told(third), [format!("subscribed {x}")]);
+}
+
+#[test]
+fn a_session_poll_after_a_time_out_waits_until_all_its_objects_are_live() {
+    let mut stage = Stage::simple();
+    let who = stage.lane.open_session(stage.now);
+    let cursor = stage.cursor(8_000_000);
+    stage.poll(who, &["a"], Some(&cursor));
+    assert_eq!(stage.poll_over(who).cursor, cursor, "its own cursor back");
+    // The owner has not answered yet, and closes past a change of the object.
+    stage.closed(0, 9_900_000);
+    stage.poll(who, &[], Some(&cursor));
+    assert_eq!(stage.poll_over(who).cursor, cursor, "still not live");
+    stage.poll(who, &[], Some(&cursor));
+    stage.answer(0, &[("a", 9_800_000)]);
+    stage.writes();
+    assert_eq!(stage.answers[&who.index].changes.len(), 1);
+}
+
+#[test]
+fn an_idle_session_that_streams_waits_until_all_its_objects_are_live() {
+    let mut stage = Stage::simple();
+    let who = stage.lane.open_session(stage.now);
+    stage.poll(who, &["a"], None);
+    stage.closed(0, 9_900_000);
+    stage.poll(who, &[], None);
+    assert!(!stage.answers.contains_key(&who.index), "no cursor before the object is live");
+}
+
+#[test]
+fn an_answer_to_an_older_poll_does_not_end_the_wait_for_a_version() {
+    let mut stage = Stage::new(config(1, 1));
+    stage.own(0, &[0], 1, 0);
+    stage.closed(0, 9_000_000);
+    let who = stage.lane.open_session(stage.now);
+    let cursor = stage.cursor(8_900_000);
+    stage.poll(who, &["a"], Some(&cursor));
+    stage.answer(0, &[]);
+    stage.poll(who, &["b"], Some(&cursor));
+    let page = PollPage {
+        entries: vec![at_least("a", 9_700_000)],
+        remove: vec!["b".into()],
+        cursor: Some(cursor.clone()),
+        trace: false,
+    };
+    stage.step(|lane, now, out| lane.poll(now, who, page, out)).unwrap();
+    stage.answer(0, &[]);
+    stage.closed(0, 9_600_000);
+    stage.changed(0, "a", 9_650_000);
+    stage.writes();
+    assert!(!stage.answers.contains_key(&who.index), "9700000 is not included yet");
+    stage.changed(0, "a", 9_700_000);
+    stage.writes();
+    assert_eq!(stage.answers[&who.index].changes[0].version, Version(9_700_000));
+}
+
+#[test]
+fn a_frozen_client_with_an_unanswered_ping_does_not_stop_the_lane() {
+    let mut stage = Stage::simple();
+    let who = stage.web_socket();
+    stage.subscribe(who, &["a"], None);
+    stage.answer(0, &[]);
+    stage.writes();
+    stage.wait(25_100_000);
+    assert!(stage.told(who).contains(&"Ping".to_string()));
+    stage.lane.blocked(stage.now, who);
+    // `handle_deadline` must come back although the pong is overdue.
+    let (tx, rx) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        stage.wait(30_000_000);
+        assert!(stage.lane.connection(who).is_some(), "silence is not its fault");
+        stage.wait(31_000_000);
+        assert_eq!(stage.cut, [who], "no progress for a minute");
+        tx.send(()).unwrap();
+    });
+    rx.recv_timeout(std::time::Duration::from_secs(10)).expect("the lane spins");
+}
+
+#[test]
+fn changes_of_a_page_that_waits_for_a_version_come_after_its_answer() {
+    let mut stage = Stage::simple();
+    let who = stage.web_socket();
+    let page = Page { entries: vec![at_least("a", 9_700_000), entry("b")], ..Page::default() };
+    stage.step(|lane, now, out| lane.subscribe(now, who, page, out)).unwrap();
+    stage.answer(0, &[]);
+    stage.changed(0, "b", 9_100_000);
+    assert_eq!(stage.told(who), [""; 0]);
+    stage.changed(0, "a", 9_700_000);
+    assert_eq!(stage.told(who), ["subscribed a@9700000 b@9100000", "changes a@9700000 b@9100000", "cursor"]);
+}
+
+#[test]
+fn a_poll_waits_for_a_version_as_long_as_the_poll_may() {
+    let mut stage = Stage::simple();
+    let who = stage.lane.open_session(stage.now);
+    let cursor = stage.cursor(8_900_000);
+    let page =
+        PollPage { entries: vec![at_least("a", 20_000_000)], cursor: Some(cursor.clone()), ..PollPage::default() };
+    stage.step(|lane, now, out| lane.poll(now, who, page, out)).unwrap();
+    stage.answer(0, &[]);
+    stage.wait(5_000_000);
+    stage.writes();
+    assert!(!stage.answers.contains_key(&who.index), "`at_least_us` is for WebSockets");
+    let answer = stage.poll_over(who);
+    assert_eq!(answer.refused.len(), 1);
+}
+
+#[test]
+fn a_poll_that_ends_before_its_objects_are_live_says_what_it_refused() {
+    let mut stage = Stage::simple();
+    let who = stage.lane.open_session(stage.now);
+    let cursor = stage.cursor(8_900_000);
+    let bad = (String::from("bad\u{fffd}"), tidings_protocol::Problem::new(tidings_protocol::Code::InvalidObject, "no"));
+    let page = PollPage {
+        entries: vec![at_least("a", 9_100_000), Err(bad), entry("c")],
+        cursor: Some(cursor.clone()),
+        ..PollPage::default()
+    };
+    stage.step(|lane, now, out| lane.poll(now, who, page, out)).unwrap();
+    let answer = stage.poll_over(who);
+    let refused: Vec<_> = answer.refused.iter().map(|(o, p)| (o.as_str(), p.code.as_str())).collect();
+    assert_eq!(refused, [("a", "not_yet"), ("bad\u{fffd}", "invalid_object")]);
+    assert_eq!(answer.cursor, cursor);
+}
+
+#[test]
+fn a_new_watcher_is_not_told_to_resync_what_it_never_held() {
+    let mut stage = Stage::new(config(1, 1));
+    let who = stage.web_socket();
+    stage.subscribe(who, &["a"], None);
+    stage.own(0, &[0], 1, 5_000_000);
+    stage.answer(0, &[]);
+    assert_eq!(stage.told(who), ["subscribed a"]);
+}
+
+#[test]
+fn an_operator_who_closes_idle_sessions_does_not_shrink_the_room_for_others() {
+    let mut stage = Stage::new(stage::config(1, 1));
+    stage.config.idle_sessions = 2;
+    stage.lane = tidings_router::edge::Lane::new(stage.config.clone());
+    for _ in 0..5 {
+        let who = stage.lane.open_session(stage.now);
+        let code = tidings_protocol::close::CloseCode::Operator;
+        stage.step(|lane, now, out| lane.dismiss(now, who, code, "", None, out));
+    }
+    let (one, two) = (stage.lane.open_session(stage.now), stage.lane.open_session(stage.now));
+    assert!(stage.lane.connection(one).is_some() && stage.lane.connection(two).is_some());
+}
+
+#[test]
+fn lingering_objects_over_the_limit_go_at_once() {
+    let mut stage = Stage::simple();
+    stage.config.lingering_objects = 2;
+    stage.lane = tidings_router::edge::Lane::new(stage.config.clone());
+    stage.up(0);
+    stage.own(0, &[0], 1, 0);
+    let who = stage.web_socket();
+    stage.subscribe(who, &["a", "b", "c", "d"], None);
+    stage.answer(0, &[]);
+    stage.lane.disconnect(stage.now, who);
+    stage.wait(100_000);
+    assert_eq!(stage.lane.stats().lingering, 2);
+}
