@@ -231,23 +231,22 @@ fn heal(town: &mut Town, random: &mut Random) {
     }
     for _ in 0..40 {
         for client in 0..town.clients.len() {
-            if town.may_poll(client) {
-                town.poll(client, Vec::new(), Vec::new());
-            } else if !town.connected(client) {
+            town.poll_on(client);
+            if !town.connected(client) {
                 // Sent away for silence before all was well again, or its session ended.
                 town.connect(client, 0, Transport::WebSocket);
             }
         }
         town.wait(250_000);
     }
-    assert!(town.world.quiet(), "nothing is under way any more");
     town.check_nothing_is_missing();
     for client in 0..town.clients.len() {
         assert!(town.settled(client), "{} still waits for an answer", town.clients[client].name);
         let text = town.clients[client].cursor.clone().expect("everybody has a cursor");
         let cursor = tidings_protocol::Cursor::decode(&text).unwrap();
         let newest = town.world.history.values().flatten().map(|change| change.version).max().unwrap_or_default();
-        assert!(cursor.base >= newest && cursor.lagging.is_empty(), "{cursor:?} lags for ever behind {newest}");
+        let least = town.world.shards.all().map(|shard| cursor.at(shard)).min().unwrap_or_default();
+        assert!(least >= newest, "{cursor:?} lags for ever behind {newest}");
     }
 }
 
@@ -294,7 +293,7 @@ fn resumes(seed: u64) -> Town {
     let objects = objects(&mut random);
     let clients = random.range(1, 5) as usize;
     let mut town = Town::new(shape, clients, seed);
-    town.says_version = 0;
+    (town.says_version, town.says_at_least) = (0, 0);
     for client in &mut town.clients {
         client.wanted.extend(some(&mut random, &objects));
     }
@@ -306,11 +305,12 @@ fn resumes(seed: u64) -> Town {
             let due = if town.clients[client].cursor.is_some() { town.due(client) } else { Default::default() };
             for _ in 0..20 {
                 town.wait(100_000);
-                if town.may_poll(client) {
-                    town.poll(client, Vec::new(), Vec::new());
-                }
+                town.poll_on(client);
             }
-            assert_eq!(town.told_here(client), due, "{} hears exactly what it missed", town.clients[client].name);
+            let told = town.told_here(client);
+            let missed: Vec<_> = due.iter().filter(|(object, _)| !told.contains_key(*object)).collect();
+            let extra: Vec<_> = told.iter().filter(|(object, _)| !due.contains_key(*object)).collect();
+            assert!(missed.is_empty() && extra.is_empty(), "{}: {missed:?} {extra:?}", town.clients[client].name);
         }
         // Some changes are told before the cursor that covers them comes: they may be told again.
         publish_some(&mut town, &mut random, &objects);

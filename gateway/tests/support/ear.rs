@@ -1,8 +1,25 @@
 //! Hearing, whatever the transport: each thing heard is a map with one name, as on the WebSocket.
 
+use super::PATIENCE;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::time::Instant;
 use tidings_protocol::{Cursor, Version};
+
+/// Gives up in time, however much else is told meanwhile.
+struct Watch(Instant);
+
+impl Watch {
+    fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    #[track_caller]
+    fn look(&self, wanted: &dyn Debug, heard: &dyn Debug) {
+        assert!(self.0.elapsed() < PATIENCE, "{wanted:?} was not told within {PATIENCE:?}; heard: {heard:?}");
+    }
+}
 
 /// A client that is told things.
 pub(crate) trait Ear {
@@ -19,8 +36,10 @@ pub(crate) trait Ear {
     /// Passes over everything before the next thing of this name, and gives what it says.
     #[track_caller]
     fn hear_of(&mut self, name: &str) -> Value {
+        let watch = Watch::new();
         loop {
             let mut told = self.hear();
+            watch.look(&name, &told);
             if let Some(said) = told.get_mut(name) {
                 return said.take();
             }
@@ -30,9 +49,10 @@ pub(crate) trait Ear {
     /// Everything told until a cursor vouches for all changes up to this version.
     #[track_caller]
     fn up_to(&mut self, version: u64) -> Heard {
-        let mut heard = Heard::default();
+        let (mut heard, watch) = (Heard::default(), Watch::new());
         while !covers(&heard.cursor, version) {
             let told = self.hear();
+            watch.look(&version, &heard);
             heard.add(&told);
         }
         heard
@@ -41,12 +61,13 @@ pub(crate) trait Ear {
     /// Everything told until these objects have been told of with at least these versions.
     #[track_caller]
     fn until_told(&mut self, wanted: &[(&str, u64)]) -> Heard {
-        let mut heard = Heard::default();
+        let (mut heard, watch) = (Heard::default(), Watch::new());
         while !wanted
             .iter()
             .all(|(object, version)| heard.newest.get(*object).is_some_and(|known| known >= version))
         {
             let told = self.hear();
+            watch.look(&wanted, &heard);
             heard.add(&told);
         }
         heard

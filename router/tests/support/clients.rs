@@ -55,6 +55,8 @@ struct Connection {
     told: BTreeMap<String, u64>,
     /// A poll is under way: when its wait ends, and the step of its call.
     poll: Option<(u64, u64)>,
+    /// The last answer was cut.
+    more: bool,
     /// The cursor it came with, read.
     came_with: Option<Cursor>,
 }
@@ -97,6 +99,8 @@ pub struct Town {
     pub mute: u64,
     /// Chance in percent that a client says which version it knows.
     pub says_version: u64,
+    /// Chance in percent that a client asks for a state that includes the newest change.
+    pub says_at_least: u64,
     /// Causes that a resync may have.
     pub causes: BTreeSet<&'static str>,
     pub random: Random,
@@ -132,6 +136,7 @@ impl Town {
             block: 0,
             mute: 0,
             says_version: 20,
+            says_at_least: 10,
             causes: BTreeSet::new(),
             random: Random(seed ^ 0x7469_6469_6e67_7321),
             claimed: vec![0; shape.shards.into()],
@@ -182,7 +187,7 @@ impl Town {
             person.held.clear();
         }
         let wanted: Vec<String> = person.wanted.iter().cloned().collect();
-        let page = if transport == Transport::WebSocket { self.random.range(1, 8) as usize } else { wanted.len() };
+        let page = if transport == Transport::WebSocket { wanted.len() / self.random.range(1, 8) as usize } else { wanted.len() };
         let came_with = person.cursor.as_ref().and_then(|text| Cursor::decode(text).ok());
         person.connection = Some(Connection {
             lane,
@@ -194,6 +199,7 @@ impl Town {
             ask: None,
             told: BTreeMap::new(),
             poll: None,
+            more: false,
             came_with,
         });
         self.note(client, format_args!("connects to lane {lane} by {transport:?}"));
@@ -213,7 +219,7 @@ impl Town {
             let known = person.held.get(object).and_then(|_| person.told.get(object)).copied();
             let version = known.filter(|_| self.random.percent(self.says_version)).map(Version);
             let newest = self.world.history.get(object).and_then(|all| all.last()).map(|c| c.version);
-            let at_least = newest.filter(|_| self.random.percent(10));
+            let at_least = newest.filter(|_| self.random.percent(self.says_at_least));
             entries.push(Ok(Entry { object: object.as_str().into(), version, at_least }));
         }
         entries
@@ -284,6 +290,21 @@ impl Town {
             self.note(client, "session unknown");
             self.clients[client].connection = None;
         }
+    }
+
+    /// Polls again, and at once as long as answers say that there is more.
+    pub fn poll_on(&mut self, client: usize) {
+        for _ in 0..1000 {
+            if !self.may_poll(client) {
+                return;
+            }
+            self.poll(client, Vec::new(), Vec::new());
+            self.pump();
+            if !self.clients[client].connection.as_ref().is_some_and(|c| c.poll.is_none() && c.more) {
+                return;
+            }
+        }
+        panic!("`more` never ends");
     }
 
     /// Whether the client could poll now.
@@ -595,6 +616,8 @@ impl Town {
         let step = self.world.step;
         let connection = self.clients[client].connection.as_mut().expect("connected");
         assert!(connection.poll.take().is_some(), "an answer without a poll");
+        connection.more = answer.more;
+        assert!(!answer.more || !answer.changes.is_empty(), "`more` makes progress");
         for (object, problem) in &answer.refused {
             assert_eq!(problem.code.as_str(), "not_yet");
             self.tally.not_yet += 1;
@@ -604,7 +627,6 @@ impl Town {
             person.connection.as_mut().expect("connected").live.remove(object);
         }
         let fresh = self.clients[client].cursor.is_none();
-        assert!(!fresh || answer.changes.is_empty(), "an answer without cursor has no changes");
         for change in &answer.changes {
             let data = change.hint.as_ref().and_then(|hint| hint.data.as_deref()).map(String::from);
             self.changed(client, &change.object, change.version.0, data);
