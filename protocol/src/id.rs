@@ -76,8 +76,15 @@ impl HashKey {
     /// SipHash-1-3 of the ID (Aumasson and Bernstein, 2012), the same on every node and in every release.
     #[must_use]
     pub fn object(&self, id: &str) -> ObjectHash {
+        self.object_bytes(id.as_bytes())
+    }
+
+    /// The same for an ID at hand as bytes.
+    #[must_use]
+    #[inline]
+    pub fn object_bytes(&self, id: &[u8]) -> ObjectHash {
         let mut hasher = SipHasher13::new_with_key(&self.0);
-        hasher.write(id.as_bytes());
+        hasher.write(id);
         ObjectHash(hasher.finish())
     }
 

@@ -14,6 +14,7 @@
 mod catch_up;
 mod compose;
 mod inspect;
+mod name;
 mod objects;
 mod place;
 mod requests;

@@ -255,6 +255,50 @@ fn a_new_watcher_is_not_told_to_resync_what_it_never_held() {
 }
 
 #[test]
+fn what_was_said_with_a_change_is_forgotten_when_nobody_waits_for_it_any_more() {
+    let mut stage = Stage::simple();
+    let (slow, quick, leaver) = (stage.web_socket(), stage.web_socket(), stage.web_socket());
+    for who in [slow, quick, leaver] {
+        stage.subscribe(who, &["a"], None);
+    }
+    stage.answer(0, &[]);
+    stage.writes();
+    stage.lane.blocked(stage.now, slow);
+    stage.lane.blocked(stage.now, leaver);
+    stage.changed_with(0, "a", 9_500_000, "{}");
+    assert_eq!(stage.told(quick), ["changes a@9500000"]);
+    assert!(stage.lane.stats().hint_bytes > 0, "two are yet to be told");
+    stage.lane.disconnect(stage.now, leaver);
+    assert!(stage.lane.stats().hint_bytes > 0, "one is yet to be told");
+    stage.step(|lane, now, out| lane.unsubscribe(now, slow, None, ["a"].iter(), out)).unwrap();
+    assert_eq!(stage.lane.stats().hint_bytes, 0);
+}
+
+#[test]
+fn a_lost_table_is_told_once_though_the_new_owner_closes_below_its_floor_for_a_while() {
+    let mut stage = Stage::simple();
+    let (bob, alice) = (stage.lane.open_session(stage.now), stage.web_socket());
+    let cursor = stage.cursor(8_900_000);
+    stage.poll(bob, &["a"], Some(&cursor));
+    stage.subscribe(alice, &["a"], None);
+    stage.answer(0, &[]);
+    stage.writes();
+    // The floor lies above every ceiling, so ahead of the clock.
+    stage.own(0, &[0], 2, 12_000_000);
+    stage.answer(0, &[]);
+    stage.closed(0, 10_100_000);
+    assert_eq!(stage.told(alice), ["resync all (versions_lost)"]);
+    let answer = stage.answers.remove(&bob.index).unwrap();
+    assert!(answer.resync.is_some());
+    stage.poll(bob, &[], Some(&answer.cursor));
+    assert!(!stage.answers.contains_key(&bob.index), "the next poll waits");
+    // Whoever comes back with a cursor from after the resync is not told again.
+    let again = stage.web_socket();
+    stage.subscribe(again, &["a"], Some(&answer.cursor));
+    assert_eq!(stage.told(again), ["subscribed a", "cursor"]);
+}
+
+#[test]
 fn an_operator_who_closes_idle_sessions_does_not_shrink_the_room_for_others() {
     let mut stage = Stage::new(stage::config(1, 1));
     stage.config.idle_sessions = 2;

@@ -101,7 +101,8 @@ fn life(seed: u64, weather: Weather) -> Town {
     let busy = random.range(10, 70);
     for _ in 0..random.range(50, 300) {
         if random.percent(busy) {
-            for _ in 0..random.range(1, 5) {
+            let many = if random.percent(1) { 900 } else { 5 };
+            for _ in 0..random.range(1, many) {
                 let data = random.percent(30).then(|| format!("{{\"n\":{}}}", random.below(1000)).into_boxed_str());
                 let hint = data.map(|data| Hint { kind: None, data: Some(data) });
                 let object = random.pick(&objects).clone();
@@ -141,7 +142,10 @@ fn act(town: &mut Town, random: &mut Random, client: usize, objects: &[String]) 
     } else if town.blocked(client) {
         let all = random.percent(50);
         town.unblock(client, all);
-    } else if town.may_poll(client) {
+    } else if town.transport(client) == Some(Transport::Poll) && random.percent(4) {
+        town.attach(client);
+    } else if town.may_poll(client) || town.transport(client) == Some(Transport::Poll) && random.percent(5) {
+        // Now and then while the one before is still under way.
         poll(town, random, client, objects);
     } else if town.may_ask(client) && random.percent(30) {
         change_wishes(town, random, client, objects);
@@ -240,6 +244,10 @@ fn heal(town: &mut Town, random: &mut Random) {
         town.wait(250_000);
     }
     town.check_nothing_is_missing();
+    for lane in &town.world.lanes {
+        let stats = lane.stats();
+        assert_eq!((stats.pending, stats.hint_bytes), (0, 0), "everybody was told");
+    }
     for client in 0..town.clients.len() {
         assert!(town.settled(client), "{} still waits for an answer", town.clients[client].name);
         let text = town.clients[client].cursor.clone().expect("everybody has a cursor");

@@ -165,7 +165,8 @@ fn answer(app: &App, head: &Parts, asked: EventsRequest) -> Result<Response, Ref
     let last = last.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).filter(|text| !text.is_empty());
     let ticket = super::poll::next_ticket();
     let slot = Arc::new(Mutex::new(Slot::default()));
-    let session = match asked.session.as_deref().map(SessionName::read) {
+    let read = |text| SessionName::read(text).filter(|name| name.lane(&app.node).is_some());
+    let session = match asked.session.as_deref().map(read) {
         // Names nobody: the lane will say so in the stream, where an EventSource can hear it.
         Some(None) => Some(SessionName { lane: app.thread as u16, who: SubscriberKey { index: u32::MAX, generation: 0 }, secret: [0; 16] }),
         Some(name) => name,

@@ -184,34 +184,35 @@ impl Reader {
             .write_buffer_size(0)
             .max_message_size(Some(largest))
             .max_frame_size(Some(largest));
+        let context_bytes = already_read.len() as u64;
         let mut context = WebSocketContext::from_partially_read(already_read, Role::Server, Some(config));
         let mut said = Vec::new();
-        // The last message lives until the next read: the library then starts a new buffer and lets go of one that grew.
-        let mut last = None;
+        let (mut fed, mut consumed) = (context_bytes, 0);
         loop {
-            let read = context.read(&mut Half { stream: &self.stream, said: &mut said });
-            last = match read {
+            match context.read(&mut Half { stream: &self.stream, said: &mut said, fed: &mut fed }) {
                 Ok(message) => {
                     self.shell.with(|lane, _| lane.heard(self.who));
                     // Boxed, as everything that an idle connection does not need.
                     if !Box::pin(self.message(&message)).await {
                         break;
                     }
-                    Some(message)
+                    consumed += frame_bytes(&message);
+                    if consumed == fed && message.len() > READ_BUFFER && !message.is_close() {
+                        // The library's buffer grew for this message and would stay so. It is empty now: start afresh.
+                        context = WebSocketContext::from_partially_read(Vec::new(), Role::Server, Some(config));
+                    }
                 }
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    drop(last.take());
                     self.say(&mut said);
                     if !self.readable().await {
                         break;
                     }
-                    None
                 }
                 Err(error) => {
                     self.refuse(&error, &mut said);
                     break;
                 }
-            };
+            }
             self.say(&mut said);
             if !self.is_my_turn() && !Box::pin(self.my_turn()).await {
                 break;
@@ -362,15 +363,31 @@ impl Reader {
     }
 }
 
+/// The least that a client's message takes on the wire: one masked frame with the shortest header. A message in several
+/// frames takes more, so that a sum of these never exceeds what was read.
+fn frame_bytes(message: &Message) -> u64 {
+    let payload = message.len() as u64;
+    let length = match payload {
+        0..=125 => 0,
+        126..=65_535 => 2,
+        _ => 8,
+    };
+    2 + length + 4 + payload
+}
+
 /// The socket as the WebSocket library sees it: it reads from it, and what it writes is gathered.
 struct Half<'a> {
     stream: &'a TcpStream,
     said: &'a mut Vec<u8>,
+    /// Bytes that the library has read so far.
+    fed: &'a mut u64,
 }
 
 impl io::Read for Half<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.try_read(buffer)
+        let read = self.stream.try_read(buffer)?;
+        *self.fed += read as u64;
+        Ok(read)
     }
 }
 

@@ -50,7 +50,21 @@ pub(crate) fn node_with(change: impl FnOnce(&mut Config)) -> RunningNode {
     config.owner.closed_idle_ms = 100;
     config.drain.spread_ms = 500;
     change(&mut config);
-    Node::start(config).expect("the node starts")
+    let node = Node::start(config).expect("the node starts");
+    settle(node.addr);
+    node
+}
+
+/// Waits until every thread has heard from every owner. Whoever comes in the first milliseconds may be told to fetch what
+/// it asks for once more, which is not what the tests are about.
+fn settle(address: SocketAddr) {
+    let mut settled = 0;
+    // Connections are dealt out to the threads in turn.
+    eventually("all threads know all owners", || {
+        let answer = Poll::of(address, &["settling"]).ask();
+        settled = if covers(answer["cursor"].as_str().expect("a cursor"), 1) { settled + 1 } else { 0 };
+        settled >= 4
+    });
 }
 
 /// `count` object names that begin alike.

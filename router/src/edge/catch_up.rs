@@ -26,13 +26,16 @@ impl Lane {
     /// Compares one object with the client's cursor and with the version it said it knows (zero: none), and notes what
     /// it missed.
     pub(super) fn catch_up(&mut self, index: u32, slot: u32, verdict: &CursorVerdict, known: Version) {
+        if known == Version::ZERO && *verdict == CursorVerdict::None {
+            // It starts from now: there is nothing to compare with.
+            return;
+        }
         let hash = self.objects.hash(slot);
         let shard_id = self.config.shards.shard(hash);
         let shard = self.upstream.shard(shard_id);
         let version = self.objects.slot(slot).version();
         let outcome = match verdict {
             CursorVerdict::Resync(cause) => Missed::Unknown(cause),
-            CursorVerdict::None if known == Version::ZERO => Missed::Nothing,
             CursorVerdict::None | CursorVerdict::At(_) => {
                 let known = match verdict {
                     CursorVerdict::At(cursor) => {

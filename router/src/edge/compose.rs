@@ -95,7 +95,7 @@ impl Lane {
     fn view(&self, slot: u32, trace: bool) -> ChangeView<'_> {
         let entry = self.objects.slot(slot);
         ChangeView {
-            object: &entry.id,
+            object: entry.id.as_str(),
             version: entry.version(),
             hint: self.objects.hints.get(slot).map(|hint| &**hint),
             trace: trace.then(|| {
@@ -182,7 +182,7 @@ impl Lane {
             } else {
                 let slots = resync.slots.to_vec();
                 let objects = &self.objects;
-                codec::resync(encoding, frame, slots.iter().map(|&slot| &*objects.slot(slot).id), resync.cause);
+                codec::resync(encoding, frame, slots.iter().map(|&slot| objects.slot(slot).id.as_str()), resync.cause);
             }
         }
     }

@@ -189,7 +189,7 @@ impl Lane {
         if let Some(subscriber) = self.subscribers.get(who) {
             subscriber.slots.for_each(|slot| {
                 if objects.len() < at_most {
-                    objects.push(self.objects.slot(slot).id.clone());
+                    objects.push(self.objects.slot(slot).id.as_str().into());
                 }
             });
         }

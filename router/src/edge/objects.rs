@@ -1,5 +1,6 @@
 //! The objects that somebody here watches: ID, newest version, subscribers, and what was said with the last change.
 
+use super::name::Name;
 use crate::id_set::IdSet;
 use crate::now::MonoUs;
 use crate::staggered::Staggered;
@@ -15,10 +16,22 @@ const VERSION_BITS: u64 = Version::LIMIT - 1;
 const REGISTERED: u64 = 1 << 62;
 const LINGERS: u64 = 1 << 63;
 
+/// What the index knows of a slot: enough of the hash that growing the index touches no slot.
+#[derive(Clone, Copy, Debug)]
+struct Indexed {
+    slot: u32,
+    rest: u32,
+}
+
+/// The hash as the index uses it: the top bits that choose a piece of the table, and the low bits that are kept.
+fn folded(hash: ObjectHash) -> u64 {
+    hash.0 & 0xfff0_0000_ffff_ffff
+}
+
 /// One watched object: 40 bytes and its ID. There may be millions.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
-    pub(super) id: Box<str>,
+    pub(super) id: Name,
     pub(super) watchers: IdSet,
     /// The version in the low 53 bits; above it, whether the owner has answered and whether it stands in the linger queue.
     packed: u64,
@@ -56,7 +69,7 @@ impl Slot {
 #[derive(Debug)]
 pub(super) struct Objects {
     key: HashKey,
-    index: Staggered<u32>,
+    index: Staggered<Indexed>,
     pages: Vec<Vec<Slot>>,
     free: Vec<u32>,
     /// Objects nobody watches any more, with the time at which they go.
@@ -90,19 +103,24 @@ impl Objects {
     }
 
     pub(super) fn hash(&self, slot: u32) -> ObjectHash {
-        self.key.object(&self.slot(slot).id)
+        self.key.object_bytes(self.slot(slot).id.as_bytes())
     }
 
     pub(super) fn find(&self, id: &str) -> Option<u32> {
-        self.index.find(self.key.object(id).0, |&slot| &*self.slot(slot).id == id).copied()
+        self.find_hashed(self.key.object(id), id)
+    }
+
+    fn find_hashed(&self, hash: ObjectHash, id: &str) -> Option<u32> {
+        let same = |entry: &Indexed| entry.rest == hash.0 as u32 && self.slot(entry.slot).id.as_bytes() == id.as_bytes();
+        self.index.find(folded(hash), same).map(|entry| entry.slot)
     }
 
     /// Every slot of this hash. There is at most one, save for the rarest of collisions.
     pub(super) fn with_hash(&self, hash: ObjectHash) -> IdSet {
         let mut found = IdSet::new();
-        self.index.find(hash.0, |&slot| {
-            if self.hash(slot) == hash {
-                found.insert(slot);
+        self.index.find(folded(hash), |entry| {
+            if entry.rest == hash.0 as u32 && self.hash(entry.slot) == hash {
+                found.insert(entry.slot);
             }
             false
         });
@@ -112,15 +130,12 @@ impl Objects {
     /// The object's slot and hash, and whether the slot is new: not registered, no version known.
     pub(super) fn intern(&mut self, id: Box<str>) -> (u32, ObjectHash, bool) {
         let hash = self.key.object(&id);
-        if let Some(&slot) = self.index.find(hash.0, |&slot| self.slot(slot).id == id) {
+        if let Some(slot) = self.find_hashed(hash, &id) {
             return (slot, hash, false);
         }
         let slot = self.free.pop().unwrap_or_else(|| self.new_slot());
-        *self.slot_mut(slot) = Slot { id, watchers: IdSet::new(), packed: 0 };
-        let (pages, key) = (&self.pages, self.key);
-        self.index.insert_unique(hash.0, slot, |&other| {
-            key.object(&pages[other as usize / PAGE][other as usize % PAGE].id).0
-        });
+        *self.slot_mut(slot) = Slot { id: id.into(), watchers: IdSet::new(), packed: 0 };
+        self.index.insert_unique(folded(hash), Indexed { slot, rest: hash.0 as u32 }, |entry| entry.rest.into());
         (slot, hash, true)
     }
 
@@ -176,7 +191,7 @@ impl Objects {
     /// Forgets an object. The second value says that another object here has the same hash.
     pub(super) fn free(&mut self, slot: u32) -> (ObjectHash, bool) {
         let hash = self.hash(slot);
-        self.index.remove(hash.0, |&other| other == slot);
+        self.index.remove(folded(hash), |entry| entry.slot == slot);
         self.hints.clear(slot);
         *self.slot_mut(slot) = Slot::default();
         self.free.push(slot);
@@ -189,7 +204,7 @@ impl Objects {
         for (page_number, page) in self.pages.iter().enumerate() {
             for (place, slot) in page.iter().enumerate() {
                 if !slot.id.is_empty() {
-                    all.push(((page_number * PAGE + place) as u32, self.key.object(&slot.id)));
+                    all.push(((page_number * PAGE + place) as u32, self.key.object_bytes(slot.id.as_bytes())));
                 }
             }
         }

@@ -83,6 +83,25 @@ impl PageInFlight {
     }
 }
 
+/// The owners' answers that a page needs.
+#[derive(Debug, Default)]
+struct Needed {
+    /// Owner and number of the answer.
+    answers: Vec<(usize, u64)>,
+    /// Some shard has no owner to ask.
+    orphaned: bool,
+}
+
+impl Needed {
+    fn add(&mut self, ask: Option<(usize, u64)>) {
+        match ask {
+            Some(ask) if !self.answers.contains(&ask) => self.answers.push(ask),
+            Some(_) => {}
+            None => self.orphaned = true,
+        }
+    }
+}
+
 impl Lane {
     /// Whether the subscriber's next request may be handed in. If not, [`Output::MayRequest`] will say when.
     #[must_use]
@@ -128,9 +147,10 @@ impl Lane {
             subscriber.slots.reserve(page.entries.len());
             slots.reserve(page.entries.len());
         }
+        let mut needed = Needed::default();
         for entry in page.entries {
             let entry = match entry {
-                Ok(entry) => self.watch(who, entry),
+                Ok(entry) => self.watch(who, entry, &mut needed),
                 Err(refused) => PageEntry::Refused(Box::new(refused)),
             };
             if let PageEntry::Watched { slot, added, .. } = entry {
@@ -166,13 +186,13 @@ impl Lane {
             waits: 0,
             at_least_until_us: None,
         }));
-        self.wait_for_answers(who);
+        self.queue_behind(who, &needed);
         self.flush_upstream(out);
         self.page_progress(now, who, out);
     }
 
     /// Enters one object into what the subscriber watches.
-    fn watch(&mut self, who: SubscriberKey, entry: Entry) -> PageEntry {
+    fn watch(&mut self, who: SubscriberKey, entry: Entry, needed: &mut Needed) -> PageEntry {
         let Some(subscriber) = self.subscribers.get_mut(who) else {
             let gone = Problem::new(Code::SessionUnknown, "the subscriber is gone");
             return PageEntry::Refused(Box::new((entry.object.into(), gone)));
@@ -185,8 +205,11 @@ impl Lane {
             return PageEntry::Refused(Box::new((entry.object.into(), problem)));
         }
         let (slot, hash, new) = self.objects.intern(entry.object);
+        let shard = self.config.shards.shard(hash);
         if new {
-            self.upstream.register(self.config.shards.shard(hash), hash);
+            needed.add(self.upstream.register(shard, hash));
+        } else if !self.objects.slot(slot).registered() {
+            needed.add(self.upstream.latest_ask(shard));
         }
         let added = subscriber.slots.insert(slot);
         if added {
@@ -202,28 +225,26 @@ impl Lane {
 
     /// Queues the subscriber's page behind the owners' answers that it still needs.
     pub(super) fn wait_for_answers(&mut self, who: SubscriberKey) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
-        let Some(page) = &mut subscriber.page else { return };
-        let mut needed: Vec<(usize, u64)> = Vec::new();
-        let mut orphaned = false;
-        let (objects, upstream, shards) = (&self.objects, &mut self.upstream, self.config.shards);
+        let Some(page) = self.subscribers.get(who).and_then(|s| s.page.as_ref()) else { return };
+        let mut needed = Needed::default();
         page.slots.for_each(|slot| {
-            if objects.slot(slot).registered() {
-                return;
-            }
-            match upstream.latest_ask(shards.shard(objects.hash(slot))) {
-                Some(ask) if !needed.contains(&ask) => needed.push(ask),
-                Some(_) => {}
-                None => orphaned = true,
+            if !self.objects.slot(slot).registered() {
+                needed.add(self.upstream.latest_ask(self.config.shards.shard(self.objects.hash(slot))));
             }
         });
-        page.waits += needed.len();
-        for (owner, answer) in needed {
-            upstream.wait(owner, answer, who);
+        self.queue_behind(who, &needed);
+    }
+
+    fn queue_behind(&mut self, who: SubscriberKey, needed: &Needed) {
+        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(page) = &mut subscriber.page else { return };
+        page.waits += needed.answers.len();
+        for &(owner, answer) in &needed.answers {
+            self.upstream.wait(owner, answer, who);
         }
-        if orphaned && !subscriber.orphan {
+        if needed.orphaned && !subscriber.orphan {
             subscriber.orphan = true;
-            upstream.orphans.push(who);
+            self.upstream.orphans.push(who);
         }
     }
 
@@ -347,7 +368,7 @@ impl Lane {
             if self.includes(slot, at_least) {
                 continue;
             }
-            let id: String = self.objects.slot(slot).id.clone().into();
+            let id: String = self.objects.slot(slot).id.as_str().to_owned();
             let detail = format!("`at_least`: version {at_least} of this object is not known here yet");
             *entry = PageEntry::Refused(Box::new((id, Problem::new(Code::NotYet, detail))));
             if added {
@@ -378,7 +399,7 @@ impl Lane {
                     codec::subscribed(encoding, reply, page.id.as_ref(), page.entries.iter().map(|entry| match entry {
                         PageEntry::Watched { slot, .. } => {
                             let slot = objects.slot(*slot);
-                            (&*slot.id, Ok(slot.version()))
+                            (slot.id.as_str(), Ok(slot.version()))
                         }
                         PageEntry::Refused(refused) => (refused.0.as_str(), Err(&refused.1)),
                     }));

@@ -293,7 +293,7 @@ impl Lane {
         let changes = news[..count]
             .iter()
             .map(|n| OwnedChange {
-                object: self.objects.slot(n.slot).id.clone(),
+                object: self.objects.slot(n.slot).id.as_str().into(),
                 version: n.version,
                 hint: self.objects.hints.get(n.slot).cloned(),
                 trace: trace.then(|| (n.shard, self.upstream.shard(n.shard).epoch)),
@@ -371,7 +371,7 @@ impl Lane {
         } else {
             let mut objects = Vec::new();
             for resync in all.iter() {
-                resync.slots.for_each(|slot| objects.push(self.objects.slot(slot).id.clone()));
+                resync.slots.for_each(|slot| objects.push(self.objects.slot(slot).id.as_str().into()));
             }
             ResyncScope::Objects(objects)
         };

@@ -33,6 +33,7 @@ struct Held {
 #[derive(Debug)]
 struct Ask {
     objects: Vec<String>,
+    at_least: Vec<Option<Version>>,
     /// The step of the call, and the number of lost tables then.
     step: u64,
     lost: u64,
@@ -250,6 +251,7 @@ impl Town {
             cursor: cursor.is_some(),
             more,
             objects: objects.clone(),
+            at_least: entries.iter().flatten().map(|entry| entry.at_least).collect(),
         };
         if cursor.is_some() {
             hold_from(person, &objects, self.world.step);
@@ -307,6 +309,27 @@ impl Town {
         panic!("`more` never ends");
     }
 
+    /// An event stream takes over the client's session, whatever that is doing.
+    pub fn attach(&mut self, client: usize) {
+        let (step, lost) = (self.world.step, self.world.lost);
+        let person = &mut self.clients[client];
+        let Some(connection) = &mut person.connection else { return };
+        connection.transport = Transport::EventStream;
+        connection.poll = None;
+        connection.told.clear();
+        let objects = connection.live.iter().cloned().collect();
+        let cursor = person.cursor.clone();
+        let asked = Ask { objects, at_least: Vec::new(), step, lost, cursor: cursor.is_some(), more: false };
+        connection.ask = Some(asked);
+        let (lane, who) = (connection.lane, connection.who);
+        let kind = encoding(Transport::EventStream);
+        self.note(client, "streams its session");
+        if self.world.lane(lane, |l, now, out| l.attach(now, who, kind, cursor.as_deref(), false, out)).is_err() {
+            self.note(client, "session unknown");
+            self.clients[client].connection = None;
+        }
+    }
+
     /// Whether the client could poll now.
     pub fn may_poll(&self, client: usize) -> bool {
         let may = |c: &Connection| c.transport == Transport::Poll && c.poll.is_none();
@@ -358,6 +381,10 @@ impl Town {
         let code = tidings_protocol::close::CloseCode::Drain;
         self.note(client, "is sent away");
         self.world.lane(lane, |l, now, out| l.dismiss(now, who, code, "drain", Some(1), out));
+        // A poll is answered on the spot.
+        while let Some(event) = self.world.events.pop_front() {
+            self.happen(event);
+        }
     }
 
     /// A blocked sink delivers what it took and is free again, or only says that it goes on.
@@ -493,7 +520,8 @@ impl Town {
         let person = &mut self.clients[client];
         let connection = person.connection.as_mut().expect("connected");
         let ask = connection.ask.take().expect("it asked");
-        for (entry, object) in body["objects"].as_array().expect("a list").iter().zip(&ask.objects) {
+        let asked = ask.objects.iter().zip(&ask.at_least);
+        for (entry, (object, at_least)) in body["objects"].as_array().expect("a list").iter().zip(asked) {
             assert_eq!(entry["object"].as_str(), Some(object.as_str()), "answers in the order of the request");
             if let Some(code) = entry["error"]["code"].as_str() {
                 assert_eq!(code, "not_yet");
@@ -502,11 +530,13 @@ impl Town {
                 person.held.remove(object);
                 continue;
             }
+            let version = entry["version"].as_u64().unwrap_or(0);
+            // A version that was lost counts as included: everything below the floor is.
+            assert!(lossy || Version(version) >= at_least.unwrap_or_default(), "{object} is answered too old");
             connection.live.insert(object.clone());
             if !ask.cursor {
                 // What it says is where the client starts; what came between call and answer may have been lost.
                 let from = if lossy || lost != ask.lost { step } else { ask.step };
-                let version = entry["version"].as_u64().unwrap_or(0);
                 person.held.insert(object.clone(), Held { step: from, version });
             }
         }

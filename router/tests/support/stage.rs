@@ -4,6 +4,8 @@ use crate::wire::{self, Message};
 use std::collections::BTreeMap;
 use tidings_protocol::client::Entry;
 use tidings_protocol::codec::{Encoding, PollAnswer};
+use tidings_protocol::Hint;
+use tidings_protocol::hint::SharedHint;
 use tidings_protocol::peer::{Changed, EdgeToOwner, FloorCause, Owned, OwnerToEdge};
 use tidings_protocol::{ClusterId, Cursor, Epoch, HashKey, ObjectHash, ShardCount, ShardId, Version};
 use tidings_router::Now;
@@ -129,6 +131,12 @@ impl Stage {
     pub fn changed(&mut self, owner: usize, object: &str, version: u64) {
         let object = self.config.key.object(object);
         let changes = vec![Changed { object, version: Version(version), hint: None }];
+        self.frame(owner, OwnerToEdge::Changed { changes });
+    }
+
+    pub fn changed_with(&mut self, owner: usize, object: &str, version: u64, data: &str) {
+        let hint = Some(SharedHint::new(Hint { kind: None, data: Some(data.into()) }));
+        let changes = vec![Changed { object: self.config.key.object(object), version: Version(version), hint }];
         self.frame(owner, OwnerToEdge::Changed { changes });
     }
 

@@ -105,7 +105,7 @@ fn owner_config(shape: &Shape) -> owner::Config {
         revisions: 100,
         idempotency_keys: 100,
         idempotency_window_us: 1_000_000,
-        link_window_changes: 1024,
+        link_window_changes: 512,
         link_hint_bytes: 1 << 20,
         closed_busy_us: 50_000,
         closed_idle_us: 1_000_000,
