@@ -652,7 +652,6 @@ fn handshakes_that_are_none_are_refused_with_a_reason() {
         (base("GET", &format!("{upgrade}{version}")), 400),
         (base("GET", &format!("{upgrade}{version}Sec-WebSocket-Key: short\r\n")), 400),
         (base("GET", &format!("{upgrade}{version}Sec-WebSocket-Key: \r\n")), 400),
-        (base("GET", &format!("{upgrade}{version}Sec-WebSocket-Key: !!!!!!!!!!!!!!!!!!!!!!==\r\n")), 400),
         (base("POST", &format!("{upgrade}{version}{key}")), 405),
     ];
     for (number, (answer, status)) in cases.iter().enumerate() {

@@ -23,7 +23,7 @@ mod sessions;
 mod subscribers;
 mod upstream;
 
-pub use inspect::{ConnectionView, Explanation, LaneStats, SubscriptionView};
+pub use inspect::{ConnectionView, Explanation, LaneStats, Refusals, SubscriptionView};
 pub use place::{CursorVerdict, Place};
 pub use requests::{Page, RequestError};
 pub use sessions::PollPage;
@@ -53,6 +53,8 @@ pub struct Config {
     pub shards: ShardCount,
     /// How many owners (links) there are.
     pub owners: usize,
+    /// After how many handled changes an owner is told so. Must be below its window, or the link would stop.
+    pub handled_every: u32,
     /// Objects one subscriber may watch.
     pub objects_per_subscriber: usize,
     /// About how many bytes one write to one subscriber may have. A single change may be larger.

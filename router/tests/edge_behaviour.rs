@@ -14,7 +14,11 @@ use tidings_protocol::{Cursor, Version};
 use tidings_router::edge::{Page, PollPage};
 
 fn at_least(object: &str, version: u64) -> Result<Entry, (String, tidings_protocol::Problem)> {
-    Ok(Entry { object: object.into(), version: None, at_least: Some(Version(version)) })
+    Ok(Entry {
+        object: object.into(),
+        version: None,
+        at_least: Some(Version(version)),
+    })
 }
 
 #[test]
@@ -33,7 +37,10 @@ fn the_first_watcher_that_comes_back_is_told_only_of_what_is_above_its_cursor() 
     let cursor = stage.cursor(6_000_000);
     stage.subscribe(who, &["a", "b"], Some(&cursor));
     stage.answer(0, &[("a", 5_000_000), ("b", 7_000_000)]);
-    assert_eq!(stage.told(who), ["subscribed a@5000000 b@7000000", "changes b@7000000", "cursor"]);
+    assert_eq!(
+        stage.told(who),
+        ["subscribed a@5000000 b@7000000", "changes b@7000000", "cursor"]
+    );
 }
 
 #[test]
@@ -64,7 +71,10 @@ fn a_change_between_registration_and_answer_is_in_the_answer_or_told_after_it() 
     assert_eq!(stage.told(who), [""; 0], "nothing before `subscribed`");
     stage.answer(1, &[]);
     let told = stage.told(who).join(", ");
-    assert!(told.starts_with(&format!("subscribed {here}@9500000 {there}")), "{told}");
+    assert!(
+        told.starts_with(&format!("subscribed {here}@9500000 {there}")),
+        "{told}"
+    );
 }
 
 /// An object of an even shard and one of an odd one.
@@ -145,7 +155,10 @@ fn an_idle_session_that_streams_waits_until_all_its_objects_are_live() {
     stage.poll(who, &["a"], None);
     stage.closed(0, 9_900_000);
     stage.poll(who, &[], None);
-    assert!(!stage.answers.contains_key(&who.index), "no cursor before the object is live");
+    assert!(
+        !stage.answers.contains_key(&who.index),
+        "no cursor before the object is live"
+    );
 }
 
 #[test]
@@ -194,20 +207,33 @@ fn a_frozen_client_with_an_unanswered_ping_does_not_stop_the_lane() {
         assert_eq!(stage.cut, [who], "no progress for a minute");
         tx.send(()).unwrap();
     });
-    rx.recv_timeout(std::time::Duration::from_secs(10)).expect("the lane spins");
+    rx.recv_timeout(std::time::Duration::from_secs(10))
+        .expect("the lane spins");
 }
 
 #[test]
 fn changes_of_a_page_that_waits_for_a_version_come_after_its_answer() {
     let mut stage = Stage::simple();
     let who = stage.web_socket();
-    let page = Page { entries: vec![at_least("a", 9_700_000), entry("b")], ..Page::default() };
-    stage.step(|lane, now, out| lane.subscribe(now, who, page, out)).unwrap();
+    let page = Page {
+        entries: vec![at_least("a", 9_700_000), entry("b")],
+        ..Page::default()
+    };
+    stage
+        .step(|lane, now, out| lane.subscribe(now, who, page, out))
+        .unwrap();
     stage.answer(0, &[]);
     stage.changed(0, "b", 9_100_000);
     assert_eq!(stage.told(who), [""; 0]);
     stage.changed(0, "a", 9_700_000);
-    assert_eq!(stage.told(who), ["subscribed a@9700000 b@9100000", "changes a@9700000 b@9100000", "cursor"]);
+    assert_eq!(
+        stage.told(who),
+        [
+            "subscribed a@9700000 b@9100000",
+            "changes a@9700000 b@9100000",
+            "cursor"
+        ]
+    );
 }
 
 #[test]
@@ -215,13 +241,19 @@ fn a_poll_waits_for_a_version_as_long_as_the_poll_may() {
     let mut stage = Stage::simple();
     let who = stage.lane.open_session(stage.now);
     let cursor = stage.cursor(8_900_000);
-    let page =
-        PollPage { entries: vec![at_least("a", 20_000_000)], cursor: Some(cursor.clone()), ..PollPage::default() };
+    let page = PollPage {
+        entries: vec![at_least("a", 20_000_000)],
+        cursor: Some(cursor.clone()),
+        ..PollPage::default()
+    };
     stage.step(|lane, now, out| lane.poll(now, who, page, out)).unwrap();
     stage.answer(0, &[]);
     stage.wait(5_000_000);
     stage.writes();
-    assert!(!stage.answers.contains_key(&who.index), "`at_least_us` is for WebSockets");
+    assert!(
+        !stage.answers.contains_key(&who.index),
+        "`at_least_us` is for WebSockets"
+    );
     let answer = stage.poll_over(who);
     assert_eq!(answer.refused.len(), 1);
 }
@@ -231,7 +263,10 @@ fn a_poll_that_ends_before_its_objects_are_live_says_what_it_refused() {
     let mut stage = Stage::simple();
     let who = stage.lane.open_session(stage.now);
     let cursor = stage.cursor(8_900_000);
-    let bad = (String::from("bad\u{fffd}"), tidings_protocol::Problem::new(tidings_protocol::Code::InvalidObject, "no"));
+    let bad = (
+        String::from("bad\u{fffd}"),
+        tidings_protocol::Problem::new(tidings_protocol::Code::InvalidObject, "no"),
+    );
     let page = PollPage {
         entries: vec![at_least("a", 9_100_000), Err(bad), entry("c")],
         cursor: Some(cursor.clone()),
@@ -239,7 +274,11 @@ fn a_poll_that_ends_before_its_objects_are_live_says_what_it_refused() {
     };
     stage.step(|lane, now, out| lane.poll(now, who, page, out)).unwrap();
     let answer = stage.poll_over(who);
-    let refused: Vec<_> = answer.refused.iter().map(|(o, p)| (o.as_str(), p.code.as_str())).collect();
+    let refused: Vec<_> = answer
+        .refused
+        .iter()
+        .map(|(o, p)| (o.as_str(), p.code.as_str()))
+        .collect();
     assert_eq!(refused, [("a", "not_yet"), ("bad\u{fffd}", "invalid_object")]);
     assert_eq!(answer.cursor, cursor);
 }
@@ -270,7 +309,9 @@ fn what_was_said_with_a_change_is_forgotten_when_nobody_waits_for_it_any_more() 
     assert!(stage.lane.stats().hint_bytes > 0, "two are yet to be told");
     stage.lane.disconnect(stage.now, leaver);
     assert!(stage.lane.stats().hint_bytes > 0, "one is yet to be told");
-    stage.step(|lane, now, out| lane.unsubscribe(now, slow, None, ["a"].iter(), out)).unwrap();
+    stage
+        .step(|lane, now, out| lane.unsubscribe(now, slow, None, ["a"].iter(), out))
+        .unwrap();
     assert_eq!(stage.lane.stats().hint_bytes, 0);
 }
 

@@ -7,6 +7,8 @@
 
 #[path = "support/clients.rs"]
 mod clients;
+#[path = "support/judge.rs"]
+mod judge;
 #[path = "support/random.rs"]
 mod random;
 #[path = "support/wire.rs"]
@@ -26,7 +28,10 @@ const TRANSPORTS: [Transport; 3] = [Transport::WebSocket, Transport::EventStream
 fn lives(name: &str, seeds: u64, life: impl Fn(u64) -> Town) -> Tally {
     let mut sum = Tally::default();
     let chosen = std::env::var("TIDINGS_SEED").ok().and_then(|text| text.parse().ok());
-    let count = std::env::var("TIDINGS_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(seeds);
+    let count = std::env::var("TIDINGS_SEEDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(seeds);
     let all = chosen.map_or(0..count, |seed: u64| seed..seed + 1);
     for seed in all {
         let ended = catch_unwind(AssertUnwindSafe(|| life(seed)));
@@ -66,7 +71,11 @@ fn shape(random: &mut Random, weather: Weather) -> Shape {
     Shape {
         shards: 1 << random.range(0, 3),
         owners: random.range(1, 3) as usize,
-        version_table_bytes: if evict { random.range(6_000, 12_000) as usize } else { 64 << 20 },
+        version_table_bytes: if evict {
+            random.range(6_000, 12_000) as usize
+        } else {
+            64 << 20
+        },
         batch_bytes: *random.pick(&[200, 1_000, 64 << 10]),
         hint_bytes: *random.pick(&[300, 1 << 20]),
         delay_us: *random.pick(&[(0, 2_000), (1_000, 80_000), (100, 400_000)]),
@@ -103,8 +112,13 @@ fn life(seed: u64, weather: Weather) -> Town {
         if random.percent(busy) {
             let many = if random.percent(1) { 900 } else { 5 };
             for _ in 0..random.range(1, many) {
-                let data = random.percent(30).then(|| format!("{{\"n\":{}}}", random.below(1000)).into_boxed_str());
-                let hint = data.map(|data| Hint { kind: None, data: Some(data) });
+                let data = random
+                    .percent(30)
+                    .then(|| format!("{{\"n\":{}}}", random.below(1000)).into_boxed_str());
+                let hint = data.map(|data| Hint {
+                    kind: None,
+                    data: Some(data),
+                });
                 let object = random.pick(&objects).clone();
                 town.publish(&object, hint);
             }
@@ -178,14 +192,21 @@ fn change_wishes(town: &mut Town, random: &mut Random, client: usize, objects: &
 
 fn trouble(town: &mut Town, random: &mut Random, weather: Weather) {
     let world = &mut town.world;
-    let (lane, owner) = (random.below(2) as usize, random.below(world.owners.len() as u64) as usize);
+    let (lane, owner) = (
+        random.below(2) as usize,
+        random.below(world.owners.len() as u64) as usize,
+    );
     let shard = random.below(world.map.len() as u64) as u16;
     if weather == Weather::Fair || random.percent(40) {
         let (hears_us, again_us) = (random.below(400_000), random.below(3_000_000));
         world.cut(lane, owner, hears_us, again_us);
         return;
     }
-    let ahead_us = if world.highest < world.now.wall_us + 4_000_000 { random.below(2_000_000) } else { 0 };
+    let ahead_us = if world.highest < world.now.wall_us + 4_000_000 {
+        random.below(2_000_000)
+    } else {
+        0
+    };
     match random.below(5) {
         0 => {
             world.crash(owner);
@@ -203,7 +224,11 @@ fn trouble(town: &mut Town, random: &mut Random, weather: Weather) {
         3 => adopt(town, random),
         _ => {
             let by_us = random.below(4_000_000);
-            world.now.wall_us = if random.percent(60) { world.now.wall_us - by_us } else { world.now.wall_us + by_us / 4 };
+            world.now.wall_us = if random.percent(60) {
+                world.now.wall_us - by_us
+            } else {
+                world.now.wall_us + by_us / 4
+            };
         }
     }
 }
@@ -249,11 +274,28 @@ fn heal(town: &mut Town, random: &mut Random) {
         assert_eq!((stats.pending, stats.hint_bytes), (0, 0), "everybody was told");
     }
     for client in 0..town.clients.len() {
-        assert!(town.settled(client), "{} still waits for an answer", town.clients[client].name);
+        assert!(
+            town.settled(client),
+            "{} still waits for an answer",
+            town.clients[client].name
+        );
         let text = town.clients[client].cursor.clone().expect("everybody has a cursor");
         let cursor = tidings_protocol::Cursor::decode(&text).unwrap();
-        let newest = town.world.history.values().flatten().map(|change| change.version).max().unwrap_or_default();
-        let least = town.world.shards.all().map(|shard| cursor.at(shard)).min().unwrap_or_default();
+        let newest = town
+            .world
+            .history
+            .values()
+            .flatten()
+            .map(|change| change.version)
+            .max()
+            .unwrap_or_default();
+        let least = town
+            .world
+            .shards
+            .all()
+            .map(|shard| cursor.at(shard))
+            .min()
+            .unwrap_or_default();
         assert!(least >= newest, "{cursor:?} lags for ever behind {newest}");
     }
 }
@@ -266,7 +308,13 @@ fn leave(town: &mut Town) {
     town.wait(7_000_000);
     for lane in &town.world.lanes {
         let stats = lane.stats();
-        let left = (stats.objects, stats.subscriptions, stats.pending, stats.hint_bytes, stats.lingering);
+        let left = (
+            stats.objects,
+            stats.subscriptions,
+            stats.pending,
+            stats.hint_bytes,
+            stats.lingering,
+        );
         assert_eq!(left, (0, 0, 0, 0, 0), "{stats:?}");
         assert_eq!(lane.subscribers(), 0);
     }
@@ -297,7 +345,10 @@ fn one_seed_run_twice_is_the_same_to_the_letter() {
 /// One round after another: everybody goes, things change, everybody comes back and hears exactly what it missed.
 fn resumes(seed: u64) -> Town {
     let mut random = Random(seed);
-    let shape = Shape { delay_us: (0, 20_000), ..shape(&mut random, Weather::Fair) };
+    let shape = Shape {
+        delay_us: (0, 20_000),
+        ..shape(&mut random, Weather::Fair)
+    };
     let objects = objects(&mut random);
     let clients = random.range(1, 5) as usize;
     let mut town = Town::new(shape, clients, seed);
@@ -310,7 +361,11 @@ fn resumes(seed: u64) -> Town {
         for client in 0..clients {
             let lane = random.below(2) as usize;
             town.connect(client, lane, *random.pick(&TRANSPORTS));
-            let due = if town.clients[client].cursor.is_some() { town.due(client) } else { Default::default() };
+            let due = if town.clients[client].cursor.is_some() {
+                town.due(client)
+            } else {
+                Default::default()
+            };
             for _ in 0..20 {
                 town.wait(100_000);
                 town.poll_on(client);
@@ -318,7 +373,11 @@ fn resumes(seed: u64) -> Town {
             let told = town.told_here(client);
             let missed: Vec<_> = due.iter().filter(|(object, _)| !told.contains_key(*object)).collect();
             let extra: Vec<_> = told.iter().filter(|(object, _)| !due.contains_key(*object)).collect();
-            assert!(missed.is_empty() && extra.is_empty(), "{}: {missed:?} {extra:?}", town.clients[client].name);
+            assert!(
+                missed.is_empty() && extra.is_empty(),
+                "{}: {missed:?} {extra:?}",
+                town.clients[client].name
+            );
         }
         // Some changes are told before the cursor that covers them comes: they may be told again.
         publish_some(&mut town, &mut random, &objects);
@@ -330,7 +389,10 @@ fn resumes(seed: u64) -> Town {
         publish_some(&mut town, &mut random, &objects);
         town.wait(2_000_000);
     }
-    assert_eq!(town.tally.repeats, 0, "what one answer told, the next one does not repeat");
+    assert_eq!(
+        town.tally.repeats, 0,
+        "what one answer told, the next one does not repeat"
+    );
     town
 }
 

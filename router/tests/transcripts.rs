@@ -43,7 +43,11 @@ struct Scene {
 impl Scene {
     /// Two shards, each with an owner of its own; two lanes.
     fn new(batch_bytes: usize) -> Self {
-        let shape = Shape { shards: 2, batch_bytes, ..Shape::default() };
+        let shape = Shape {
+            shards: 2,
+            batch_bytes,
+            ..Shape::default()
+        };
         let mut scene = Self {
             world: World::new(shape, 1),
             people: BTreeMap::new(),
@@ -105,7 +109,10 @@ impl Scene {
 
     fn entries(&self, list: &Value) -> String {
         let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
-        list.iter().map(|entry| self.entry(entry)).collect::<Vec<_>>().join(", ")
+        list.iter()
+            .map(|entry| self.entry(entry))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 
     fn hear(&mut self, name: &str, message: &Message) {
@@ -122,7 +129,11 @@ impl Scene {
                 "resync" => {
                     let objects = body["objects"].as_array();
                     let names = |l: &Vec<Value>| l.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ");
-                    format!("resync {} ({})", objects.map_or("all".into(), names), body["cause"].as_str().unwrap())
+                    format!(
+                        "resync {} ({})",
+                        objects.map_or("all".into(), names),
+                        body["cause"].as_str().unwrap()
+                    )
                 }
                 "reconnect" => format!("reconnect ({})", body["reason"].as_str().unwrap()),
                 other => panic!("{other} is not told here"),
@@ -146,7 +157,12 @@ impl Scene {
             };
             words.push(format!("resync {objects} ({})", resync.cause));
         }
-        words.extend(answer.refused.iter().map(|(o, p)| format!("{o} refused ({})", p.code.as_str())));
+        words.extend(
+            answer
+                .refused
+                .iter()
+                .map(|(o, p)| format!("{o} refused ({})", p.code.as_str())),
+        );
         words.push(self.cursor(&answer.cursor));
         if answer.more {
             words.push("more".into());
@@ -157,7 +173,11 @@ impl Scene {
 
     fn read(&mut self, name: &str, bytes: &[u8]) {
         let stream = self.people[name].encoding == Some(Encoding::EventStream);
-        for message in if stream { wire::event_stream(bytes) } else { wire::web_socket(bytes) } {
+        for message in if stream {
+            wire::event_stream(bytes)
+        } else {
+            wire::web_socket(bytes)
+        } {
             if message == Message::Ping {
                 let (lane, who) = (self.people[name].lane, self.people[name].who);
                 self.world.lane(lane, |l, _, _| l.heard(who));
@@ -176,7 +196,9 @@ impl Scene {
                     | Event::Cut { lane, who } => (*lane, *who),
                 };
                 let found = self.people.iter().find(|(_, p)| p.lane == lane && p.who == who);
-                let Some(name) = found.map(|(name, _)| name.clone()) else { continue };
+                let Some(name) = found.map(|(name, _)| name.clone()) else {
+                    continue;
+                };
                 match event {
                     Event::Written { bytes, last, .. } => {
                         let person = self.people.get_mut(&name).expect("found");
@@ -213,7 +235,12 @@ impl Scene {
         let made = |cluster, base| Cursor::new(cluster, base, Vec::new(), Vec::new()).encode().ok();
         match which {
             "none" => None,
-            "last" => Some(self.cursors.get(name).unwrap_or_else(|| panic!("{name} has no cursor")).clone()),
+            "last" => Some(
+                self.cursors
+                    .get(name)
+                    .unwrap_or_else(|| panic!("{name} has no cursor"))
+                    .clone(),
+            ),
             "foreign" => made(ClusterId(8), base),
             "future" => made(CLUSTER, Version(DAWN_US + 3_600_000_000)),
             "scribble" => Some("scribble".into()),
@@ -233,7 +260,11 @@ impl Scene {
                 }
                 None => (*word, None),
             };
-            Ok(Entry { object: object.into(), version: None, at_least })
+            Ok(Entry {
+                object: object.into(),
+                version: None,
+                at_least,
+            })
         };
         words.iter().map(entry).collect()
     }
@@ -241,7 +272,9 @@ impl Scene {
     fn command(&mut self, line: &str) {
         let mut words: Vec<&str> = line.split_whitespace().collect();
         let mut option = |key: &str| {
-            let at = words.iter().position(|word| word.strip_prefix(key).is_some_and(|rest| rest.starts_with('=')))?;
+            let at = words
+                .iter()
+                .position(|word| word.strip_prefix(key).is_some_and(|rest| rest.starts_with('=')))?;
             Some(words.remove(at)[key.len() + 1..].to_string())
         };
         let (cursor, data, lane) = (option("cursor"), option("data"), option("lane"));
@@ -261,25 +294,43 @@ impl Scene {
                 }
             }
             ["publish", object] => {
-                let hint = data.map(|data| Hint { kind: None, data: Some(data.into()) });
+                let hint = data.map(|data| Hint {
+                    kind: None,
+                    data: Some(data.into()),
+                });
                 let version = self.world.publish(object, hint).expect("the shard has an owner");
                 self.versions.push(version);
             }
             ["connect", name, transport] => {
-                let encoding = if transport == "events" { Encoding::EventStream } else { Encoding::WebSocketJson };
-                let who = self.world.lane(lane, |l, now, _| l.connect(now, SinkKind::Stream(encoding), false));
+                let encoding = if transport == "events" {
+                    Encoding::EventStream
+                } else {
+                    Encoding::WebSocketJson
+                };
+                let who = self
+                    .world
+                    .lane(lane, |l, now, _| l.connect(now, SinkKind::Stream(encoding), false));
                 self.enter(name, lane, who, Some(encoding));
             }
             ["subscribe", name, ..] => {
                 let cursor = self.named_cursor(name, cursor.as_deref().unwrap_or("none"));
-                let page = Page { id: None, entries: self.asked(&words[2..]), cursor, more };
+                let page = Page {
+                    id: None,
+                    entries: self.asked(&words[2..]),
+                    cursor,
+                    more,
+                };
                 let (lane, who) = (self.people[name].lane, self.people[name].who);
-                self.world.lane(lane, |l, now, out| l.subscribe(now, who, page, out)).expect("one request at a time");
+                self.world
+                    .lane(lane, |l, now, out| l.subscribe(now, who, page, out))
+                    .expect("one request at a time");
             }
             ["unsubscribe", name, ..] => {
                 let (lane, who) = (self.people[name].lane, self.people[name].who);
                 let objects = words[2..].iter();
-                self.world.lane(lane, |l, now, out| l.unsubscribe(now, who, None, objects, out)).expect("no page");
+                self.world
+                    .lane(lane, |l, now, out| l.unsubscribe(now, who, None, objects, out))
+                    .expect("no page");
             }
             ["poll", name, ..] => self.poll(name, lane, &words[2..], cursor.as_deref()),
             ["over", name] => {
@@ -315,23 +366,47 @@ impl Scene {
     }
 
     fn enter(&mut self, name: &str, lane: usize, who: SubscriberKey, encoding: Option<Encoding>) {
-        let person = Person { lane, who, encoding, in_hand: Vec::new(), blocked: false };
+        let person = Person {
+            lane,
+            who,
+            encoding,
+            in_hand: Vec::new(),
+            blocked: false,
+        };
         self.people.insert(name.into(), person);
     }
 
     /// `poll bob +a +b -c`: a session is kept while its name is; others open one.
     fn poll(&mut self, name: &str, lane: usize, words: &[&str], cursor: Option<&str>) {
-        let cursor = cursor.unwrap_or(if self.cursors.contains_key(name) { "last" } else { "none" });
+        let cursor = cursor.unwrap_or(if self.cursors.contains_key(name) {
+            "last"
+        } else {
+            "none"
+        });
         let cursor = self.named_cursor(name, cursor);
         if !self.people.contains_key(name) {
             let who = self.world.lane(lane, |l, now, _| l.open_session(now));
             self.enter(name, lane, who, None);
         }
-        let of = |sign: char| words.iter().filter_map(move |word| word.strip_prefix(sign)).collect::<Vec<_>>();
+        let of = |sign: char| {
+            words
+                .iter()
+                .filter_map(move |word| word.strip_prefix(sign))
+                .collect::<Vec<_>>()
+        };
         let remove = of('-').into_iter().map(Into::into).collect();
-        let page = PollPage { entries: self.asked(&of('+')), remove, cursor, trace: false };
+        let page = PollPage {
+            entries: self.asked(&of('+')),
+            remove,
+            cursor,
+            trace: false,
+        };
         let (lane, who) = (self.people[name].lane, self.people[name].who);
-        if self.world.lane(lane, |l, now, out| l.poll(now, who, page, out)).is_err() {
+        if self
+            .world
+            .lane(lane, |l, now, out| l.poll(now, who, page, out))
+            .is_err()
+        {
             self.say(format!("{name}: session unknown"));
         }
     }
@@ -368,14 +443,21 @@ fn play(script: &str) -> String {
         }
         writeln!(played, "{line}").unwrap();
     }
-    assert!(scene.told.is_empty(), "a script ends with what was told: {:?}", scene.told);
+    assert!(
+        scene.told.is_empty(),
+        "a script ends with what was told: {:?}",
+        scene.told
+    );
     played
 }
 
 #[test]
 fn every_script_is_told_as_written() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
     files.sort();
     assert!(files.len() >= 8);
     let bless = std::env::var_os("TIDINGS_BLESS").is_some();

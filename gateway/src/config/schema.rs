@@ -181,6 +181,11 @@ sections! {
         /// Milliseconds for which interest in an object outlives its last subscriber. Longer spares registering again, and
         /// costs memory for objects nobody watches any more.
         linger_ms: u64 = 30_000;
+        /// Objects that one thread keeps registered without a subscriber. Beyond it the longest unwatched go at once.
+        lingering_objects: u64 = 1_000_000;
+        /// Milliseconds that `at_least` may wait on a WebSocket or event stream for a version to arrive. A long-poll has its
+        /// own wait.
+        at_least_ms: u64 = 4_000;
         /// Milliseconds a long-poll session is kept after its last poll.
         session_ms: u64 = 60_000;
         /// Bytes of `kind` and `data` that one thread keeps for subscribers yet to be told. Beyond it changes come without.

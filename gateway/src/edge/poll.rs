@@ -2,6 +2,7 @@
 
 use super::{LaneCommand, LaneHandle, PollCommand, PollReply, SessionName};
 use crate::problem::Refusal;
+use crate::telemetry::Limit;
 use crate::server::App;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -52,6 +53,7 @@ pub(super) async fn read_body(app: &App, request: Request) -> Result<(Parts, Byt
     match tokio::time::timeout(Duration::from_millis(limits.body_idle_ms), collect).await {
         Ok(Ok(body)) => Ok((head, body.to_bytes())),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            app.node.metrics.refused(Limit::PollBodyBytes);
             let most = limits.poll_body_bytes;
             Err(Refusal::new(Code::TooLarge, format!("the body has at most {most} bytes (limits.poll_body_bytes)")).closing())
         }

@@ -4,6 +4,7 @@ use super::events::EventsSink;
 use super::{Connected, Inspect, LaneCommand, PollCommand, PollReply, SessionName, websocket};
 use crate::clock;
 use crate::node::Node;
+use crate::telemetry::Limit;
 use bytes::{Buf as _, Bytes};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -84,6 +85,7 @@ impl Shell {
             key: node.key,
             shards: node.shards,
             owners: node.owners.len(),
+            handled_every: (node.config.owner.link_window_changes / 4).min(u64::from(u32::MAX)) as u32,
             objects_per_subscriber: limits.objects_per_connection as usize,
             batch_bytes: limits.batch_frame_bytes as usize,
             hint_bytes: limits.hint_bytes as usize,
@@ -93,10 +95,10 @@ impl Shell {
             pong_us: limits.pong_ms * 1000,
             stuck_us: limits.stuck_ms * 1000,
             linger_us: limits.linger_ms * 1000,
-            lingering_objects: 1_000_000,
+            lingering_objects: limits.lingering_objects as usize,
             session_us: limits.session_ms * 1000,
             idle_sessions: (limits.sessions as usize).div_ceil(node.lanes.len()),
-            at_least_us: limits.publish_timeout_ms * 1000,
+            at_least_us: limits.at_least_ms * 1000,
         };
         let mut lane = Lane::new(config);
         let mut out = Vec::new();
@@ -126,6 +128,9 @@ impl Shell {
         let before = state.lane.next_deadline();
         let result = step(&mut state);
         state.perform(self);
+        let refusals = state.lane.take_refusals();
+        self.count(Limit::ObjectsPerConnection, refusals.objects);
+        self.count(Limit::Sessions, refusals.sessions);
         if state.lane.has_writes() {
             self.writes.notify_one();
         }
@@ -134,6 +139,10 @@ impl Shell {
             self.deadline.notify_one();
         }
         result
+    }
+
+    fn count(&self, limit: Limit, times: u64) {
+        (0..times).for_each(|_| self.node.metrics.refused(limit));
     }
 
     /// One step of the machine alone.
@@ -460,6 +469,8 @@ impl State {
                 Output::Superseded { who } => self.set_sink(who, Sink::Idle),
                 Output::Cut { who, code } => {
                     tracing::debug!(code = code.number(), "a subscriber was cut");
+                    let limit = if code == CloseCode::NoPong { Limit::Pong } else { Limit::Stuck };
+                    shell.node.metrics.refused(limit);
                     if let Some(Entry { sink: Sink::Socket(socket), .. }) = self.entry(who) {
                         _ = socket2::SockRef::from(&*socket.stream).shutdown(std::net::Shutdown::Both);
                     }

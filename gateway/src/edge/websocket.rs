@@ -7,6 +7,7 @@ use super::shell::{Shell, Sink, Socket};
 use super::{LaneCommand, connection_name};
 use crate::clock;
 use crate::problem::Refusal;
+use crate::telemetry::Limit;
 use crate::server::{App, GuardedStream, PeerAddress, Permit, subscriber_socket};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -289,6 +290,7 @@ impl Reader {
     fn refuse(&self, error: &Error, said: &mut Vec<u8>) {
         let code = match error {
             Error::Capacity(CapacityError::MessageTooLong { .. } | CapacityError::TooManyHeaders) => {
+                self.shell.node.metrics.refused(Limit::ClientFrameBytes);
                 Some((CloseCode::TooBig, "frame_too_large"))
             }
             Error::Utf8(_) => Some((CloseCode::NotUtf8, "not_utf8")),

@@ -11,7 +11,10 @@ use crate::server::App;
 use crate::telemetry::Limit;
 use axum::response::Response;
 use hyper::body::Incoming;
+use futures_util::poll;
 use std::collections::VecDeque;
+use std::pin::pin;
+use std::task::Poll;
 use tidings_protocol::client::parse_publish_line;
 use tidings_protocol::error::{Applied, Code};
 use tidings_protocol::{Problem, Version};
@@ -33,9 +36,18 @@ pub(super) async fn answer(app: &App, terms: &Terms, mut body: Incoming) -> Resu
     let mut lines = Lines::new(longest);
     let mut stream = Stream::new(app, terms);
     loop {
-        let piece = body::piece(app, &mut body)
-            .await
-            .map_err(|refusal| stream.broken(refusal))?;
+        let mut next = pin!(body::piece(app, &mut body));
+        let piece = match poll!(next.as_mut()) {
+            Poll::Ready(piece) => piece,
+            Poll::Pending => {
+                // Nothing more has come: what has come is not kept waiting for it.
+                if stream.gathered > 0 {
+                    stream.send().await?;
+                }
+                next.await
+            }
+        };
+        let piece = piece.map_err(|refusal| stream.broken(refusal))?;
         let Some(piece) = piece else { break };
         let mut rest = &piece[..];
         while let Some(line) = lines.next(&mut rest) {

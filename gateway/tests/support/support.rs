@@ -55,16 +55,17 @@ pub(crate) fn node_with(change: impl FnOnce(&mut Config)) -> RunningNode {
     node
 }
 
-/// Waits until every thread has heard from every owner. Whoever comes in the first milliseconds may be told to fetch what
-/// it asks for once more, which is not what the tests are about.
+/// Waits until every thread has heard from every owner how far its versions go back. Whoever comes in the first
+/// milliseconds may be told to fetch what it asks for once more, which is not what the tests are about.
 fn settle(address: SocketAddr) {
-    let mut settled = 0;
+    let cluster = get(address, "/v1/cluster").ok();
+    let shards = cluster["shards"].as_array().expect("shards");
+    let floor = shards.iter().filter_map(|shard| shard["floor"].as_u64()).max().expect("a floor");
     // Connections are dealt out to the threads in turn.
-    eventually("all threads know all owners", || {
-        let answer = Poll::of(address, &["settling"]).ask();
-        settled = if covers(answer["cursor"].as_str().expect("a cursor"), 1) { settled + 1 } else { 0 };
-        settled >= 4
-    });
+    for _ in 0..4 {
+        Events::open(address, &["settling"], None).up_to(floor);
+    }
+    eventually("nobody is connected", || get(address, "/v1/connections").ok()["connections"] == serde_json::json!([]));
 }
 
 /// `count` object names that begin alike.

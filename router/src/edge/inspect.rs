@@ -14,6 +14,7 @@ pub(super) struct Counters {
     pub(super) stuck: u64,
     pub(super) no_pong: u64,
     pub(super) sessions_evicted: u64,
+    pub(super) refusals: Refusals,
     resyncs: Vec<(&'static str, u64)>,
 }
 
@@ -24,6 +25,15 @@ impl Counters {
             None => self.resyncs.push((cause, 1)),
         }
     }
+}
+
+/// What was refused because of a bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// Objects over the bound of one subscriber.
+    pub objects: u64,
+    /// Sessions forgotten early because there were too many.
+    pub sessions: u64,
 }
 
 /// A lane in numbers.
@@ -155,6 +165,11 @@ impl Lane {
             stats.pending += subscriber.pending.len();
         }
         stats
+    }
+
+    /// What was refused since this was last asked.
+    pub fn take_refusals(&mut self) -> Refusals {
+        std::mem::take(&mut self.counters.refusals)
     }
 
     /// How many subscribers there are.

@@ -200,6 +200,7 @@ impl Lane {
         let limit = self.config.objects_per_subscriber;
         let full = subscriber.slots.len() >= limit;
         if full && !self.objects.find(&entry.object).is_some_and(|slot| subscriber.slots.contains(slot)) {
+            self.counters.refusals.objects += 1;
             let problem =
                 Problem::new(Code::TooManyObjects, format!("`objects`: a subscriber watches at most {limit} objects"));
             return PageEntry::Refused(Box::new((entry.object.into(), problem)));

@@ -26,7 +26,15 @@ impl Wheel {
             return;
         }
         let tick = at_us.div_ceil(TICK_US);
-        subscriber.wheel_us = tick * TICK_US;
+        let stands = std::mem::replace(&mut subscriber.wheel_us, tick * TICK_US);
+        if subscriber.wheel_us == subscriber.wheel_later_us {
+            // The place it took before something more urgent came is still its own.
+            subscriber.wheel_later_us = MonoUs::MAX;
+            return;
+        }
+        if stands != MonoUs::MAX {
+            subscriber.wheel_later_us = stands;
+        }
         let who = SubscriberKey { index, generation: subscriber.generation };
         self.ticks.entry(tick).or_default().push(who);
     }
@@ -67,6 +75,9 @@ impl Lane {
     fn look_at(&mut self, now: Now, who: SubscriberKey, out: &mut Vec<Output>) {
         let now_us = now.mono_us;
         let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        if subscriber.wheel_later_us <= now_us {
+            subscriber.wheel_later_us = MonoUs::MAX;
+        }
         if subscriber.wheel_us > now_us {
             return;
         }
@@ -115,6 +126,67 @@ impl Lane {
         }
         if subscriber.cursor_owed || subscriber.ping_owed {
             self.make_ready(who.index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::subscribers::SinkKind;
+    use crate::edge::{Config, Page};
+    use tidings_protocol::client::Entry;
+    use tidings_protocol::peer::{Changed, FloorCause, Owned, OwnerToEdge};
+    use tidings_protocol::{ClusterId, Epoch, HashKey, ShardCount, ShardId, Version};
+
+    fn lane() -> Lane {
+        Lane::new(Config {
+            cluster: ClusterId(1),
+            key: HashKey::new([0; 16]),
+            shards: ShardCount::new(1).expect("a power of two"),
+            owners: 1,
+            objects_per_subscriber: 10,
+            batch_bytes: 1000,
+            hint_bytes: 1000,
+            cursor_us: 100_000,
+            ping_us: 25_000_000,
+            comment_us: 15_000_000,
+            pong_us: 10_000_000,
+            stuck_us: 60_000_000,
+            linger_us: 1_000_000,
+            lingering_objects: 10,
+            session_us: 1_000_000,
+            idle_sessions: 10,
+            at_least_us: 1_000_000,
+            handled_every: 100,
+        })
+    }
+
+    #[test]
+    fn a_busy_subscriber_stands_in_the_wheel_only_a_few_times() {
+        let mut lane = lane();
+        let object = lane.config.key.object("a");
+        let mut now = Now { mono_us: 1_000_000, wall_us: 1_000_000 };
+        let mut out = Vec::new();
+        let owned = Owned { shard: ShardId(0), epoch: Epoch(1), floor: Version::ZERO, cause: FloorCause::Lost };
+        lane.owner_up(now, 0, 1, &mut out);
+        lane.owner_frames(now, 0, 1, vec![OwnerToEdge::Own { shards: vec![owned] }], &mut out);
+        let who = lane.connect(now, SinkKind::Stream(Encoding::WebSocketJson), false);
+        let entry = Entry { object: "a".into(), version: None, at_least: None };
+        let page = Page { entries: vec![Ok(entry)], ..Page::default() };
+        lane.subscribe(now, who, page, &mut out).expect("known");
+        let answer = OwnerToEdge::Registered { objects: vec![(object, Version::ZERO)] };
+        lane.owner_frames(now, 0, 1, vec![answer, OwnerToEdge::Closed { version: Version(9) }], &mut out);
+        for round in 1..=100 {
+            now.mono_us += 200_000;
+            let version = Version(10 + round);
+            let changes = vec![Changed { object, version, hint: None }];
+            let frames = vec![OwnerToEdge::Changed { changes }, OwnerToEdge::Closed { version }];
+            lane.owner_frames(now, 0, 1, frames, &mut out);
+            while lane.next_write(now, &mut out).is_some() {}
+            lane.handle_deadline(now, &mut out);
+            let standing: usize = lane.wheel.ticks.values().map(Vec::len).sum();
+            assert!(standing <= 3, "{standing} times after {round} changes");
         }
     }
 }

@@ -68,6 +68,7 @@ impl Lane {
         self.idle.count += 1;
         while self.idle.count > self.config.idle_sessions && self.forget_oldest(now, MonoUs::MAX) {
             self.counters.sessions_evicted += 1;
+            self.counters.refusals.sessions += 1;
         }
     }
 

@@ -138,6 +138,8 @@ pub(super) struct Subscriber {
     pub(super) heartbeat_due_us: MonoUs,
     /// The earliest time for which it stands in the wheel.
     pub(super) wheel_us: MonoUs,
+    /// A later time for which it stands there too.
+    pub(super) wheel_later_us: MonoUs,
     pub(super) last_cursor: Version,
     pub(super) told: u64,
 }
@@ -235,6 +237,7 @@ impl Subscribers {
             cursor_due_us: MonoUs::MAX,
             heartbeat_due_us: MonoUs::MAX,
             wheel_us: MonoUs::MAX,
+            wheel_later_us: MonoUs::MAX,
             last_cursor: Version::ZERO,
             told: 0,
         }));

@@ -10,8 +10,6 @@ use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
 
 /// How many objects one frame to an owner may name.
 const REGISTER_AT_ONCE: usize = 8192;
-/// After how many handled changes the owner is told, so that its window stays open.
-const HANDLED_EVERY: u32 = 512;
 
 /// One link.
 #[derive(Debug, Default)]
@@ -108,7 +106,7 @@ impl Upstream {
     }
 
     /// Sends what was gathered. Unregistrations go first: an object that was given up and taken again ends registered.
-    fn flush(&mut self, out: &mut Vec<Output>) {
+    fn flush(&mut self, handled_every: u32, out: &mut Vec<Output>) {
         for (owner, link) in self.links.iter_mut().enumerate() {
             let generation = link.generation;
             let mut send = |frame| out.push(Output::ToOwner { owner, generation, frame });
@@ -119,7 +117,7 @@ impl Upstream {
                 link.asked += 1;
                 send(EdgeToOwner::Register { objects: std::mem::take(&mut link.to_register) });
             }
-            if link.handled >= HANDLED_EVERY {
+            if link.handled >= handled_every.max(1) {
                 send(EdgeToOwner::Handled { changes: std::mem::take(&mut link.handled) });
             }
         }
@@ -138,7 +136,7 @@ impl Upstream {
 impl Lane {
     /// Sends what was gathered for the owners.
     pub(super) fn flush_upstream(&mut self, out: &mut Vec<Output>) {
-        self.upstream.flush(out);
+        self.upstream.flush(self.config.handled_every, out);
     }
 
     /// A link to an owner came up (again). What belongs to older generations is ignored from here on.

@@ -1,5 +1,5 @@
-//! Clients of all three transports on a [`World`], and the judge of what they are told: it compares each word with what
-//! owners acknowledged, and knows nothing of how lanes and owners keep their promises.
+//! Clients of all three transports on a [`World`]: what they ask for, when they come and go, how slowly they read. What
+//! they are told is judged next door, in `judge.rs`.
 //!
 //! A client that was told `v` of an object knows everything up to `v` (changes are levels). It *holds* an object, so that
 //! it is owed every later change, from its `subscribed`, from its first cursor where there is no `subscribed`, or from
@@ -8,10 +8,9 @@
 use crate::random::Random;
 use crate::wire::{self, Message};
 use crate::world::{Event, Shape, World};
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use tidings_protocol::client::Entry;
-use tidings_protocol::codec::{Encoding, PollAnswer, ResyncScope};
+use tidings_protocol::codec::Encoding;
 use tidings_protocol::{Cursor, Hint, Version};
 use tidings_router::edge::{Page, PollPage, SinkKind, SubscriberKey};
 
@@ -24,42 +23,42 @@ pub enum Transport {
 
 /// From when on a client is owed the changes of an object: later than this step and above this version.
 #[derive(Clone, Copy, Debug)]
-struct Held {
-    step: u64,
-    version: u64,
+pub struct Held {
+    pub step: u64,
+    pub version: u64,
 }
 
 /// A request on a WebSocket that is not answered yet.
 #[derive(Debug)]
-struct Ask {
-    objects: Vec<String>,
-    at_least: Vec<Option<Version>>,
+pub struct Ask {
+    pub objects: Vec<String>,
+    pub at_least: Vec<Option<Version>>,
     /// The step of the call, and the number of lost tables then.
-    step: u64,
-    lost: u64,
-    cursor: bool,
-    more: bool,
+    pub step: u64,
+    pub lost: u64,
+    pub cursor: bool,
+    pub more: bool,
 }
 
 #[derive(Debug)]
-struct Connection {
-    lane: usize,
-    who: SubscriberKey,
-    transport: Transport,
+pub struct Connection {
+    pub lane: usize,
+    pub who: SubscriberKey,
+    pub transport: Transport,
     /// What its sink has taken and not delivered, while it is blocked.
-    in_hand: Option<Vec<bytes::Bytes>>,
+    pub in_hand: Option<Vec<bytes::Bytes>>,
     /// Objects of which it may be told.
-    live: BTreeSet<String>,
+    pub live: BTreeSet<String>,
     /// Objects yet to be asked for, in pages.
-    pages: Vec<Vec<String>>,
-    ask: Option<Ask>,
-    told: BTreeMap<String, u64>,
+    pub pages: Vec<Vec<String>>,
+    pub ask: Option<Ask>,
+    pub told: BTreeMap<String, u64>,
     /// A poll is under way: when its wait ends, and the step of its call.
-    poll: Option<(u64, u64)>,
+    pub poll: Option<(u64, u64)>,
     /// The last answer was cut.
-    more: bool,
+    pub more: bool,
     /// The cursor it came with, read.
-    came_with: Option<Cursor>,
+    pub came_with: Option<Cursor>,
 }
 
 #[derive(Debug, Default)]
@@ -67,10 +66,10 @@ pub struct Client {
     pub name: String,
     pub wanted: BTreeSet<String>,
     pub cursor: Option<String>,
-    held: BTreeMap<String, Held>,
-    told: BTreeMap<String, u64>,
-    resynced: BTreeMap<String, u64>,
-    connection: Option<Connection>,
+    pub held: BTreeMap<String, Held>,
+    pub told: BTreeMap<String, u64>,
+    pub resynced: BTreeMap<String, u64>,
+    pub connection: Option<Connection>,
 }
 
 /// What happened over a run, to see that it tested something.
@@ -106,7 +105,7 @@ pub struct Town {
     pub causes: BTreeSet<&'static str>,
     pub random: Random,
     /// The highest cursor of each shard that anybody was handed.
-    claimed: Vec<u64>,
+    pub claimed: Vec<u64>,
 }
 
 /// Tells what happened when one chosen life ends badly.
@@ -128,7 +127,10 @@ fn encoding(transport: Transport) -> SinkKind {
 
 impl Town {
     pub fn new(shape: Shape, clients: usize, seed: u64) -> Self {
-        let client = |number| Client { name: format!("c{number}"), ..Client::default() };
+        let client = |number| Client {
+            name: format!("c{number}"),
+            ..Client::default()
+        };
         Self {
             world: World::new(shape, seed),
             clients: (0..clients).map(client).collect(),
@@ -144,7 +146,7 @@ impl Town {
         }
     }
 
-    fn note(&mut self, client: usize, words: impl std::fmt::Display) {
+    pub fn note(&mut self, client: usize, words: impl std::fmt::Display) {
         let at_ms = self.world.now.mono_us / 1000;
         self.log.push(format!("{at_ms} {}: {words}", self.clients[client].name));
     }
@@ -158,7 +160,10 @@ impl Town {
     }
 
     pub fn blocked(&self, client: usize) -> bool {
-        self.clients[client].connection.as_ref().is_some_and(|c| c.in_hand.is_some())
+        self.clients[client]
+            .connection
+            .as_ref()
+            .is_some_and(|c| c.in_hand.is_some())
     }
 
     /// Whether the client waits for nothing but news.
@@ -170,8 +175,12 @@ impl Town {
     pub fn publish(&mut self, object: &str, hint: Option<Hint>) -> Option<Version> {
         let version = self.world.publish(object, hint)?;
         let shard = usize::from(self.world.shard(object).0);
-        self.log.push(format!("{} publish {object}@{version}", self.world.now.mono_us / 1000));
-        assert!(version.0 > self.claimed[shard], "{object}@{version} lies below a cursor that somebody holds already");
+        self.log
+            .push(format!("{} publish {object}@{version}", self.world.now.mono_us / 1000));
+        assert!(
+            version.0 > self.claimed[shard],
+            "{object}@{version} lies below a cursor that somebody holds already"
+        );
         Some(version)
     }
 
@@ -188,7 +197,11 @@ impl Town {
             person.held.clear();
         }
         let wanted: Vec<String> = person.wanted.iter().cloned().collect();
-        let page = if transport == Transport::WebSocket { wanted.len() / self.random.range(1, 8) as usize } else { wanted.len() };
+        let page = if transport == Transport::WebSocket {
+            wanted.len() / self.random.range(1, 8) as usize
+        } else {
+            wanted.len()
+        };
         let came_with = person.cursor.as_ref().and_then(|text| Cursor::decode(text).ok());
         person.connection = Some(Connection {
             lane,
@@ -212,23 +225,38 @@ impl Town {
         }
     }
 
-    fn entries(&mut self, client: usize, objects: &[String]) -> Vec<Result<Entry, (String, tidings_protocol::Problem)>> {
+    pub fn entries(
+        &mut self,
+        client: usize,
+        objects: &[String],
+    ) -> Vec<Result<Entry, (String, tidings_protocol::Problem)>> {
         let mut entries = Vec::new();
         for object in objects {
             let person = &self.clients[client];
             // What it was told of last, if it still holds it, says no less than the cursor.
             let known = person.held.get(object).and_then(|_| person.told.get(object)).copied();
             let version = known.filter(|_| self.random.percent(self.says_version)).map(Version);
-            let newest = self.world.history.get(object).and_then(|all| all.last()).map(|c| c.version);
+            let newest = self
+                .world
+                .history
+                .get(object)
+                .and_then(|all| all.last())
+                .map(|c| c.version);
             let at_least = newest.filter(|_| self.random.percent(self.says_at_least));
-            entries.push(Ok(Entry { object: object.as_str().into(), version, at_least }));
+            entries.push(Ok(Entry {
+                object: object.as_str().into(),
+                version,
+                at_least,
+            }));
         }
         entries
     }
 
     /// Sends the next page of a stream, if one is due.
-    fn ask(&mut self, client: usize) {
-        let Some(connection) = &mut self.clients[client].connection else { return };
+    pub fn ask(&mut self, client: usize) {
+        let Some(connection) = &mut self.clients[client].connection else {
+            return;
+        };
         if connection.transport == Transport::Poll || connection.ask.is_some() {
             return;
         }
@@ -257,9 +285,23 @@ impl Town {
             hold_from(person, &objects, self.world.step);
         }
         person.connection.as_mut().expect("connected").ask = Some(ask);
-        let page = Page { id: None, entries, cursor, more };
-        self.world.lane(lane, |l, now, out| l.subscribe(now, who, page, out)).expect("a request is due");
-        self.note(client, format_args!("subscribes {}{}", objects.join(" "), if more { " and more" } else { "" }));
+        let page = Page {
+            id: None,
+            entries,
+            cursor,
+            more,
+        };
+        self.world
+            .lane(lane, |l, now, out| l.subscribe(now, who, page, out))
+            .expect("a request is due");
+        self.note(
+            client,
+            format_args!(
+                "subscribes {}{}",
+                objects.join(" "),
+                if more { " and more" } else { "" }
+            ),
+        );
     }
 
     /// One poll: with the objects to add and to remove.
@@ -276,7 +318,9 @@ impl Town {
         if cursor.is_some() {
             hold_from(person, &add, step);
         }
-        let Some(connection) = &mut person.connection else { return };
+        let Some(connection) = &mut person.connection else {
+            return;
+        };
         connection.live.extend(add.iter().cloned());
         remove.iter().for_each(|object| _ = connection.live.remove(object));
         connection.poll = Some((until_us, step));
@@ -287,8 +331,15 @@ impl Town {
             cursor,
             trace: false,
         };
-        self.note(client, format_args!("polls, adds {}, removes {}", add.join(" "), remove.join(" ")));
-        if self.world.lane(lane, |l, now, out| l.poll(now, who, page, out)).is_err() {
+        self.note(
+            client,
+            format_args!("polls, adds {}, removes {}", add.join(" "), remove.join(" ")),
+        );
+        if self
+            .world
+            .lane(lane, |l, now, out| l.poll(now, who, page, out))
+            .is_err()
+        {
             self.note(client, "session unknown");
             self.clients[client].connection = None;
         }
@@ -302,7 +353,11 @@ impl Town {
             }
             self.poll(client, Vec::new(), Vec::new());
             self.pump();
-            if !self.clients[client].connection.as_ref().is_some_and(|c| c.poll.is_none() && c.more) {
+            if !self.clients[client]
+                .connection
+                .as_ref()
+                .is_some_and(|c| c.poll.is_none() && c.more)
+            {
                 return;
             }
         }
@@ -313,18 +368,33 @@ impl Town {
     pub fn attach(&mut self, client: usize) {
         let (step, lost) = (self.world.step, self.world.lost);
         let person = &mut self.clients[client];
-        let Some(connection) = &mut person.connection else { return };
+        let Some(connection) = &mut person.connection else {
+            return;
+        };
         connection.transport = Transport::EventStream;
         connection.poll = None;
         connection.told.clear();
         let objects = connection.live.iter().cloned().collect();
         let cursor = person.cursor.clone();
-        let asked = Ask { objects, at_least: Vec::new(), step, lost, cursor: cursor.is_some(), more: false };
+        let asked = Ask {
+            objects,
+            at_least: Vec::new(),
+            step,
+            lost,
+            cursor: cursor.is_some(),
+            more: false,
+        };
         connection.ask = Some(asked);
         let (lane, who) = (connection.lane, connection.who);
         let kind = encoding(Transport::EventStream);
         self.note(client, "streams its session");
-        if self.world.lane(lane, |l, now, out| l.attach(now, who, kind, cursor.as_deref(), false, out)).is_err() {
+        if self
+            .world
+            .lane(lane, |l, now, out| {
+                l.attach(now, who, kind, cursor.as_deref(), false, out)
+            })
+            .is_err()
+        {
             self.note(client, "session unknown");
             self.clients[client].connection = None;
         }
@@ -352,12 +422,17 @@ impl Town {
 
     pub fn unsubscribe(&mut self, client: usize, objects: &[String]) {
         let person = &mut self.clients[client];
-        let Some(connection) = &mut person.connection else { return };
+        let Some(connection) = &mut person.connection else {
+            return;
+        };
         for object in objects {
             person.wanted.remove(object);
             person.held.remove(object);
             connection.live.remove(object);
-            connection.pages.iter_mut().for_each(|page| page.retain(|o| o != object));
+            connection
+                .pages
+                .iter_mut()
+                .for_each(|page| page.retain(|o| o != object));
             connection.told.remove(object);
         }
         let (lane, who) = (connection.lane, connection.who);
@@ -371,16 +446,20 @@ impl Town {
     pub fn disconnect(&mut self, client: usize) {
         if let Some(connection) = self.clients[client].connection.take() {
             self.note(client, "disconnects");
-            self.world.lane(connection.lane, |l, now, _| l.disconnect(now, connection.who));
+            self.world
+                .lane(connection.lane, |l, now, _| l.disconnect(now, connection.who));
         }
     }
 
     pub fn dismiss(&mut self, client: usize) {
-        let Some(connection) = &self.clients[client].connection else { return };
+        let Some(connection) = &self.clients[client].connection else {
+            return;
+        };
         let (lane, who) = (connection.lane, connection.who);
         let code = tidings_protocol::close::CloseCode::Drain;
         self.note(client, "is sent away");
-        self.world.lane(lane, |l, now, out| l.dismiss(now, who, code, "drain", Some(1), out));
+        self.world
+            .lane(lane, |l, now, out| l.dismiss(now, who, code, "drain", Some(1), out));
         // A poll is answered on the spot.
         while let Some(event) = self.world.events.pop_front() {
             self.happen(event);
@@ -389,7 +468,9 @@ impl Town {
 
     /// A blocked sink delivers what it took and is free again, or only says that it goes on.
     pub fn unblock(&mut self, client: usize, all: bool) {
-        let Some(connection) = &mut self.clients[client].connection else { return };
+        let Some(connection) = &mut self.clients[client].connection else {
+            return;
+        };
         let (lane, who) = (connection.lane, connection.who);
         if !all {
             self.world.lane(lane, |l, now, _| l.progress(now, who));
@@ -403,10 +484,12 @@ impl Town {
     }
 
     /// Ends polls whose wait is over.
-    fn end_polls(&mut self) {
+    pub fn end_polls(&mut self) {
         for client in 0..self.clients.len() {
             let now_us = self.world.now.mono_us;
-            let Some(connection) = &self.clients[client].connection else { continue };
+            let Some(connection) = &self.clients[client].connection else {
+                continue;
+            };
             if connection.poll.is_some_and(|(until_us, _)| until_us <= now_us) {
                 let (lane, who) = (connection.lane, connection.who);
                 self.world.lane(lane, |l, now, out| l.poll_over(now, who, None, out));
@@ -414,7 +497,7 @@ impl Town {
         }
     }
 
-    fn find(&self, lane: usize, who: SubscriberKey) -> Option<usize> {
+    pub fn find(&self, lane: usize, who: SubscriberKey) -> Option<usize> {
         let is = |c: &Client| c.connection.as_ref().is_some_and(|c| c.lane == lane && c.who == who);
         self.clients.iter().position(is)
     }
@@ -438,12 +521,14 @@ impl Town {
         }
     }
 
-    fn happen(&mut self, event: Event) {
+    pub fn happen(&mut self, event: Event) {
         match event {
             Event::Written { lane, who, bytes, last } => {
                 let Some(client) = self.find(lane, who) else { return };
                 let block = !last && self.random.percent(self.block);
-                let Some(connection) = &mut self.clients[client].connection else { return };
+                let Some(connection) = &mut self.clients[client].connection else {
+                    return;
+                };
                 assert!(connection.in_hand.is_none(), "nothing is written to a blocked sink");
                 if block {
                     connection.in_hand = Some(vec![bytes]);
@@ -473,9 +558,13 @@ impl Town {
         }
     }
 
-    fn read(&mut self, client: usize, bytes: &[u8]) {
+    pub fn read(&mut self, client: usize, bytes: &[u8]) {
         let stream = self.transport(client) == Some(Transport::EventStream);
-        let messages = if stream { wire::event_stream(bytes) } else { wire::web_socket(bytes) };
+        let messages = if stream {
+            wire::event_stream(bytes)
+        } else {
+            wire::web_socket(bytes)
+        };
         for message in messages {
             match message {
                 Message::Named { name, body, .. } => self.hear(client, &name, &body),
@@ -492,195 +581,15 @@ impl Town {
         }
     }
 
-    fn hear(&mut self, client: usize, name: &str, body: &Value) {
-        match name {
-            "changes" => {
-                for change in body.as_array().expect("a list") {
-                    let object = change["object"].as_str().expect("an ID");
-                    let version = change["version"].as_u64().expect("a version");
-                    self.changed(client, object, version, change.get("data").map(ToString::to_string));
-                }
-            }
-            "cursor" => self.handed(client, body.as_str().expect("a text")),
-            "resync" => {
-                let list = body["objects"].as_array();
-                let objects = list.map(|l| l.iter().map(|o| o.as_str().expect("an ID").into()).collect());
-                self.resync(client, objects, body["cause"].as_str().expect("a cause"));
-            }
-            "subscribed" => self.subscribed(client, body),
-            "unsubscribed" | "reconnect" => {}
-            other => panic!("nobody says {other} here"),
-        }
-    }
-
-    fn subscribed(&mut self, client: usize, body: &Value) {
-        self.note(client, format_args!("subscribed {body}"));
-        let (step, lost) = (self.world.step, self.world.lost);
-        let lossy = !self.causes.is_empty();
-        let person = &mut self.clients[client];
-        let connection = person.connection.as_mut().expect("connected");
-        let ask = connection.ask.take().expect("it asked");
-        let asked = ask.objects.iter().zip(&ask.at_least);
-        for (entry, (object, at_least)) in body["objects"].as_array().expect("a list").iter().zip(asked) {
-            assert_eq!(entry["object"].as_str(), Some(object.as_str()), "answers in the order of the request");
-            if let Some(code) = entry["error"]["code"].as_str() {
-                assert_eq!(code, "not_yet");
-                self.tally.not_yet += 1;
-                person.wanted.remove(object);
-                person.held.remove(object);
-                continue;
-            }
-            let version = entry["version"].as_u64().unwrap_or(0);
-            // A version that was lost counts as included: everything below the floor is.
-            assert!(lossy || Version(version) >= at_least.unwrap_or_default(), "{object} is answered too old");
-            connection.live.insert(object.clone());
-            if !ask.cursor {
-                // What it says is where the client starts; what came between call and answer may have been lost.
-                let from = if lossy || lost != ask.lost { step } else { ask.step };
-                person.held.insert(object.clone(), Held { step: from, version });
-            }
-        }
-    }
-
-    fn changed(&mut self, client: usize, object: &str, version: u64, data: Option<String>) {
-        self.note(client, format_args!("{object}@{version}"));
-        self.tally.told += 1;
-        let name = self.clients[client].name.clone();
-        let change = self.world.history.get(object).and_then(|all| all.iter().find(|c| c.version.0 == version));
-        let change = change.unwrap_or_else(|| panic!("{name} hears of {object}@{version}, which never happened"));
-        if let Some(data) = data {
-            let said = change.hint.as_ref().and_then(|hint| hint.data.as_deref());
-            assert_eq!(said, Some(data.as_str()), "{name} hears the data of another change");
-        }
-        let person = &mut self.clients[client];
-        let connection = person.connection.as_mut().expect("connected");
-        assert!(connection.live.contains(object), "{name} hears of {object}, which it does not watch (yet or any more)");
-        let before = connection.told.insert(object.into(), version).unwrap_or(0);
-        assert!(version >= before, "{name} hears of {object}@{version} after {before}");
-        if version == before {
-            self.tally.repeats += 1;
-            assert_eq!(connection.transport, Transport::Poll, "{name} hears twice of {object}@{version}");
-        }
-        let told = person.told.entry(object.into()).or_default();
-        *told = (*told).max(version);
-    }
-
-    fn resync(&mut self, client: usize, objects: Option<Vec<String>>, cause: &str) {
-        let name = objects.as_ref().map_or("all".into(), |o| o.join(" "));
-        self.note(client, format_args!("resync {name} ({cause})"));
-        assert!(self.causes.contains(cause), "{} is told to resync {name}: {cause}", self.clients[client].name);
-        self.tally.resyncs += 1;
-        let step = self.world.step;
-        let person = &mut self.clients[client];
-        let live = &person.connection.as_ref().expect("connected").live;
-        let objects = objects.unwrap_or_else(|| live.iter().cloned().collect());
-        for object in objects {
-            assert!(live.contains(&object), "{} is told to resync {object}, which it does not watch", person.name);
-            person.resynced.insert(object, step);
-        }
-    }
-
-    /// A cursor on a stream.
-    fn handed(&mut self, client: usize, text: &str) {
-        let step = self.world.step;
-        let person = &mut self.clients[client];
-        let connection = person.connection.as_mut().expect("connected");
-        if connection.transport == Transport::EventStream {
-            if let Some(ask) = connection.ask.take() {
-                if !ask.cursor {
-                    person.held = connection.live.iter().map(|o| (o.clone(), Held { step, version: 0 })).collect();
-                }
-                assert!(!ask.more);
-            }
-        } else {
-            assert!(connection.ask.is_none(), "{} gets a cursor before its page is answered", person.name);
-        }
-        assert!(connection.pages.is_empty(), "{} gets a cursor before its last page", person.name);
-        self.keep(client, text, false);
-    }
-
-    /// Invariant I2: what a cursor claims was told, or is to be fetched again.
-    ///
-    /// With the cursor of an answer that was cut, the newest version of an object may be above what the cursor claims,
-    /// and an older one below it untold: the next answer tells the newest.
-    fn keep(&mut self, client: usize, text: &str, cut: bool) {
-        let cursor = Cursor::decode(text).expect("cursors can be read");
-        self.note(client, format_args!("cursor {} lagging {:?} told {}", cursor.base, cursor.lagging, cursor.told.len()));
-        self.tally.cursors += 1;
-        self.tally.lagging += u64::from(!cursor.lagging.is_empty());
-        self.tally.with_told += u64::from(!cursor.told.is_empty());
-        for shard in self.world.shards.all() {
-            let claim = &mut self.claimed[usize::from(shard.0)];
-            *claim = (*claim).max(cursor.at(shard).0);
-        }
-        let person = &mut self.clients[client];
-        if person.cursor.replace(text.into()).is_some_and(|own| own == text) {
-            return;
-        }
-        let person = &self.clients[client];
-        for object in person.held.keys() {
-            let claim = cursor.at(self.world.shard(object)).max(cursor.told(self.world.hash(object)).unwrap_or_default());
-            let newest = self.world.history.get(object).and_then(|all| all.last()).map(|change| change.version);
-            if cut && newest.is_some_and(|newest| newest > claim) {
-                continue;
-            }
-            if let Some(missing) = self.missing(person, object, claim) {
-                panic!("{}'s cursor claims {object} up to {claim}, but nobody told it of {missing}", person.name);
-            }
-        }
-    }
-
-    /// The newest change up to a version that the client is owed and knows nothing of.
-    fn missing(&self, person: &Client, object: &str, up_to: Version) -> Option<Version> {
-        let held = person.held.get(object)?;
-        let last = self.world.history.get(object)?.iter().rfind(|change| change.version <= up_to)?;
-        let owed = last.step > held.step && last.version.0 > held.version;
-        let told = person.told.get(object).is_some_and(|told| *told >= last.version.0);
-        let resynced = person.resynced.get(object).is_some_and(|step| *step >= last.step);
-        (owed && !told && !resynced).then_some(last.version)
-    }
-
-    fn answered(&mut self, client: usize, answer: PollAnswer) {
-        self.tally.answers += 1;
-        self.tally.more += u64::from(answer.more);
-        let step = self.world.step;
-        let connection = self.clients[client].connection.as_mut().expect("connected");
-        assert!(connection.poll.take().is_some(), "an answer without a poll");
-        connection.more = answer.more;
-        assert!(!answer.more || !answer.changes.is_empty(), "`more` makes progress");
-        for (object, problem) in &answer.refused {
-            assert_eq!(problem.code.as_str(), "not_yet");
-            self.tally.not_yet += 1;
-            let person = &mut self.clients[client];
-            person.wanted.remove(object);
-            person.held.remove(object);
-            person.connection.as_mut().expect("connected").live.remove(object);
-        }
-        let fresh = self.clients[client].cursor.is_none();
-        for change in &answer.changes {
-            let data = change.hint.as_ref().and_then(|hint| hint.data.as_deref()).map(String::from);
-            self.changed(client, &change.object, change.version.0, data);
-        }
-        if let Some(resync) = &answer.resync {
-            let objects = match &resync.scope {
-                ResyncScope::All => None,
-                ResyncScope::Objects(objects) => Some(objects.iter().map(|o| String::from(&**o)).collect()),
-            };
-            self.resync(client, objects, resync.cause);
-        }
-        if fresh {
-            let person = &mut self.clients[client];
-            let live = &person.connection.as_ref().expect("connected").live;
-            person.held = live.iter().map(|o| (o.clone(), Held { step, version: 0 })).collect();
-        }
-        self.keep(client, &answer.cursor, answer.more);
-    }
-
     /// Lets time go by, with everything that happens in it.
     pub fn wait(&mut self, us: u64) {
         let until_us = self.world.now.mono_us + us;
         loop {
-            let poll_us = self.clients.iter().filter_map(|c| Some(c.connection.as_ref()?.poll?.0)).min();
+            let poll_us = self
+                .clients
+                .iter()
+                .filter_map(|c| Some(c.connection.as_ref()?.poll?.0))
+                .min();
             let stop_us = poll_us.map_or(until_us, |at| at.clamp(self.world.now.mono_us, until_us));
             let some = self.world.advance(stop_us);
             self.end_polls();
@@ -689,35 +598,6 @@ impl Town {
                 break;
             }
         }
-    }
-
-    /// Invariant I1: everybody knows of every change it is owed.
-    pub fn check_nothing_is_missing(&self) {
-        for person in &self.clients {
-            for object in person.held.keys() {
-                if let Some(missing) = self.missing(person, object, Version(u64::MAX)) {
-                    panic!("{} was never told of {object}@{missing}", person.name);
-                }
-            }
-        }
-    }
-
-    /// The newest version that the client was told of each object on this connection.
-    pub fn told_here(&self, client: usize) -> BTreeMap<String, u64> {
-        self.clients[client].connection.as_ref().map(|c| c.told.clone()).unwrap_or_default()
-    }
-
-    /// What a client that just came back with its cursor is yet to be told: invariant I11.
-    pub fn due(&self, client: usize) -> BTreeMap<String, u64> {
-        let person = &self.clients[client];
-        let Some(cursor) = person.connection.as_ref().and_then(|c| c.came_with.as_ref()) else { return BTreeMap::new() };
-        let newest = |object: &String| {
-            let version = self.world.history.get(object)?.last()?.version;
-            let hash = self.world.hash(object);
-            let known = cursor.at(self.world.shards.shard(hash)).max(cursor.told(hash).unwrap_or_default());
-            (version > known).then(|| (object.clone(), version.0))
-        };
-        person.wanted.iter().filter_map(newest).collect()
     }
 }
 

@@ -2,9 +2,9 @@
 
 use crate::wire::{self, Message};
 use std::collections::BTreeMap;
+use tidings_protocol::Hint;
 use tidings_protocol::client::Entry;
 use tidings_protocol::codec::{Encoding, PollAnswer};
-use tidings_protocol::Hint;
 use tidings_protocol::hint::SharedHint;
 use tidings_protocol::peer::{Changed, EdgeToOwner, FloorCause, Owned, OwnerToEdge};
 use tidings_protocol::{ClusterId, Cursor, Epoch, HashKey, ObjectHash, ShardCount, ShardId, Version};
@@ -32,11 +32,16 @@ pub fn config(shards: u16, owners: usize) -> Config {
         session_us: 60_000_000,
         idle_sessions: 1000,
         at_least_us: 4_000_000,
+        handled_every: 100,
     }
 }
 
 pub fn entry(object: &str) -> Result<Entry, (String, tidings_protocol::Problem)> {
-    Ok(Entry { object: object.into(), version: None, at_least: None })
+    Ok(Entry {
+        object: object.into(),
+        version: None,
+        at_least: None,
+    })
 }
 
 pub struct Stage {
@@ -56,7 +61,10 @@ impl Stage {
     pub fn new(config: Config) -> Self {
         let mut stage = Self {
             lane: Lane::new(config.clone()),
-            now: Now { mono_us: 1_000_000, wall_us: 10_000_000 },
+            now: Now {
+                mono_us: 1_000_000,
+                wall_us: 10_000_000,
+            },
             to_owner: BTreeMap::new(),
             answers: BTreeMap::new(),
             cut: Vec::new(),
@@ -117,37 +125,73 @@ impl Stage {
             floor: Version(floor),
             cause: FloorCause::Lost,
         };
-        self.frame(owner, OwnerToEdge::Own { shards: shards.iter().map(owned).collect() });
+        self.frame(
+            owner,
+            OwnerToEdge::Own {
+                shards: shards.iter().map(owned).collect(),
+            },
+        );
     }
 
     pub fn gone(&mut self, owner: usize, shards: &[u16]) {
-        self.frame(owner, OwnerToEdge::Gone { shards: shards.iter().map(|&s| ShardId(s)).collect() });
+        self.frame(
+            owner,
+            OwnerToEdge::Gone {
+                shards: shards.iter().map(|&s| ShardId(s)).collect(),
+            },
+        );
     }
 
     pub fn closed(&mut self, owner: usize, version: u64) {
-        self.frame(owner, OwnerToEdge::Closed { version: Version(version) });
+        self.frame(
+            owner,
+            OwnerToEdge::Closed {
+                version: Version(version),
+            },
+        );
     }
 
     pub fn changed(&mut self, owner: usize, object: &str, version: u64) {
         let object = self.config.key.object(object);
-        let changes = vec![Changed { object, version: Version(version), hint: None }];
+        let changes = vec![Changed {
+            object,
+            version: Version(version),
+            hint: None,
+        }];
         self.frame(owner, OwnerToEdge::Changed { changes });
     }
 
     pub fn changed_with(&mut self, owner: usize, object: &str, version: u64, data: &str) {
-        let hint = Some(SharedHint::new(Hint { kind: None, data: Some(data.into()) }));
-        let changes = vec![Changed { object: self.config.key.object(object), version: Version(version), hint }];
+        let hint = Some(SharedHint::new(Hint {
+            kind: None,
+            data: Some(data.into()),
+        }));
+        let changes = vec![Changed {
+            object: self.config.key.object(object),
+            version: Version(version),
+            hint,
+        }];
         self.frame(owner, OwnerToEdge::Changed { changes });
     }
 
     /// Answers the oldest unanswered `Register` of a link with these versions (zero for what is not named).
     pub fn answer(&mut self, owner: usize, versions: &[(&str, u64)]) {
         let sent = self.to_owner.entry(owner).or_default();
-        let at = sent.iter().position(|f| matches!(f, EdgeToOwner::Register { .. })).expect("something was asked");
-        let EdgeToOwner::Register { objects } = sent.remove(at) else { unreachable!() };
-        let known: BTreeMap<ObjectHash, u64> =
-            versions.iter().map(|&(object, version)| (self.config.key.object(object), version)).collect();
-        let objects = objects.into_iter().map(|o| (o, Version(known.get(&o).copied().unwrap_or(0)))).collect();
+        let at = sent
+            .iter()
+            .position(|f| matches!(f, EdgeToOwner::Register { .. }))
+            .expect("something was asked");
+        let EdgeToOwner::Register { objects } = sent.remove(at) else {
+            unreachable!()
+        };
+        let known: BTreeMap<ObjectHash, u64> = versions
+            .iter()
+            .map(|&(object, version)| (self.config.key.object(object), version))
+            .collect();
+        let objects = objects
+            .into_iter()
+            .map(|o| (o, Version(known.get(&o).copied().unwrap_or(0))))
+            .collect();
         self.frame(owner, OwnerToEdge::Registered { objects });
     }
 
@@ -167,7 +211,8 @@ impl Stage {
             cursor: cursor.map(Into::into),
             ..Page::default()
         };
-        self.step(|lane, now, out| lane.subscribe(now, who, page, out)).expect("a request is due");
+        self.step(|lane, now, out| lane.subscribe(now, who, page, out))
+            .expect("a request is due");
     }
 
     pub fn poll(&mut self, who: SubscriberKey, objects: &[&str], cursor: Option<&str>) {
@@ -177,20 +222,25 @@ impl Stage {
             ..PollPage::default()
         };
         self.answers.remove(&who.index);
-        self.step(|lane, now, out| lane.poll(now, who, page, out)).expect("the session is known");
+        self.step(|lane, now, out| lane.poll(now, who, page, out))
+            .expect("the session is known");
         self.writes();
     }
 
     pub fn poll_over(&mut self, who: SubscriberKey) -> PollAnswer {
         self.step(|lane, now, out| lane.poll_over(now, who, None, out));
-        self.answers.remove(&who.index).expect("a poll that is over is answered")
+        self.answers
+            .remove(&who.index)
+            .expect("a poll that is over is answered")
     }
 
     /// Everything the lane writes, by subscriber.
     pub fn writes(&mut self) -> BTreeMap<u32, Vec<Message>> {
         let mut told: BTreeMap<u32, Vec<Message>> = BTreeMap::new();
         while let Some(write) = self.step(|lane, now, out| lane.next_write(now, out)) {
-            told.entry(write.who.index).or_default().extend(wire::web_socket(&write.bytes));
+            told.entry(write.who.index)
+                .or_default()
+                .extend(wire::web_socket(&write.bytes));
         }
         told
     }
@@ -210,19 +260,26 @@ impl Stage {
             self.now.wall_us += step;
             self.step(|lane, now, out| lane.handle_deadline(now, out));
             looks += 1;
-            assert!(looks < 100_000, "the lane wants to be looked at again and again at {at}");
+            assert!(
+                looks < 100_000,
+                "the lane wants to be looked at again and again at {at}"
+            );
         }
         self.now.wall_us += until - self.now.mono_us;
         self.now.mono_us = until;
     }
 
     pub fn cursor(&self, base: u64) -> String {
-        Cursor::new(CLUSTER, Version(base), Vec::new(), Vec::new()).encode().expect("short")
+        Cursor::new(CLUSTER, Version(base), Vec::new(), Vec::new())
+            .encode()
+            .expect("short")
     }
 }
 
 fn short(message: &Message) -> String {
-    let Message::Named { name, body, .. } = message else { return format!("{message:?}") };
+    let Message::Named { name, body, .. } = message else {
+        return format!("{message:?}");
+    };
     let entry = |e: &serde_json::Value| {
         let object = e["object"].as_str().unwrap_or_default();
         match (&e["version"], &e["error"]["code"]) {
@@ -231,7 +288,11 @@ fn short(message: &Message) -> String {
             _ => format!(" {object}"),
         }
     };
-    let list = |v: &serde_json::Value| v.as_array().map(|l| l.iter().map(entry).collect::<String>()).unwrap_or_default();
+    let list = |v: &serde_json::Value| {
+        v.as_array()
+            .map(|l| l.iter().map(entry).collect::<String>())
+            .unwrap_or_default()
+    };
     match name.as_str() {
         "changes" => format!("changes{}", list(body)),
         "subscribed" => format!("subscribed{}", list(&body["objects"])),

@@ -8,7 +8,11 @@ use serde_json::Value;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {
     /// A JSON message by its name: `changes`, `cursor`, `subscribed`, …, with its body and the request's ID.
-    Named { name: String, body: Value, id: Value },
+    Named {
+        name: String,
+        body: Value,
+        id: Value,
+    },
     Ping,
     Comment,
     Close(u16),
@@ -22,7 +26,10 @@ pub fn web_socket(mut bytes: &[u8]) -> Vec<Message> {
         assert_eq!(bytes[0] & 0xf0, 0x80, "a frame of its own, no reserved bits");
         let (length, head) = match bytes[1] {
             126 => (usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),
-            127 => (u64::from_be_bytes(bytes[2..10].try_into().expect("eight bytes")) as usize, 10),
+            127 => (
+                u64::from_be_bytes(bytes[2..10].try_into().expect("eight bytes")) as usize,
+                10,
+            ),
             short => (usize::from(short), 2),
         };
         let payload = &bytes[head..head + length];
@@ -50,7 +57,11 @@ pub fn web_socket(mut bytes: &[u8]) -> Vec<Message> {
 pub fn event_stream(bytes: &[u8]) -> Vec<Message> {
     let text = std::str::from_utf8(bytes).expect("an event stream is UTF-8");
     assert!(text.ends_with("\n\n"), "whole blocks only: {text:?}");
-    let named = |name: &str, body| Message::Named { name: name.into(), body, id: Value::Null };
+    let named = |name: &str, body| Message::Named {
+        name: name.into(),
+        body,
+        id: Value::Null,
+    };
     let mut messages = Vec::new();
     for block in text.split_terminator("\n\n") {
         let mut event = None;

@@ -48,10 +48,25 @@ impl Default for Shape {
 /// What a lane hands to the other end.
 #[derive(Debug)]
 pub enum Event {
-    Written { lane: usize, who: SubscriberKey, bytes: bytes::Bytes, last: bool },
-    Answered { lane: usize, who: SubscriberKey, answer: Box<PollAnswer> },
-    Superseded { lane: usize, who: SubscriberKey },
-    Cut { lane: usize, who: SubscriberKey },
+    Written {
+        lane: usize,
+        who: SubscriberKey,
+        bytes: bytes::Bytes,
+        last: bool,
+    },
+    Answered {
+        lane: usize,
+        who: SubscriberKey,
+        answer: Box<PollAnswer>,
+    },
+    Superseded {
+        lane: usize,
+        who: SubscriberKey,
+    },
+    Cut {
+        lane: usize,
+        who: SubscriberKey,
+    },
 }
 
 /// One change that an owner acknowledged.
@@ -105,7 +120,7 @@ fn owner_config(shape: &Shape) -> owner::Config {
         revisions: 100,
         idempotency_keys: 100,
         idempotency_window_us: 1_000_000,
-        link_window_changes: 512,
+        link_window_changes: 16,
         link_hint_bytes: 1 << 20,
         closed_busy_us: 50_000,
         closed_idle_us: 1_000_000,
@@ -131,6 +146,7 @@ pub fn lane_config(shape: &Shape) -> edge::Config {
         session_us: 4_000_000,
         idle_sessions: 50,
         at_least_us: shape.at_least_us,
+        handled_every: 4,
     }
 }
 
@@ -139,7 +155,10 @@ impl World {
     pub fn new(shape: Shape, seed: u64) -> Self {
         let config = lane_config(&shape);
         let mut world = Self {
-            now: Now { mono_us: 5_000_000, wall_us: DAWN_US },
+            now: Now {
+                mono_us: 5_000_000,
+                wall_us: DAWN_US,
+            },
             step: 0,
             shape,
             key: config.key,
@@ -153,7 +172,9 @@ impl World {
             refused: 0,
             random: Random(seed),
             events: VecDeque::new(),
-            roads: (0..shape.lanes).map(|_| (0..shape.owners).map(|_| Road::default()).collect()).collect(),
+            roads: (0..shape.lanes)
+                .map(|_| (0..shape.owners).map(|_| Road::default()).collect())
+                .collect(),
             request: 0,
         };
         for shard in 0..shape.shards {
@@ -183,14 +204,19 @@ impl World {
         for output in out {
             match output {
                 owner::Output::Published { results, .. } => published = results,
-                owner::Output::ToEdge { link, generation, frame } => {
+                owner::Output::ToEdge {
+                    link,
+                    generation,
+                    frame,
+                } => {
                     if let OwnerToEdge::Closed { version } = frame {
                         self.highest = self.highest.max(version.0);
                     }
                     let delay_us = self.delay_us();
                     let road = &mut self.roads[link as usize][owner];
                     let last_us = road.to_lane.back().map_or(0, |(at, ..)| *at);
-                    road.to_lane.push_back((last_us.max(self.now.mono_us + delay_us), generation, frame));
+                    road.to_lane
+                        .push_back((last_us.max(self.now.mono_us + delay_us), generation, frame));
                 }
             }
         }
@@ -213,7 +239,12 @@ impl World {
         self.take(lane, out);
         let some = write.is_some();
         if let Some(write) = write {
-            self.events.push_back(Event::Written { lane, who: write.who, bytes: write.bytes, last: write.last });
+            self.events.push_back(Event::Written {
+                lane,
+                who: write.who,
+                bytes: write.bytes,
+                last: write.last,
+            });
         }
         some
     }
@@ -221,11 +252,16 @@ impl World {
     fn take(&mut self, lane: usize, out: Vec<edge::Output>) {
         for output in out {
             match output {
-                edge::Output::ToOwner { owner, generation, frame } => {
+                edge::Output::ToOwner {
+                    owner,
+                    generation,
+                    frame,
+                } => {
                     let delay_us = self.delay_us();
                     let road = &mut self.roads[lane][owner];
                     let last_us = road.to_owner.back().map_or(0, |(at, ..)| *at);
-                    road.to_owner.push_back((last_us.max(self.now.mono_us + delay_us), generation, frame));
+                    road.to_owner
+                        .push_back((last_us.max(self.now.mono_us + delay_us), generation, frame));
                 }
                 edge::Output::Answer { who, answer } => self.events.push_back(Event::Answered { lane, who, answer }),
                 edge::Output::Superseded { who } => self.events.push_back(Event::Superseded { lane, who }),
@@ -248,12 +284,25 @@ impl World {
         self.request += 1;
         let (request, hash) = (self.request, self.hash(object));
         let hint = hint.map(SharedHint::new);
-        let extra = hint.clone().map(|hint| Box::new(PublishExtra { hint: Some(hint), ..PublishExtra::default() }));
+        let extra = hint.clone().map(|hint| {
+            Box::new(PublishExtra {
+                hint: Some(hint),
+                ..PublishExtra::default()
+            })
+        });
         let changes = vec![Publish { object: hash, extra }];
-        let results = self.owner(owner, |owner, now, out| owner.handle(now, Input::Publish { request, changes }, out));
-        let Some(Published::Accepted(version)) = results.first().copied() else { panic!("the owner refused") };
+        let results = self.owner(owner, |owner, now, out| {
+            owner.handle(now, Input::Publish { request, changes }, out)
+        });
+        let Some(Published::Accepted(version)) = results.first().copied() else {
+            panic!("the owner refused")
+        };
         self.highest = self.highest.max(version.0);
-        self.history.entry(object.into()).or_default().push(Change { version, step: self.step, hint });
+        self.history.entry(object.into()).or_default().push(Change {
+            version,
+            step: self.step,
+            hint,
+        });
         Some(version)
     }
 
@@ -267,14 +316,21 @@ impl World {
             self.lost += 1;
             self.highest = self.highest.max(floor.0);
         }
-        let input = Input::Assign { shards: vec![ShardId(shard)], epoch, floor, cause: FloorCause::Lost };
+        let input = Input::Assign {
+            shards: vec![ShardId(shard)],
+            epoch,
+            floor,
+            cause: FloorCause::Lost,
+        };
         self.owner(owner, |owner, now, out| owner.handle(now, input, out));
     }
 
     pub fn release(&mut self, shard: u16) {
         self.step += 1;
         if let Some(owner) = self.map[usize::from(shard)].0.take() {
-            let input = Input::Release { shards: vec![ShardId(shard)] };
+            let input = Input::Release {
+                shards: vec![ShardId(shard)],
+            };
             self.owner(owner, |owner, now, out| owner.handle(now, input, out));
         }
     }
@@ -309,7 +365,10 @@ impl World {
         road.lane_hears_us = Some(self.now.mono_us + lane_hears_us);
         road.up_again_us = Some(self.now.mono_us + up_again_us.max(lane_hears_us));
         let generation = road.generation;
-        let input = Input::LinkDown { link: lane as u32, generation };
+        let input = Input::LinkDown {
+            link: lane as u32,
+            generation,
+        };
         self.owner(owner, |owner, now, out| owner.handle(now, input, out));
     }
 
@@ -319,7 +378,10 @@ impl World {
         road.up = (true, true);
         let generation = road.generation;
         self.lane(lane, |lane, now, out| lane.owner_up(now, owner, generation, out));
-        let input = Input::LinkUp { link: lane as u32, generation };
+        let input = Input::LinkUp {
+            link: lane as u32,
+            generation,
+        };
         self.owner(owner, |owner, now, out| owner.handle(now, input, out));
     }
 
@@ -346,7 +408,11 @@ impl World {
 
     /// Goes on to the next thing that happens, but not past `until_us`; `false` if there is none until then.
     pub fn advance(&mut self, until_us: MonoUs) -> bool {
-        let Some(at_us) = self.next_us().map(|at| at.max(self.now.mono_us)).filter(|at| *at <= until_us) else {
+        let Some(at_us) = self
+            .next_us()
+            .map(|at| at.max(self.now.mono_us))
+            .filter(|at| *at <= until_us)
+        else {
             self.set_clock(until_us);
             return false;
         };
@@ -379,12 +445,22 @@ impl World {
         let now_us = self.now.mono_us;
         let due = |at: Option<MonoUs>| at.is_some_and(|at| at <= now_us);
         while due(self.roads[lane][owner].to_lane.front().map(|(at, ..)| *at)) {
-            let Some((_, generation, frame)) = self.roads[lane][owner].to_lane.pop_front() else { break };
-            self.lane(lane, |lane, now, out| lane.owner_frames(now, owner, generation, vec![frame], out));
+            let Some((_, generation, frame)) = self.roads[lane][owner].to_lane.pop_front() else {
+                break;
+            };
+            self.lane(lane, |lane, now, out| {
+                lane.owner_frames(now, owner, generation, vec![frame], out)
+            });
         }
         while due(self.roads[lane][owner].to_owner.front().map(|(at, ..)| *at)) {
-            let Some((_, generation, frame)) = self.roads[lane][owner].to_owner.pop_front() else { break };
-            let input = Input::FromEdge { link: lane as u32, generation, frame };
+            let Some((_, generation, frame)) = self.roads[lane][owner].to_owner.pop_front() else {
+                break;
+            };
+            let input = Input::FromEdge {
+                link: lane as u32,
+                generation,
+                frame,
+            };
             self.step += 1;
             self.owner(owner, |owner, now, out| owner.handle(now, input, out));
         }
