@@ -39,11 +39,13 @@ struct Readiness {
 }
 
 async fn readyz(State(app): State<App>) -> Response {
-    let reasons = if app.node.is_draining() {
-        vec!["draining"]
-    } else {
-        Vec::new()
-    };
+    let mut reasons = Vec::new();
+    if app.node.is_draining() {
+        reasons.push("draining");
+    }
+    if app.node.storage.as_ref().is_some_and(crate::storage::Status::is_failing) {
+        reasons.push("storage_unavailable");
+    }
     let ready = reasons.is_empty();
     let status = if ready {
         StatusCode::OK

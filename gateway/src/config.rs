@@ -10,7 +10,7 @@ mod schema;
 pub use layers::{Flags, Sources, load};
 pub(crate) use schema::integer;
 pub use schema::{
-    Cluster, Config, Drain, KEYS, Key, Kind, Limits, Log, Owner, Server, default_toml, docs_markdown, validate,
+    Cluster, Config, Drain, KEYS, Key, Kind, Limits, Log, Owner, Server, Storage, default_toml, docs_markdown, validate,
 };
 
 /// Why a configuration is refused. **Nothing was started.**

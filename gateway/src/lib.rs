@@ -14,6 +14,7 @@ pub mod owner;
 pub mod problem;
 pub mod publish;
 pub mod server;
+pub mod storage;
 pub mod telemetry;
 #[cfg(test)]
 mod testing;

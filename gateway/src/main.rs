@@ -54,7 +54,7 @@ struct ServeArgs {
     /// Address and port for other nodes [default: 127.0.0.1:7401]
     #[arg(long, value_name = "ADDR")]
     node_listen: Option<String>,
-    /// Folder for what outlives the process
+    /// Folder for what outlives the process, or `none` [default: tidings-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
     /// A node of the cluster to join
@@ -133,9 +133,6 @@ fn configuration(what: &ConfigWord) -> Result<ExitCode, String> {
 fn serve(args: &ServeArgs) -> Result<ExitCode, String> {
     let config = args.load()?;
     telemetry::start_logging(&config.log).map_err(|error| error.to_string())?;
-    if !config.server.data_dir.is_empty() {
-        tracing::warn!("server.data_dir is not used yet: everything is kept in memory only");
-    }
     let running = Node::start(config).map_err(|error| error.to_string())?;
     greet(&running);
     let runtime = runtime()?;
@@ -181,7 +178,11 @@ fn greet(running: &RunningNode) {
             std::net::Ipv6Addr::LOCALHOST.into()
         });
     }
-    println!("Tidings listens on http://{address} (versions are kept in memory). Try, each in a terminal of its own:");
+    let kept = match running.node.config.data_dir() {
+        Some(path) => format!("versions are kept in {}", path.display()),
+        None => "versions are kept in memory only".to_owned(),
+    };
+    println!("Tidings listens on http://{address} ({kept}). Try, each in a terminal of its own:");
     println!();
     println!("  curl -N 'http://{address}/v1/events?object=order:42'");
     println!("  curl -X POST 'http://{address}/v1/publish?object=order:42'");

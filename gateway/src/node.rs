@@ -3,9 +3,11 @@
 //! Threads share nothing that is written on the way of a change: each has its runtime, its connections, its lane of
 //! subscribers and its owner of shards, and they speak through channels.
 
+use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::edge::{self, LaneHandle, LaneReceiver};
-use crate::owner::{self, OwnerHandle, OwnerReceiver};
+use crate::owner::{self, OwnerHandle, OwnerSource};
+use crate::storage::{self, StorageError};
 use crate::server::{self, Accepted, Admission, App, Gate, Http};
 use crate::telemetry::Metrics;
 use std::io;
@@ -13,7 +15,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tidings_protocol::{ClusterId, HashKey, ObjectHash, ShardCount};
+use tidings_protocol::{ClusterId, HashKey, ObjectHash, ShardCount, Version};
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
@@ -28,7 +30,7 @@ pub struct Node {
     pub config: Config,
     /// What it counts.
     pub metrics: Arc<Metrics>,
-    /// Which cluster it is in. Drawn at each start as long as nothing outlives the process.
+    /// Which cluster it is in. In memory only, drawn at each start.
     pub cluster: ClusterId,
     /// The cluster's secret for hashing IDs. Drawn at each start likewise.
     pub key: HashKey,
@@ -48,6 +50,8 @@ pub struct Node {
     pub draining: watch::Sender<bool>,
     /// Its open connections.
     pub admission: Arc<Admission>,
+    /// What outlives the process; `None` in memory only.
+    pub storage: Option<storage::Status>,
 }
 
 /// Why a node did not start. **Nothing is left running.**
@@ -64,6 +68,9 @@ pub enum StartError {
         /// What the system said.
         cause: io::Error,
     },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// A thread or runtime cannot be made, or there is no randomness.
     #[error("cannot start: {0}")]
     System(String),
@@ -91,6 +98,7 @@ pub struct RunningNode {
     /// What its threads share.
     pub node: Arc<Node>,
     threads: Vec<JoinHandle<()>>,
+    storage: Option<storage::Running>,
 }
 
 impl RunningNode {
@@ -105,6 +113,9 @@ impl RunningNode {
         let mut fine = true;
         for thread in self.threads.drain(..) {
             fine &= thread.join().is_ok();
+        }
+        if let Some(storage) = self.storage.take() {
+            fine &= storage.join();
         }
         fine
     }
@@ -143,11 +154,31 @@ impl Node {
             config.limits.connections_per_address,
             Arc::clone(&metrics),
         );
+        let shards = ShardCount::new(config.cluster.shards as u16).unwrap_or(ShardCount::DEFAULT);
+        let fresh = storage::Identity {
+            cluster: u64::from_le_bytes(random()?),
+            key: random()?,
+            shards: shards.get(),
+            since: Version(clock::now().wall_us),
+        };
+        let opened = open(&config, shards, count, fresh)?;
+        let (identity, mut kept, idle) = match opened {
+            Some(opened) => {
+                let kept = opened.machines.into_iter().zip(opened.handles).map(Some).collect();
+                (opened.identity, kept, Some(opened.idle))
+            }
+            None => (fresh, Vec::new(), None),
+        };
+        kept.resize_with(count, || None);
+        if let Some(idle) = &idle {
+            metrics.register(|registry| idle.status().metrics().register(registry.sub_registry_with_prefix("tidings")));
+        }
         let node = Arc::new(Self {
             metrics,
-            cluster: ClusterId(u64::from_le_bytes(random()?)),
-            key: HashKey::new(random()?),
-            shards: ShardCount::new(config.cluster.shards as u16).unwrap_or(ShardCount::DEFAULT),
+            cluster: ClusterId(identity.cluster),
+            key: HashKey::new(identity.key),
+            shards,
+            storage: idle.as_ref().map(storage::Idle::status),
             owners,
             lanes,
             name: if config.server.name.is_empty() {
@@ -165,18 +196,23 @@ impl Node {
             addr: address,
             node: Arc::clone(&node),
             threads: Vec::new(),
+            storage: None,
         };
+        if let Some(idle) = idle {
+            let owners = node.owners.clone();
+            running.storage = Some(idle.start(OwnerSource { owners, shards })?);
+        }
         let gate = Arc::new(Gate::new(&node.config, address));
         let stop = watch::Sender::new(0_usize);
         let mut dealers = Vec::new();
-        for (thread, (owner, lane)) in owner_ends.into_iter().zip(lane_ends).enumerate() {
+        for (thread, ((receiver, kept), lane)) in owner_ends.into_iter().zip(kept).zip(lane_ends).enumerate() {
             let (dealer, accepted) = mpsc::unbounded_channel();
             dealers.push(dealer);
             let parts = Parts {
                 thread,
                 node: Arc::clone(&node),
                 gate: Arc::clone(&gate),
-                owner,
+                owner: owner::Begin { receiver, kept },
                 lane,
                 accepted,
                 stop: stop.clone(),
@@ -212,6 +248,29 @@ impl Node {
     }
 }
 
+/// Reads what the last run left; `None` if everything is kept in memory only.
+fn open(
+    config: &Config,
+    shards: ShardCount,
+    owners: usize,
+    fresh: storage::Identity,
+) -> Result<Option<storage::Opened>, StorageError> {
+    let Some(path) = config.data_dir() else { return Ok(None) };
+    let folder = storage::disk::Folder::open(&path).map_err(|error| StorageError::folder(path, error))?;
+    let plan = storage::Plan {
+        fresh,
+        owners,
+        machine: owner::machine_config(config, shards, owners),
+        now: clock::now(),
+        wall_us: || clock::now().wall_us,
+        boot: storage::boot_id(),
+        log_file_bytes: config.storage.log_file_bytes,
+        log_bytes: config.storage.log_bytes,
+        queue_bytes: usize::try_from(config.storage.queue_bytes).unwrap_or(usize::MAX),
+    };
+    storage::open(Arc::new(folder), plan).map(Some)
+}
+
 async fn accept(
     listener: TcpListener,
     node: Arc<Node>,
@@ -243,7 +302,7 @@ struct Parts {
     thread: usize,
     node: Arc<Node>,
     gate: Arc<Gate>,
-    owner: OwnerReceiver,
+    owner: owner::Begin,
     lane: LaneReceiver,
     accepted: mpsc::UnboundedReceiver<Accepted>,
     // Counts the threads that have drained. All leave together: until then each may need another's owner.

@@ -3,11 +3,16 @@
 //! Everything that waits is handled before anything is passed on, so that a busy owner tells each lane once a burst and
 //! not once a change. It does not know HTTP or subscribers.
 
+mod journal;
+
+pub use journal::OwnerSource;
+
 use crate::clock;
 use crate::config::Config;
 use crate::node::{Node, spawn_vital};
+use crate::storage;
 use crate::telemetry::{Limit, Metrics};
-use std::collections::VecDeque;
+use journal::{Journal, Kept, Piece};
 use std::sync::Arc;
 use std::time::Duration;
 use tidings_protocol::peer::{EdgeToOwner, FloorCause, OwnerToEdge};
@@ -19,12 +24,18 @@ use tokio::time::Instant;
 /// How many commands one burst handles before its answers go out.
 const BURST: usize = 256;
 
+/// How long an owner whose disk is behind waits before it looks again.
+const CATCH_UP: Duration = Duration::from_millis(2);
+
 /// A batch of changes on its way to the owner of their shards.
 #[derive(Debug)]
 struct Batch {
     changes: Vec<Publish>,
-    reply: oneshot::Sender<Vec<Published>>,
+    durable: bool,
+    reply: Reply,
 }
+
+type Reply = oneshot::Sender<Result<Vec<Published>, PublishFailure>>;
 
 /// What reaches an owner beside publishes.
 #[derive(Debug)]
@@ -40,6 +51,8 @@ enum Command {
         object: ObjectHash,
         reply: oneshot::Sender<Inspection>,
     },
+    /// A piece of what is to be kept.
+    Keep { piece: Piece, reply: std::sync::mpsc::Sender<Kept> },
     /// A question about the owner as a whole.
     Report { reply: oneshot::Sender<Report> },
 }
@@ -73,6 +86,10 @@ pub enum PublishFailure {
     Overloaded,
     /// The owner took the batch and did not answer in time. It may have been applied.
     OutcomeUnknown,
+    /// The disk fails, which was known before the batch was looked at. Nothing was changed.
+    StorageFails,
+    /// The disk failed under the batch. It was applied in memory and may be lost with the process.
+    NotStored,
 }
 
 /// A way to reach the owner of one thread from any thread.
@@ -89,17 +106,32 @@ impl OwnerHandle {
     ///
     /// # Errors
     /// Says whether the batch may have been applied.
-    pub async fn publish(&self, changes: Vec<Publish>, deadline: Instant) -> Result<Vec<Published>, PublishFailure> {
-        self.begin(changes, deadline).await?.wait(deadline).await
+    pub async fn publish(
+        &self,
+        changes: Vec<Publish>,
+        durable: bool,
+        deadline: Instant,
+    ) -> Result<Vec<Published>, PublishFailure> {
+        self.begin(changes, durable, deadline).await?.wait(deadline).await
     }
 
-    /// The first half of [`Self::publish`]: the batch is in the owner's queue when this returns.
+    /// The first half of [`Self::publish`]: the batch is in the owner's queue when this returns. The answer to a `durable`
+    /// batch waits until it is synced to disk.
     ///
     /// # Errors
     /// [`PublishFailure::Overloaded`] if the queue stayed full until the deadline.
-    pub async fn begin(&self, changes: Vec<Publish>, deadline: Instant) -> Result<Begun, PublishFailure> {
+    pub async fn begin(
+        &self,
+        changes: Vec<Publish>,
+        durable: bool,
+        deadline: Instant,
+    ) -> Result<Begun, PublishFailure> {
         let (reply, answer) = oneshot::channel();
-        let batch = match self.batches.try_send(Batch { changes, reply }) {
+        let batch = match self.batches.try_send(Batch {
+            changes,
+            durable,
+            reply,
+        }) {
             Ok(()) => return Ok(Begun(answer)),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(PublishFailure::Overloaded),
             Err(mpsc::error::TrySendError::Full(batch)) => batch,
@@ -108,6 +140,11 @@ impl OwnerHandle {
             Ok(Ok(())) => Ok(Begun(answer)),
             Ok(Err(_)) | Err(_) => Err(PublishFailure::Overloaded),
         }
+    }
+
+    /// Asks for a piece of what is to be kept. If the process is ending, `reply` is dropped.
+    fn keep(&self, piece: Piece, reply: std::sync::mpsc::Sender<Kept>) {
+        _ = self.commands.send(Command::Keep { piece, reply });
     }
 
     /// Passes frames of a lane on. Bounded by design: a lane has at most one page of requests under way for each of its
@@ -138,17 +175,17 @@ impl OwnerHandle {
 
 /// A batch that the owner has in its queue.
 #[derive(Debug)]
-pub struct Begun(oneshot::Receiver<Vec<Published>>);
+pub struct Begun(oneshot::Receiver<Result<Vec<Published>, PublishFailure>>);
 
 impl Begun {
     /// What became of the changes.
     ///
     /// # Errors
-    /// [`PublishFailure::OutcomeUnknown`] if no answer came in time.
+    /// [`PublishFailure::OutcomeUnknown`] if no answer came in time; what the owner says if its disk fails.
     pub async fn wait(mut self, deadline: Instant) -> Result<Vec<Published>, PublishFailure> {
         // Usually the answer is there within microseconds: no timer is armed before it turned out not to be.
         match tokio::time::timeout_at(deadline, &mut self.0).await {
-            Ok(Ok(results)) => Ok(results),
+            Ok(Ok(results)) => results,
             Ok(Err(_)) | Err(_) => Err(PublishFailure::OutcomeUnknown),
         }
     }
@@ -175,33 +212,49 @@ pub fn channel(queue: usize) -> (OwnerHandle, OwnerReceiver) {
     )
 }
 
+/// What an owner starts with.
+#[derive(Debug)]
+pub struct Begin {
+    /// Its ends of the channels.
+    pub receiver: OwnerReceiver,
+    /// Its machine and its end of the storage; `None` in memory only.
+    pub kept: Option<(Owner, storage::Handle)>,
+}
+
 /// Starts the owner of `thread` on the `LocalSet` it is called in.
-pub fn start(thread: usize, node: &Arc<Node>, receiver: OwnerReceiver) {
+pub fn start(thread: usize, node: &Arc<Node>, begin: Begin) {
     let threads = node.owners.len();
     let shards: Vec<ShardId> = node
         .shards
         .all()
         .filter(|shard| usize::from(shard.0) % threads == thread)
         .collect();
+    let (machine, disk) = match begin.kept {
+        Some((machine, disk)) => (Some(machine), Some(disk)),
+        None => (None, None),
+    };
+    let is_new = machine.is_none();
     let mut shell = Shell {
         thread,
-        machine: Owner::new(machine_config(&node.config, node.shards, threads)),
+        machine: machine.unwrap_or_else(|| Owner::new(machine_config(&node.config, node.shards, threads))),
         shards: shards.clone(),
         node: Arc::clone(node),
         output: Vec::new(),
         to_lanes: node.lanes.iter().map(|_| Vec::new()).collect(),
-        replies: VecDeque::new(),
-        first_reply: 0,
+        journal: Journal::new(thread, disk),
     };
     let now = clock::now();
-    // A table that starts empty cannot vouch for anything before now.
-    let assign = Input::Assign {
-        shards,
-        epoch: Epoch(1),
-        floor: Version(now.wall_us),
-        cause: FloorCause::Lost,
-    };
-    shell.handle(now, assign);
+    shell.heed_ceiling();
+    if is_new {
+        // A table that starts empty cannot vouch for anything before now.
+        let assign = Input::Assign {
+            shards,
+            epoch: Epoch(1),
+            floor: Version(now.wall_us),
+            cause: FloorCause::Lost,
+        };
+        shell.handle(now, assign);
+    }
     for lane in 0..node.lanes.len() {
         shell.handle(
             now,
@@ -212,13 +265,15 @@ pub fn start(thread: usize, node: &Arc<Node>, receiver: OwnerReceiver) {
         );
     }
     shell.flush();
-    spawn_vital("owner", shell.run(receiver));
+    spawn_vital("owner", shell.run(begin.receiver));
 }
 
 /// Links inside one process never break, so they have one generation.
 pub const GENERATION: u32 = 1;
 
-fn machine_config(config: &Config, shards: ShardCount, threads: usize) -> owner::Config {
+/// How the machine of one of `threads` owners is configured.
+#[must_use]
+pub fn machine_config(config: &Config, shards: ShardCount, threads: usize) -> owner::Config {
     let share = |total: u64| usize::try_from(total).unwrap_or(usize::MAX) / threads;
     owner::Config {
         shards,
@@ -240,9 +295,7 @@ struct Shell {
     node: Arc<Node>,
     output: Vec<Output>,
     to_lanes: Vec<Vec<OwnerToEdge>>,
-    // Who waits for request number `first_reply`, the one after it, and so on.
-    replies: VecDeque<Option<oneshot::Sender<Vec<Published>>>>,
-    first_reply: u64,
+    journal: Journal,
 }
 
 impl Shell {
@@ -262,16 +315,23 @@ impl Shell {
             tokio::select! {
                 biased;
                 Some(command) = receiver.commands.recv() => { self.command(command); handled += 1; }
-                batch = receiver.batches.recv() => match batch {
+                done = self.journal.done() => self.journal.settle(&done),
+                batch = receiver.batches.recv(), if !self.journal.is_congested() => match batch {
                     Some(batch) => { self.batch(batch); handled += 1; }
                     None => return,
                 },
+                // The disk is behind. Nobody says when it has caught up.
+                () = tokio::time::sleep(CATCH_UP), if self.journal.is_congested() => {}
                 () = &mut timer => {}
             }
             while handled < BURST {
                 // Registrations go before publishes: subscribers wait for them, and they are few.
                 if let Ok(command) = receiver.commands.try_recv() {
                     self.command(command);
+                } else if let Some(done) = self.journal.try_done() {
+                    self.journal.settle(&done);
+                } else if self.journal.is_congested() {
+                    break;
                 } else if let Ok(batch) = receiver.batches.try_recv() {
                     self.batch(batch);
                 } else {
@@ -280,6 +340,7 @@ impl Shell {
                 handled += 1;
             }
             let now = clock::now();
+            self.heed_ceiling();
             if self.machine.next_deadline().is_some_and(|at| at <= now.mono_us) {
                 self.machine.handle_deadline(now, &mut self.output);
                 self.perform();
@@ -295,9 +356,19 @@ impl Shell {
         }
     }
 
+    fn heed_ceiling(&mut self) {
+        if let Some(ceiling) = self.journal.ceiling() {
+            self.machine.set_ceiling(ceiling);
+        }
+    }
+
     fn batch(&mut self, batch: Batch) {
-        let request = self.first_reply + self.replies.len() as u64;
-        self.replies.push_back(Some(batch.reply));
+        if self.journal.is_failing() {
+            _ = batch.reply.send(Err(PublishFailure::StorageFails));
+            return;
+        }
+        self.heed_ceiling();
+        let request = self.journal.begin(&batch.changes, batch.durable, batch.reply);
         self.handle(
             clock::now(),
             Input::Publish {
@@ -341,6 +412,9 @@ impl Shell {
                         .collect(),
                 });
             }
+            Command::Keep { piece, reply } => {
+                _ = reply.send(Kept::of(&self.machine, piece));
+            }
             Command::Report { reply } => {
                 let shards = self
                     .shards
@@ -367,24 +441,16 @@ impl Shell {
                     generation: _,
                     frame,
                 } => {
+                    // Each lane is told of a floor; the disk needs to hear of it once.
+                    if let (0, OwnerToEdge::Own { shards }) = (link, &frame) {
+                        self.journal.owned(shards);
+                    }
                     if let Some(frames) = self.to_lanes.get_mut(link as usize) {
                         frames.push(frame);
                     }
                 }
                 Output::Published { request, results } => {
-                    let place = request
-                        .checked_sub(self.first_reply)
-                        .and_then(|place| usize::try_from(place).ok());
-                    if let Some(reply) = place
-                        .and_then(|place| self.replies.get_mut(place))
-                        .and_then(Option::take)
-                    {
-                        _ = reply.send(results);
-                    }
-                    while matches!(self.replies.front(), Some(None)) {
-                        self.replies.pop_front();
-                        self.first_reply += 1;
-                    }
+                    self.journal.applied(request, results);
                 }
             }
         }
@@ -405,6 +471,11 @@ pub(crate) fn count_failure(metrics: &Metrics, failure: PublishFailure) {
         PublishFailure::Overloaded => metrics.refused(Limit::OwnerQueue),
         PublishFailure::OutcomeUnknown => {
             metrics.refused(Limit::PublishTimeout);
+            metrics.outcome_unknown.inc();
+        }
+        PublishFailure::StorageFails => _ = metrics.storage_refused.inc(),
+        PublishFailure::NotStored => {
+            metrics.storage_refused.inc();
             metrics.outcome_unknown.inc();
         }
     }
@@ -429,7 +500,7 @@ mod tests {
     async fn an_owner_that_took_a_batch_and_is_silent_leaves_its_outcome_unknown() {
         let (handle, _receiver) = channel(1);
         assert_eq!(
-            handle.publish(change(), soon()).await,
+            handle.publish(change(), false, soon()).await,
             Err(PublishFailure::OutcomeUnknown)
         );
     }
@@ -437,28 +508,28 @@ mod tests {
     #[tokio::test]
     async fn a_queue_that_stays_full_refuses_and_nothing_was_applied() {
         let (handle, _receiver) = channel(1);
-        let _held = handle.begin(change(), soon()).await.expect("room for one");
+        let _held = handle.begin(change(), false, soon()).await.expect("room for one");
         let begin = Instant::now();
-        assert_eq!(handle.publish(change(), soon()).await, Err(PublishFailure::Overloaded));
+        assert_eq!(handle.publish(change(), false, soon()).await, Err(PublishFailure::Overloaded));
         assert!(begin.elapsed() >= Duration::from_millis(40), "it waited for room");
     }
 
     #[tokio::test]
     async fn a_queue_that_empties_in_time_takes_the_batch() {
         let (handle, mut receiver) = channel(1);
-        let _held = handle.begin(change(), soon()).await.expect("room for one");
-        let (begun, _) = tokio::join!(handle.begin(change(), soon()), receiver.batches.recv());
+        let _held = handle.begin(change(), false, soon()).await.expect("room for one");
+        let (begun, _) = tokio::join!(handle.begin(change(), false, soon()), receiver.batches.recv());
         assert!(begun.is_ok());
     }
 
     #[tokio::test]
     async fn an_owner_that_is_gone_leaves_the_outcome_unknown_if_it_had_the_batch() {
         let (handle, mut receiver) = channel(1);
-        let begun = handle.begin(change(), soon()).await.expect("room for one");
+        let begun = handle.begin(change(), false, soon()).await.expect("room for one");
         drop(receiver.batches.recv().await);
         drop(receiver);
         assert_eq!(begun.wait(soon()).await, Err(PublishFailure::OutcomeUnknown));
-        assert_eq!(handle.publish(change(), soon()).await, Err(PublishFailure::Overloaded));
+        assert_eq!(handle.publish(change(), false, soon()).await, Err(PublishFailure::Overloaded));
         assert_eq!(handle.inspect(ObjectHash(7)).await, None);
     }
 }

@@ -129,7 +129,7 @@ impl IntoResponse for Refusal {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let retry_after_s = self
             .retry_after_s
-            .or_else(|| matches!(code, Code::TooMany | Code::Overloaded | Code::Draining | Code::NoOwner).then_some(1));
+            .or_else(|| matches!(code, Code::TooMany | Code::Overloaded | Code::Draining | Code::NoOwner | Code::StorageUnavailable).then_some(1));
         if let Some(seconds) = retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

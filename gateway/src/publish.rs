@@ -23,7 +23,7 @@ use http::header::{ALLOW, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue};
 use http::{Method, Request};
 use hyper::body::{Body as _, Incoming};
 use std::time::Duration;
-use tidings_protocol::Problem;
+use tidings_protocol::{ObjectHash, Problem};
 use tidings_protocol::client::{Ack, Change, PublishOptions};
 use tidings_protocol::error::{Applied, Code};
 use tidings_protocol::hint::SharedHint;
@@ -53,6 +53,12 @@ struct Terms {
     deadline: Instant,
     timeout: Duration,
     format: Format,
+}
+
+impl Terms {
+    fn is_durable(&self) -> bool {
+        self.options.ack == Ack::Durable
+    }
 }
 
 /// Answers one publish.
@@ -104,7 +110,7 @@ fn terms(app: &App, query: &str, headers: &HeaderMap) -> Result<(Terms, Form), P
     } else {
         PublishOptions::from_query(query)?
     };
-    if options.ack == Ack::Durable {
+    if options.ack == Ack::Durable && app.node.storage.is_none() {
         let detail = "`durable` needs a node that keeps changes on disk; this one has them in memory only";
         return Err(Problem::new(Code::AckUnavailable, detail));
     }
@@ -186,13 +192,21 @@ fn hashed(key: &tidings_protocol::HashKey, change: Change<'_>, idempotency: Opti
     let id = change.object.as_bytes();
     let extra = PublishExtra {
         hint: change.hint.map(SharedHint::new),
-        revision: change.revision.map(|revision| (key.wide(&[b"rev", id]), revision)),
-        idempotency: idempotency.map(|secret| key.wide(&[secret, &place.to_le_bytes(), id])),
+        revision: change
+            .revision
+            .map(|revision| (of_shard(key.wide(&[b"rev", id]), object), revision)),
+        idempotency: idempotency.map(|secret| of_shard(key.wide(&[secret, &place.to_le_bytes(), id]), object)),
     };
     Publish {
         object,
         extra: Some(Box::new(extra)),
     }
+}
+
+/// The low 16 bits of a wide key are the top bits of its object's hash: they name its shard, so that what is kept on disk
+/// under the key finds its owner again.
+fn of_shard(key: u128, object: ObjectHash) -> u128 {
+    key & !0xffff | u128::from(object.0 >> 48)
 }
 
 fn not_applied(problem: Problem) -> Refusal {
@@ -214,6 +228,14 @@ fn failed(failure: PublishFailure) -> (Problem, Applied) {
         PublishFailure::Overloaded => {
             let detail = "the owner of the object has more work than it can queue (limits.owner_queue)";
             (Problem::new(Code::Overloaded, detail), Applied::No)
+        }
+        PublishFailure::StorageFails => {
+            let detail = "the disk does not take what is written; the node tries again every second";
+            (Problem::new(Code::StorageUnavailable, detail), Applied::No)
+        }
+        PublishFailure::NotStored => {
+            let detail = "the disk did not take the change: it was told to subscribers, and may be lost if the node stops now";
+            (Problem::new(Code::StorageUnavailable, detail), Applied::Unknown)
         }
         PublishFailure::OutcomeUnknown => {
             let detail =

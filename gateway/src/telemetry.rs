@@ -133,6 +133,8 @@ pub struct Metrics {
     pub rejected: Counter,
     /// Publishes whose outcome is unknown.
     pub outcome_unknown: Counter,
+    /// Publishes refused because the disk fails.
+    pub storage_refused: Counter,
     /// Commands that an owner handled before it passed its answers on.
     pub owner_burst: Histogram,
 }
@@ -169,6 +171,7 @@ impl Metrics {
             duplicates: Counter::default(),
             rejected: Counter::default(),
             outcome_unknown: Counter::default(),
+            storage_refused: Counter::default(),
             owner_burst: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
             registry: Mutex::new(Registry::default()),
         };
@@ -205,6 +208,11 @@ impl Metrics {
             "publish_outcome_unknown",
             "Publishes whose outcome is unknown",
             new.outcome_unknown.clone(),
+        );
+        registry.register(
+            "storage_refused",
+            "Batches of changes refused because the disk fails",
+            new.storage_refused.clone(),
         );
         registry.register(
             "owner_burst",

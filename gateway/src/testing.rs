@@ -11,6 +11,7 @@ pub(crate) fn node(change: impl FnOnce(&mut Config)) -> RunningNode {
     let mut config = Config::default();
     config.server.listen = "127.0.0.1:0".to_owned();
     config.server.threads = 2;
+    config.server.data_dir = "none".to_owned();
     change(&mut config);
     Node::start(config).expect("the node starts")
 }

@@ -134,6 +134,8 @@ fn with_server(check: impl FnOnce(&str)) {
     let mut config = Config::default();
     config.server.listen = "127.0.0.1:0".to_owned();
     config.server.threads = 1;
+    let folder = tempfile::tempdir().unwrap();
+    config.server.data_dir = folder.path().to_str().unwrap().to_owned();
     let running = tidings::Node::start(config).unwrap();
     check(&running.addr.to_string());
     running.shutdown();

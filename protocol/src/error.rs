@@ -82,6 +82,8 @@ codes! {
     Draining = "draining", 503, true, "Draining";
     /// The shard has no owner that can be reached.
     NoOwner = "no_owner", 503, true, "No owner";
+    /// The disk does not take what is written. The node tries again by itself.
+    StorageUnavailable = "storage_unavailable", 503, true, "Storage unavailable";
     /// A publish that may or may not have happened.
     OutcomeUnknown = "outcome_unknown", 504, true, "Outcome unknown";
     /// A fault of the server.

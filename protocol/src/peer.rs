@@ -59,6 +59,10 @@ pub enum FloorCause {
     Lost,
     /// The oldest versions were dropped to keep the table inside its memory budget.
     Evicted,
+    /// The machine went down with acknowledged changes that were not synced to its disk.
+    PowerLost,
+    /// Part of what was on disk was damaged.
+    Damaged,
 }
 
 impl FloorCause {
@@ -68,6 +72,8 @@ impl FloorCause {
         match self {
             Self::Lost => "versions_lost",
             Self::Evicted => "versions_evicted",
+            Self::PowerLost => "power_lost",
+            Self::Damaged => "storage_damaged",
         }
     }
 }

@@ -12,6 +12,7 @@
 mod closing;
 mod eviction;
 pub mod interest;
+pub mod keeping;
 pub mod marks;
 mod publish;
 mod seats;
@@ -248,6 +249,8 @@ pub struct Owner {
     closed: Version,
     /// The highest version given.
     highest: Version,
+    /// No version above this one is given or closed.
+    ceiling: Version,
     /// Bytes of all version tables.
     bytes: usize,
     revisions: Revisions,
@@ -274,6 +277,7 @@ impl Owner {
             seats: Seats::new(limits),
             closed: Version::ZERO,
             highest: Version::ZERO,
+            ceiling: Version(Version::LIMIT - 1),
             bytes: 0,
             revisions: Revisions::new(config.revisions),
             answers: Answers::new(config.idempotency_keys, config.idempotency_window_us),

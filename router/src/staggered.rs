@@ -144,6 +144,21 @@ impl<T> Staggered<T> {
         Some(entry.remove().0)
     }
 
+    /// A hash that leads to the entry with this rest in this piece of the table, if `skipped` are the bits that chose
+    /// the table.
+    #[must_use]
+    pub fn hash_of(&self, skipped: u64, piece: usize, rest: u64) -> u64 {
+        let width_at = 64 - WIDTH_BITS - u32::from(self.skip_bits);
+        let start = u64::from(STARTS[piece]);
+        // Where many bits are skipped, the rest has some of the bits that chose the piece.
+        let shared = (1_u64 << REST_BITS.saturating_sub(width_at)) - 1;
+        let known = (rest & REST_MASK) >> width_at.min(63);
+        let slice = start + (known.wrapping_sub(start) & shared);
+        // Two shifts, because one by 64 is not defined.
+        let skipped = (skipped << 1) << (63 - self.skip_bits);
+        skipped | slice << width_at | (rest & REST_MASK)
+    }
+
     /// The entries of one piece, in no particular order. A piece past the last is empty.
     pub fn iter_piece(&self, piece: usize) -> hash_table::Iter<'_, T> {
         self.pieces

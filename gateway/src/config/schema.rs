@@ -109,8 +109,9 @@ sections! {
         listen: String = "127.0.0.1:7400".to_owned();
         /// Address and port for other nodes. Not used by a single node.
         node_listen: String = "127.0.0.1:7401".to_owned();
-        /// Folder for what outlives the process. Empty: everything is kept in memory only.
-        data_dir: String = String::new();
+        /// Folder for what outlives the process: versions and the secret under which IDs are hashed. `none`: everything is kept
+        /// in memory only, and a restart tells every subscriber to fetch again.
+        data_dir: String = "tidings-data".to_owned();
         /// The node's name in answers and metrics. Empty: `node-` and the port.
         name: String = String::new();
         /// Threads that serve; each has its share of connections, subscribers and shards. 0: as many as there are cores.
@@ -213,6 +214,16 @@ sections! {
         /// The same without traffic.
         closed_idle_ms: u64 = 1_000;
     }
+    /// What is kept in `server.data_dir`.
+    storage: Storage {
+        /// Bytes of one file of the log. Larger ones are begun less often and freed later.
+        log_file_bytes: u64 = 67_108_864;
+        /// Bytes to which the log may grow, or to the size of the snapshots if that is more, before snapshots replace it. More
+        /// means less writing, more disk and a slower start.
+        log_bytes: u64 = 67_108_864;
+        /// Bytes that may wait to be written. Beyond it owners take no more changes until the disk has caught up.
+        queue_bytes: u64 = 67_108_864;
+    }
     /// How the server stops.
     drain: Drain {
         /// Milliseconds until it stops even if something is still open.
@@ -236,6 +247,13 @@ impl Config {
     /// Says what is wrong with `server.listen`.
     pub fn listen(&self) -> Result<SocketAddr, ConfigError> {
         address("server.listen", &self.server.listen)
+    }
+
+    /// The folder for what outlives the process; `None` if everything is kept in memory only.
+    #[must_use]
+    pub fn data_dir(&self) -> Option<std::path::PathBuf> {
+        let text = &self.server.data_dir;
+        (!text.is_empty() && text != "none").then(|| text.into())
     }
 
     /// How many threads serve.

@@ -76,7 +76,7 @@ pub(super) async fn answer(app: &App, terms: &Terms, changes: Changes) -> Result
 async fn one(app: &App, terms: &Terms, change: Publish) -> Result<Response, Refusal> {
     let object = change.object;
     let owner = &app.node.owners[app.node.owner_of(object)];
-    let result = owner.publish(vec![change], terms.deadline).await.map_err(|failure| {
+    let result = owner.publish(vec![change], terms.is_durable(), terms.deadline).await.map_err(|failure| {
         count_failure(&app.node.metrics, failure);
         let (problem, applied) = failed(failure);
         Refusal::from(problem).applied(applied)
@@ -132,7 +132,9 @@ async fn several(app: &App, terms: &Terms, changes: Vec<Result<Publish, Problem>
     // All owners begin before any is waited for.
     for (share, owner) in shares.iter_mut().zip(&node.owners) {
         if !share.changes.is_empty() {
-            match owner.begin(std::mem::take(&mut share.changes), terms.deadline).await {
+            match owner
+                .begin(std::mem::take(&mut share.changes), terms.is_durable(), terms.deadline)
+                .await {
                 Ok(begun) => share.begun = Some(begun),
                 Err(failure) => share.failure = Some(failure),
             }
@@ -156,7 +158,7 @@ async fn several(app: &App, terms: &Terms, changes: Vec<Result<Publish, Problem>
             }
             Err(failure) => {
                 count_failure(&node.metrics, failure);
-                if worst != Some(PublishFailure::OutcomeUnknown) {
+                if !matches!(worst, Some(PublishFailure::OutcomeUnknown | PublishFailure::NotStored)) {
                     worst = Some(failure);
                 }
                 for place in share.places {

@@ -43,6 +43,7 @@ pub(crate) fn node_with(change: impl FnOnce(&mut Config)) -> RunningNode {
     let mut config = Config::default();
     config.server.listen = "127.0.0.1:0".to_owned();
     config.server.threads = 2;
+    config.server.data_dir = "none".to_owned();
     config.limits.cursor_ms = 50;
     config.limits.ping_ms = 200;
     config.limits.pong_ms = 30_000;

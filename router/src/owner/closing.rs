@@ -10,12 +10,13 @@ use tidings_protocol::peer::OwnerToEdge;
 const LATEST_WALL_US: u64 = Version::LIMIT - (1 << 40);
 
 impl Owner {
-    /// The version that follows `last` and whatever was closed, at least the clock's. `None` when there are no more:
-    /// better to refuse than to give one that looks old.
+    /// The version that follows `last` and whatever was closed, at least the clock's as far as the ceiling allows. `None`
+    /// when there are no more: better to refuse than to give one that looks old, or that is given again after a restart.
     #[inline]
-    pub(super) fn version_after(closed: Version, last: Version, now: Now) -> Option<Version> {
-        let version = last.max(closed).next().0.max(now.wall_us.min(LATEST_WALL_US));
-        (version < Version::LIMIT).then_some(Version(version))
+    pub(super) fn version_after(ceiling: Version, closed: Version, last: Version, now: Now) -> Option<Version> {
+        let clock = now.wall_us.min(LATEST_WALL_US).min(ceiling.0);
+        let version = last.max(closed).next().0.max(clock);
+        (version < Version::LIMIT && version <= ceiling.0).then_some(Version(version))
     }
 
     /// Sends `Closed` on every link where it is due.
@@ -26,7 +27,7 @@ impl Owner {
         if self.seats.closed_due_us().is_none_or(|due_us| due_us > now.mono_us) {
             return;
         }
-        let closed = Self::version_after(self.closed, self.highest.before(), now);
+        let closed = Self::version_after(self.ceiling, self.closed, self.highest.before(), now);
         self.closed = closed.unwrap_or(self.closed);
         for peer in self.seats.peers_mut() {
             if peer.sending.closed_due_us().is_none_or(|due_us| due_us > now.mono_us) {

@@ -7,7 +7,7 @@
 //! It does not know what was published, nor time other than what it is told.
 
 use crate::now::MonoUs;
-use crate::staggered::Staggered;
+use crate::staggered::{PIECES, Staggered};
 use tidings_protocol::Version;
 
 /// What is remembered under a key.
@@ -74,6 +74,12 @@ impl<T: Mark> Generations<T> {
         self.old = std::mem::replace(&mut self.young, Staggered::new(0));
     }
 
+    /// The old table's pieces, then the young one's.
+    fn piece(&self, piece: usize) -> impl Iterator<Item = &T> {
+        let table = if piece < PIECES { &self.old } else { &self.young };
+        table.iter_piece(piece % PIECES)
+    }
+
     fn len(&self) -> usize {
         self.young.len() + self.old.len()
     }
@@ -120,6 +126,20 @@ impl Revisions {
             revision,
         });
         true
+    }
+
+    /// Remembers a revision as the last one whatever it was.
+    pub fn restore(&mut self, key: u128, revision: u64) {
+        self.marks.put(Revision {
+            key: halves(key),
+            revision,
+        });
+    }
+
+    /// One of twice [`PIECES`] pieces of what it remembers.
+    #[must_use]
+    pub fn piece(&self, piece: usize) -> Vec<(u128, u64)> {
+        self.marks.piece(piece).map(|mark| (mark.key(), mark.revision)).collect()
     }
 
     /// How many objects it remembers.
@@ -200,6 +220,12 @@ impl Answers {
             self.marks.turn();
             self.begun_us = now_us;
         }
+    }
+
+    /// One of twice [`PIECES`] pieces of what it remembers.
+    #[must_use]
+    pub fn piece(&self, piece: usize) -> Vec<(u128, Version)> {
+        self.marks.piece(piece).map(|mark| (mark.key(), mark.version)).collect()
     }
 
     /// How many answers it remembers, some perhaps past their window.

@@ -45,7 +45,7 @@ impl Owner {
         let Some(shard) = &mut self.shards[usize::from(id.0)] else {
             return Published::NotOwner(id);
         };
-        let Some(version) = Self::version_after(self.closed, shard.last, now) else {
+        let Some(version) = Self::version_after(self.ceiling, self.closed, shard.last, now) else {
             return Published::NotOwner(id);
         };
         let mut hint = None;

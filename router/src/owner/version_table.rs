@@ -114,6 +114,21 @@ impl VersionTable {
             .retain_piece(piece, |entry| entry.version() >= floor, |entry| entry.rest())
     }
 
+    /// One piece of the table of the shard with this number. Bits of a hash that are not kept come back as others that
+    /// lead to the same entry.
+    #[must_use]
+    pub fn piece(&self, shard: u64, piece: usize) -> Vec<(ObjectHash, Version)> {
+        let entries = self.entries.iter_piece(piece);
+        entries
+            .map(|entry| {
+                (
+                    ObjectHash(self.entries.hash_of(shard, piece, entry.rest())),
+                    entry.version(),
+                )
+            })
+            .collect()
+    }
+
     /// Adds about `count` versions to `sample`, evenly from all over the table. Objects lie in the order of their
     /// hashes, which has nothing to do with their versions: the first ones of each piece are as good as any.
     pub fn sample(&self, count: usize, sample: &mut Vec<Version>) {

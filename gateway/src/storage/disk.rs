@@ -1,0 +1,173 @@
+//! The few things that storage asks of a disk, so that a test can put a disk in its place that forgets what was not
+//! synced, tears, fills up and fails.
+//!
+//! All names are names of files in the data directory. It does not know what is in them.
+
+use std::fmt::Debug;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// A data directory.
+pub trait Disk: Send + Sync + Debug {
+    /// A new, empty file that is written from its beginning.
+    ///
+    /// # Errors
+    /// What the system said; also if the file exists.
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
+    /// Everything in a file.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn read(&self, name: &str) -> io::Result<Vec<u8>>;
+    /// The names of all files.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Gives a file another name, in place of a file that had it.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Cuts a file and syncs it.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn truncate(&self, name: &str, len: u64) -> io::Result<()>;
+    /// Makes names durable: of files created, renamed and removed.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn sync_names(&self) -> io::Result<()>;
+}
+
+/// A file that is appended to.
+pub trait DiskFile: Send + Debug {
+    /// Appends everything or fails; a failure may leave a part of it.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Makes durable what was appended.
+    ///
+    /// # Errors
+    /// What the system said. Afterwards nothing is known about what was appended since the last sync.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A folder of the file system.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    // Held as long as the folder is used: the system frees the lock when the process ends, however it ends.
+    _lock: File,
+}
+
+/// Why a folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// Another process has it.
+    #[error("another process uses it")]
+    InUse,
+    /// The system refused.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+impl Folder {
+    /// Makes the folder if it is not there, and takes it for this process alone.
+    ///
+    /// # Errors
+    /// If another process has it, or the system refuses.
+    pub fn open(path: &Path) -> Result<Self, FolderError> {
+        if !path.is_dir() {
+            make(path)?;
+        }
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).write(true);
+        private(&mut options);
+        let lock = options.open(path.join("LOCK"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(FolderError::InUse),
+            Err(fs::TryLockError::Error(error)) => return Err(error.into()),
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)?;
+    // Its name is durable once the folder around it is synced.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Nobody else may read the files: the key is among them.
+fn private(options: &mut OpenOptions) {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+}
+
+impl Disk for Folder {
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        let mut options = OpenOptions::new();
+        options.create_new(true).write(true);
+        private(&mut options);
+        Ok(Box::new(options.open(self.path.join(name))?))
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        fs::read(self.path.join(name))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            // A name that is not text is none of ours.
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn truncate(&self, name: &str, len: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.path.join(name))?;
+        file.set_len(len)?;
+        file.sync_all()
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        File::open(&self.path)?.sync_all()
+    }
+}
+
+impl DiskFile for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}

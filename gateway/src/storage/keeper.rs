@@ -1,0 +1,133 @@
+//! The thread that keeps house: it raises the ceiling ahead of use and takes snapshots when the log has grown.
+
+use super::disk::Disk;
+use super::notes::{self, Ceiling};
+use super::snapshots::{Round, Source};
+use super::state::{State, Trouble};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use tidings_protocol::{ShardCount, Version};
+
+/// How far above clock and versions in use the ceiling is raised, in microseconds. Less than what an edge takes for a
+/// cursor from the future, so that a cursor under the ceiling is never taken for one.
+pub(super) const AHEAD_US: u64 = 6_000_000;
+
+/// It is raised again when less than this is left.
+const LEFT_US: u64 = 4_000_000;
+
+/// How often the keeper looks around.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// How long snapshots rest after they failed.
+const REST: Duration = Duration::from_secs(5);
+
+/// How long the writer may take to begin a file.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) struct Keeper {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) state: Arc<State>,
+    pub(super) cluster: u64,
+    pub(super) shards: ShardCount,
+    /// The log may grow to this many bytes before snapshots replace it.
+    pub(super) snapshot_bytes: u64,
+    pub(super) wall_us: fn() -> u64,
+}
+
+/// The ceiling for this clock and these versions in use.
+pub(super) fn ceiling_over(wall_us: u64, highest: Version, ahead_us: u64) -> Version {
+    let version = wall_us.max(highest.0).saturating_add(ahead_us);
+    Version(version.min(Version::LIMIT - 1))
+}
+
+impl Keeper {
+    pub(super) fn run(self, source: &dyn Source, stop: &Receiver<()>) {
+        let mut rest_until = Instant::now();
+        while stop.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            self.raise_ceiling();
+            if self.snapshots_due() && Instant::now() >= rest_until && !self.take_snapshots(source) {
+                rest_until = Instant::now() + REST;
+            }
+        }
+    }
+
+    pub(super) fn raise_ceiling(&self) {
+        let (wall_us, highest) = ((self.wall_us)(), self.state.highest());
+        if self.state.ceiling() >= ceiling_over(wall_us, highest, LEFT_US) {
+            return;
+        }
+        let (written, synced) = self.state.places();
+        let ceiling = Ceiling {
+            version: ceiling_over(wall_us, highest, AHEAD_US).max(self.state.ceiling()),
+            written,
+            synced,
+        };
+        let was_failing = self.state.trouble(Trouble::Ceiling);
+        match notes::put_ceiling(&*self.disk, &ceiling) {
+            Ok(()) => {
+                self.state.set_ceiling(ceiling.version);
+                if was_failing {
+                    self.state.fails(Trouble::Ceiling, false);
+                }
+            }
+            Err(error) => {
+                if !was_failing {
+                    tracing::error!(%error, "the ceiling of versions cannot be written");
+                }
+                // Until the old ceiling is reached everything goes on.
+                self.state.fails(Trouble::Ceiling, self.state.ceiling() <= ceiling_over(wall_us, highest, 0));
+            }
+        }
+    }
+
+    fn snapshots_due(&self) -> bool {
+        let bytes = |gauge: &prometheus_client::metrics::gauge::Gauge| gauge.get().try_into().unwrap_or(0_u64);
+        let metrics = &self.state.metrics;
+        self.state.snapshots_wanted()
+            || (!self.state.trouble(Trouble::Log)
+                && bytes(&metrics.log_bytes) > self.snapshot_bytes.max(bytes(&metrics.snapshot_bytes)))
+    }
+
+    /// Whether snapshots of everything are on the disk.
+    pub(super) fn take_snapshots(&self, source: &dyn Source) -> bool {
+        if !self.state.snapshots_wanted() {
+            self.state.ask_for_file();
+            let begin = Instant::now();
+            while self.state.wants_new_file() {
+                if begin.elapsed() > PATIENCE {
+                    return false;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let replaced = self.state.metrics.log_bytes.get();
+        let round = Round {
+            disk: &*self.disk,
+            cluster: self.cluster,
+            shards: self.shards,
+            number: self.state.file(),
+        };
+        match round.write(source, &mut || self.raise_ceiling()) {
+            Ok(Some(bytes)) => {
+                self.state.snapshots_done(round.number);
+                self.state
+                    .metrics
+                    .snapshot_bytes
+                    .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+                match round.tidy() {
+                    Ok(()) => {
+                        self.state.metrics.log_bytes.dec_by(replaced);
+                    }
+                    Err(error) => tracing::warn!(%error, "old files cannot be removed; tried again later"),
+                }
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                tracing::warn!(%error, "snapshots cannot be written; the log goes on, tried again later");
+                false
+            }
+        }
+    }
+}

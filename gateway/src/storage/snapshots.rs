@@ -1,0 +1,198 @@
+//! Snapshots: all that is known, one file a shard and one for the marks, so that the log before them can go.
+//!
+//! They are taken while changes come in. Whatever reached the tables before a snapshot's log file was begun is in it, and
+//! what came later is in the log from that file on; what is in both does no harm.
+
+use super::StorageError;
+use super::disk::Disk;
+use super::frame::{self, FORMAT, Head, Payload, Place, Sink};
+use super::notes::UNFINISHED;
+use super::recovery::{Contents, Part, snapshot_name};
+use std::io;
+use tidings_protocol::{ObjectHash, ShardCount, ShardId, Version};
+use tidings_router::MonoUs;
+use tidings_router::owner::Owner;
+use tidings_router::owner::keeping::{Floor, MARK_PIECES, SHARD_PIECES};
+
+/// Gives what is known, a piece at a time. `None`: the process ends.
+pub trait Source: Send {
+    /// How many owners there are.
+    fn owners(&self) -> usize;
+    /// A piece of a shard's versions, and its floor as it is afterwards.
+    fn versions(&self, shard: ShardId, piece: usize) -> Option<(Vec<(ObjectHash, Version)>, Floor)>;
+    /// A piece of an owner's marks: revisions and answers.
+    fn marks(&self, owner: usize, piece: usize) -> Option<Marks>;
+}
+
+/// Revisions and answers.
+pub type Marks = (Vec<(u128, u64)>, Vec<(u128, Version)>);
+
+/// One set of snapshots.
+pub(super) struct Round<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) cluster: u64,
+    pub(super) shards: ShardCount,
+    /// The log file from which on the log completes them.
+    pub(super) number: u64,
+}
+
+impl Round<'_> {
+    /// Writes them all and gives their bytes; `None` if the process ends. `between` is called now and then.
+    pub(super) fn write(&self, source: &dyn Source, between: &mut dyn FnMut()) -> io::Result<Option<u64>> {
+        let mut total = 0;
+        for part in self.shards.all().map(Part::Shard).chain([Part::Marks]) {
+            let Some(bytes) = self.part(part, source) else { return Ok(None) };
+            self.put(&snapshot_name(part, self.number), &bytes)?;
+            total += bytes.len() as u64;
+            between();
+        }
+        self.disk.sync_names()?;
+        Ok(Some(total))
+    }
+
+    /// Removes what they make needless.
+    pub(super) fn tidy(&self) -> Result<(), StorageError> {
+        Contents::of(self.disk)?.remove_covered(self.disk, self.number)?;
+        Ok(self.disk.sync_names()?)
+    }
+
+    fn part(&self, part: Part, source: &dyn Source) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut append = |payload: &Payload| {
+            let offset = bytes.len() as u64;
+            let place = Place {
+                file: self.number,
+                offset,
+            };
+            frame::append(&mut bytes, place, payload.bytes());
+        };
+        append(&Payload::head(Head {
+            format: FORMAT,
+            cluster: self.cluster,
+            number: self.number,
+        }));
+        let mut end = Payload::default();
+        match part {
+            Part::Shard(shard) => {
+                let mut last = None;
+                for piece in 0..SHARD_PIECES {
+                    let (versions, floor) = source.versions(shard, piece)?;
+                    last = Some(floor);
+                    let mut payload = Payload::default();
+                    payload.changes(versions.into_iter());
+                    if !payload.is_empty() {
+                        append(&payload);
+                    }
+                }
+                // The floor goes last: what was dropped while the pieces were read lies below it.
+                end.floors(last.into_iter().map(|floor| (shard, floor)));
+            }
+            Part::Marks => {
+                for piece in 0..MARK_PIECES {
+                    for owner in 0..source.owners() {
+                        let (revisions, answers) = source.marks(owner, piece)?;
+                        let mut payload = Payload::default();
+                        payload.revisions(revisions.into_iter());
+                        payload.answers(answers.into_iter());
+                        if !payload.is_empty() {
+                            append(&payload);
+                        }
+                    }
+                }
+            }
+        }
+        end.end();
+        append(&end);
+        Some(bytes)
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let unfinished = format!("{name}{UNFINISHED}");
+        let written = match self.disk.create(&unfinished) {
+            // Left by a round that failed.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.disk.remove(&unfinished)?;
+                self.disk.create(&unfinished)
+            }
+            created => created,
+        };
+        let written = written.and_then(|mut file| {
+            file.append(bytes)?;
+            file.sync()
+        });
+        match written {
+            Ok(()) => self.disk.rename(&unfinished, name),
+            Err(error) => {
+                // A failure to remove it shows again when the name is needed.
+                _ = self.disk.remove(&unfinished);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The owners of a node before they are given to their threads.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub(super) owners: Vec<Owner>,
+    pub(super) shards: ShardCount,
+    pub(super) now_us: MonoUs,
+    /// Answers below this version are past their window.
+    pub(super) answers_from: Version,
+    /// The newest version seen.
+    pub(super) newest: Version,
+    /// Floors as they were kept.
+    pub(super) floors: Vec<(ShardId, Floor)>,
+}
+
+impl Tables {
+    fn owner_of(&self, shard: ShardId) -> usize {
+        usize::from(shard.0) % self.owners.len()
+    }
+
+    /// The low bits of a mark's key name the shard.
+    fn owner_of_mark(&self, key: u128) -> usize {
+        self.owner_of(self.shards.shard(ObjectHash(((key & 0xffff) as u64) << 48)))
+    }
+}
+
+impl Sink for Tables {
+    fn change(&mut self, object: ObjectHash, version: Version) {
+        self.newest = self.newest.max(version);
+        let owner = self.owner_of(self.shards.shard(object));
+        // Each shard has its owner here.
+        _ = self.owners[owner].restore(object, version);
+    }
+
+    fn revision(&mut self, key: u128, revision: u64) {
+        let owner = self.owner_of_mark(key);
+        self.owners[owner].restore_revision(key, revision);
+    }
+
+    fn answer(&mut self, key: u128, version: Version) {
+        if version >= self.answers_from {
+            let owner = self.owner_of_mark(key);
+            self.owners[owner].restore_answer(key, version, self.now_us);
+        }
+    }
+
+    fn floor(&mut self, shard: ShardId, floor: Floor) {
+        self.floors.push((shard, floor));
+    }
+}
+
+impl Source for Tables {
+    fn owners(&self) -> usize {
+        self.owners.len()
+    }
+
+    fn versions(&self, shard: ShardId, piece: usize) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
+        let owner = self.owners.get(self.owner_of(shard))?;
+        Some((owner.kept_versions(shard, piece), owner.kept_floor(shard)?))
+    }
+
+    fn marks(&self, owner: usize, piece: usize) -> Option<Marks> {
+        let owner = self.owners.get(owner)?;
+        Some((owner.kept_revisions(piece), owner.kept_answers(piece)))
+    }
+}

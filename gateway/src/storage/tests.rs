@@ -1,0 +1,1 @@
+//! Crashes, damage and full disks.
