@@ -171,7 +171,7 @@ impl Node {
         };
         kept.resize_with(count, || None);
         if let Some(idle) = &idle {
-            metrics.register(|registry| idle.status().metrics().register(registry.sub_registry_with_prefix("tidings")));
+            metrics.register(|registry| idle.status().metrics().register(registry));
         }
         let node = Arc::new(Self {
             metrics,
@@ -203,7 +203,7 @@ impl Node {
             running.storage = Some(idle.start(OwnerSource { owners, shards })?);
         }
         let gate = Arc::new(Gate::new(&node.config, address));
-        let stop = watch::Sender::new(0_usize);
+        let (begun, stop) = (watch::Sender::new(0_usize), watch::Sender::new(0_usize));
         let mut dealers = Vec::new();
         for (thread, ((receiver, kept), lane)) in owner_ends.into_iter().zip(kept).zip(lane_ends).enumerate() {
             let (dealer, accepted) = mpsc::unbounded_channel();
@@ -215,6 +215,7 @@ impl Node {
                 owner: owner::Begin { receiver, kept },
                 lane,
                 accepted,
+                begun: begun.clone(),
                 stop: stop.clone(),
             };
             running
@@ -268,7 +269,7 @@ fn open(
         log_bytes: config.storage.log_bytes,
         queue_bytes: usize::try_from(config.storage.queue_bytes).unwrap_or(usize::MAX),
     };
-    storage::open(Arc::new(folder), plan).map(Some)
+    storage::open(Arc::new(folder), &plan).map(Some)
 }
 
 async fn accept(
@@ -305,11 +306,23 @@ struct Parts {
     owner: owner::Begin,
     lane: LaneReceiver,
     accepted: mpsc::UnboundedReceiver<Accepted>,
+    // Counts the threads whose owner has spoken to every lane.
+    begun: watch::Sender<usize>,
     // Counts the threads that have drained. All leave together: until then each may need another's owner.
     stop: watch::Sender<usize>,
 }
 
 impl Parts {
+    /// Waits until this thread's lane has heard from every owner what it owns and how far back it can vouch: whoever
+    /// subscribed before would have to be told to fetch again.
+    async fn hear_owners(&self) {
+        self.begun.send_modify(|begun| *begun += 1);
+        let threads = self.node.owners.len();
+        // A failure means that the other threads are gone already; so below.
+        _ = self.begun.subscribe().wait_for(|begun| *begun >= threads).await;
+        _ = self.node.lanes[self.thread].stats().await;
+    }
+
     async fn run(mut self) {
         owner::start(self.thread, &self.node, self.owner);
         edge::start(self.thread, Arc::clone(&self.node), self.lane);
@@ -318,6 +331,7 @@ impl Parts {
             thread: self.thread,
         };
         let http = Http::new(app.clone(), crate::routes(app), self.gate);
+        self.hear_owners().await;
         let mut draining = self.node.draining.subscribe();
         loop {
             tokio::select! {

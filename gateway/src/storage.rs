@@ -22,7 +22,7 @@ pub use state::StorageMetrics;
 pub use writer::{Done, Order};
 
 use disk::{Disk, FolderError};
-use keeper::{AHEAD_US, Keeper, ceiling_over};
+use keeper::{AHEAD, Ahead, Keeper, ceiling_over};
 use notes::Ceiling;
 use recovery::{Contents, Report, Task};
 use snapshots::{Round, Tables};
@@ -279,13 +279,13 @@ impl Running {
 ///
 /// # Errors
 /// If the directory cannot be used; see [`StorageError`].
-pub fn open(disk: Arc<dyn Disk>, plan: Plan) -> Result<Opened, StorageError> {
+pub fn open(disk: Arc<dyn Disk>, plan: &Plan) -> Result<Opened, StorageError> {
     let identity = identify(&*disk, &plan.fresh)?;
     let shards = ShardCount::new(identity.shards).ok_or(StorageError::Damaged {
         file: notes::IDENTITY.to_owned(),
     })?;
-    let past = Past::read(&*disk, &plan)?;
-    let mut tables = tables(&plan, shards, &identity, past.ceiling.unwrap_or_default().version);
+    let past = Past::read(&*disk, plan)?;
+    let mut tables = tables(plan, shards, &identity, past.ceiling.unwrap_or_default().version);
     let task = Task {
         disk: &*disk,
         cluster: identity.cluster,
@@ -294,7 +294,7 @@ pub fn open(disk: Arc<dyn Disk>, plan: Plan) -> Result<Opened, StorageError> {
         surely: past.surely,
     };
     let report = task.run(&mut tables)?;
-    let first = past.first_version(&plan, &tables);
+    let first = past.first_version(plan, &tables);
     for owner in &mut tables.owners {
         owner.resume_above(first.before());
     }
@@ -315,20 +315,31 @@ pub fn open(disk: Arc<dyn Disk>, plan: Plan) -> Result<Opened, StorageError> {
     if past.ceiling_damaged {
         set_aside(&*disk, notes::CEILING)?;
     }
-    begin(disk, plan, identity, shards, tables, &report, first)
+    let ceiling = Ceiling {
+        version: ceiling_over(plan.now.wall_us, first, AHEAD),
+        written: past.surely,
+        synced: past.surely,
+    };
+    notes::put_ceiling(&*disk, &ceiling)?;
+    begin(disk, plan, identity, tables, &report, ceiling.version, first)
 }
+
+/// Further above clock and versions than any ceiling was.
+const FAR: Ahead = Ahead {
+    of_clock_us: 2 * AHEAD.of_clock_us,
+    of_highest: 2 * AHEAD.of_clock_us,
+};
 
 fn begin(
     disk: Arc<dyn Disk>,
-    plan: Plan,
+    plan: &Plan,
     identity: Identity,
-    shards: ShardCount,
     tables: Tables,
     report: &Report,
+    ceiling: Version,
     first: Version,
 ) -> Result<Opened, StorageError> {
-    let version = ceiling_over(plan.now.wall_us, first, AHEAD_US);
-    let state = Arc::new(State::new(version, plan.queue_bytes));
+    let state = Arc::new(State::new(ceiling, plan.queue_bytes));
     let metrics = &state.metrics;
     metrics.torn.inc_by(report.torn);
     metrics.damage.inc_by(report.damage);
@@ -346,15 +357,9 @@ fn begin(
         identity.cluster,
         plan.log_file_bytes,
     );
+    writer.place = report.end;
     writer.begin(report.next_file)?;
     state.began_file(report.next_file);
-    let (written, synced) = state.places();
-    let ceiling = Ceiling {
-        version,
-        written,
-        synced,
-    };
-    notes::put_ceiling(&*disk, &ceiling)?;
     notes::begin_run(&*disk, plan.boot.as_deref())?;
     let handle = |done| Handle {
         done,
@@ -370,7 +375,7 @@ fn begin(
                 disk,
                 state,
                 cluster: identity.cluster,
-                shards,
+                shards: tables.shards,
                 snapshot_bytes: plan.log_bytes,
                 wall_us: plan.wall_us,
             },
@@ -437,7 +442,7 @@ impl Past {
         match self.ceiling {
             Some(ceiling) => ceiling.version.max(tables.newest).next(),
             // Nobody knows how far the last run was ahead of what it wrote; a running node is at most so far ahead.
-            None if self.ceiling_damaged => ceiling_over(plan.now.wall_us, tables.newest, 2 * AHEAD_US),
+            None if self.ceiling_damaged => ceiling_over(plan.now.wall_us, tables.newest, FAR),
             None => tables.newest.next().max(plan.fresh.since),
         }
     }
@@ -449,7 +454,7 @@ fn tables(plan: &Plan, shards: ShardCount, identity: &Identity, ceiling: Version
         owners: (0..plan.owners).map(|_| Owner::new(plan.machine)).collect(),
         shards,
         now_us: plan.now.mono_us,
-        answers_from: Version(now_version.saturating_sub(plan.machine.idempotency_window_us + 2 * AHEAD_US)),
+        answers_from: Version(now_version.saturating_sub(plan.machine.idempotency_window_us + FAR.of_clock_us)),
         newest: Version::ZERO,
         floors: Vec::new(),
     };

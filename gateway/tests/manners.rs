@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LINES: usize = 600;
 
 /// Folders with files that nobody of us writes.
-const FOREIGN: [&str; 4] = [".git", "target", "data", "node_modules"];
+const FOREIGN: [&str; 5] = [".git", "target", "data", "node_modules", "tidings-data"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()

@@ -61,6 +61,37 @@ pub trait DiskFile: Send + Debug {
     fn sync(&mut self) -> io::Result<()>;
 }
 
+/// Writes a file beside its place, syncs it and gives it its name, which is durable after [`Disk::sync_names`].
+///
+/// # Errors
+/// What the system said. The file that had the name is as it was.
+pub(super) fn put(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = format!("{name}{UNFINISHED}");
+    let created = match disk.create(&unfinished) {
+        // Left by an attempt that was cut short.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            disk.remove(&unfinished)?;
+            disk.create(&unfinished)
+        }
+        created => created,
+    };
+    let written = created.and_then(|mut file| {
+        file.append(bytes)?;
+        file.sync()
+    });
+    match written {
+        Ok(()) => disk.rename(&unfinished, name),
+        Err(error) => {
+            // A failure to remove it shows again when the name is needed.
+            _ = disk.remove(&unfinished);
+            Err(error)
+        }
+    }
+}
+
+/// Ends the name of a file that is being written.
+pub(super) const UNFINISHED: &str = ".unfinished";
+
 /// A folder of the file system.
 #[derive(Debug)]
 pub struct Folder {

@@ -101,6 +101,8 @@ pub(super) struct Head {
     pub(super) cluster: u64,
     /// Of a snapshot: with the log from this file on it is complete.
     pub(super) number: u64,
+    /// Of a log file: where the log ended before it.
+    pub(super) after: Place,
 }
 
 const HEAD: u8 = 0;
@@ -183,10 +185,12 @@ impl Payload {
     /// What a file says of itself.
     pub(super) fn head(head: Head) -> Self {
         let mut new = Self::default();
-        new.section(HEAD, 18, std::iter::once(head), |out, head| {
+        new.section(HEAD, 34, std::iter::once(head), |out, head| {
             out.extend_from_slice(&head.format.to_le_bytes());
             out.extend_from_slice(&head.cluster.to_le_bytes());
-            out.extend_from_slice(&head.number.to_le_bytes());
+            for number in [head.number, head.after.file, head.after.offset] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
         });
         new
     }
@@ -274,5 +278,9 @@ pub(super) fn head(payload: &[u8]) -> Result<Head, Unreadable> {
         format: u16::from_le_bytes(reader.take()?),
         cluster: reader.u64()?,
         number: reader.u64()?,
+        after: Place {
+            file: reader.u64()?,
+            offset: reader.u64()?,
+        },
     })
 }

@@ -11,10 +11,24 @@ use tidings_protocol::{ShardCount, Version};
 
 /// How far above clock and versions in use the ceiling is raised, in microseconds. Less than what an edge takes for a
 /// cursor from the future, so that a cursor under the ceiling is never taken for one.
-pub(super) const AHEAD_US: u64 = 6_000_000;
+pub(super) const AHEAD: Ahead = Ahead {
+    of_clock_us: 6_000_000,
+    of_highest: 2_000_000,
+};
 
 /// It is raised again when less than this is left.
-const LEFT_US: u64 = 4_000_000;
+const LEFT: Ahead = Ahead {
+    of_clock_us: 4_000_000,
+    of_highest: 1_000_000,
+};
+
+/// How far a ceiling is above the clock, and above the highest version in use. The second is the smaller one: each restart
+/// begins above the last ceiling, and many in a row must not run away from the clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ahead {
+    pub(super) of_clock_us: u64,
+    pub(super) of_highest: u64,
+}
 
 /// How often the keeper looks around.
 const LOOK: Duration = Duration::from_millis(200);
@@ -36,8 +50,9 @@ pub(super) struct Keeper {
 }
 
 /// The ceiling for this clock and these versions in use.
-pub(super) fn ceiling_over(wall_us: u64, highest: Version, ahead_us: u64) -> Version {
-    let version = wall_us.max(highest.0).saturating_add(ahead_us);
+pub(super) fn ceiling_over(wall_us: u64, highest: Version, ahead: Ahead) -> Version {
+    let clock = wall_us.saturating_add(ahead.of_clock_us);
+    let version = clock.max(highest.0.saturating_add(ahead.of_highest));
     Version(version.min(Version::LIMIT - 1))
 }
 
@@ -54,12 +69,12 @@ impl Keeper {
 
     pub(super) fn raise_ceiling(&self) {
         let (wall_us, highest) = ((self.wall_us)(), self.state.highest());
-        if self.state.ceiling() >= ceiling_over(wall_us, highest, LEFT_US) {
+        if self.state.ceiling() >= ceiling_over(wall_us, highest, LEFT) {
             return;
         }
         let (written, synced) = self.state.places();
         let ceiling = Ceiling {
-            version: ceiling_over(wall_us, highest, AHEAD_US).max(self.state.ceiling()),
+            version: ceiling_over(wall_us, highest, AHEAD).max(self.state.ceiling()),
             written,
             synced,
         };
@@ -76,7 +91,8 @@ impl Keeper {
                     tracing::error!(%error, "the ceiling of versions cannot be written");
                 }
                 // Until the old ceiling is reached everything goes on.
-                self.state.fails(Trouble::Ceiling, self.state.ceiling() <= ceiling_over(wall_us, highest, 0));
+                let reached = self.state.ceiling().0 <= wall_us.max(highest.0);
+                self.state.fails(Trouble::Ceiling, reached);
             }
         }
     }
@@ -89,8 +105,8 @@ impl Keeper {
                 && bytes(&metrics.log_bytes) > self.snapshot_bytes.max(bytes(&metrics.snapshot_bytes)))
     }
 
-    /// Whether snapshots of everything are on the disk.
-    pub(super) fn take_snapshots(&self, source: &dyn Source) -> bool {
+    /// Has a log file begun and takes snapshots. Whether they are all on the disk.
+    fn take_snapshots(&self, source: &dyn Source) -> bool {
         if !self.state.snapshots_wanted() {
             self.state.ask_for_file();
             let begin = Instant::now();
@@ -101,6 +117,11 @@ impl Keeper {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
+        self.replace_log(source)
+    }
+
+    /// Takes snapshots that make the log files before the present one needless. Whether they are all on the disk.
+    pub(super) fn replace_log(&self, source: &dyn Source) -> bool {
         let replaced = self.state.metrics.log_bytes.get();
         let round = Round {
             disk: &*self.disk,

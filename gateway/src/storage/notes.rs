@@ -3,7 +3,7 @@
 //! Each is one frame, written beside its place, synced and renamed, so that it is there as a whole or not at all.
 
 use super::StorageError;
-use super::disk::Disk;
+use super::disk::{self, Disk};
 use super::frame::{self, FORMAT, Found, Place};
 use std::io;
 use tidings_protocol::Version;
@@ -18,8 +18,6 @@ const BOOT: &str = "boot";
 const CLEAN: &str = "clean";
 /// There since the first acknowledgement that did not wait for a sync.
 const UNSYNCED: &str = "unsynced";
-/// Ends the name of a file that is being written.
-pub(super) const UNFINISHED: &str = ".unfinished";
 
 /// What never changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,19 +52,9 @@ pub(super) struct LastRun {
 
 /// Writes a file whole or not at all.
 fn put(disk: &dyn Disk, name: &str, payload: &[u8]) -> io::Result<()> {
-    let unfinished = format!("{name}{UNFINISHED}");
     let mut bytes = Vec::new();
     frame::append(&mut bytes, Place::default(), payload);
-    let written = disk.create(&unfinished).and_then(|mut file| {
-        file.append(&bytes)?;
-        file.sync()
-    });
-    if let Err(error) = written {
-        // It may be in the way next time; a failure to remove it shows again then.
-        _ = disk.remove(&unfinished);
-        return Err(error);
-    }
-    disk.rename(&unfinished, name)?;
+    disk::put(disk, name, &bytes)?;
     disk.sync_names()
 }
 

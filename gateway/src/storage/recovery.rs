@@ -3,9 +3,9 @@
 //! A frame that was cut short at the end of the log was never acknowledged: it is cut off and counted. Anything else that
 //! does not fit is damage: it is named and set aside, what is whole is used, and the floors rise.
 
-use super::disk::Disk;
-use super::frame::{self, FORMAT, Found, Place, Sink};
-use super::{StorageError, notes};
+use super::disk::{Disk, UNFINISHED};
+use super::frame::{self, FORMAT, Found, Head, Place, Sink};
+use super::StorageError;
 use std::collections::{BTreeMap, BTreeSet};
 use tidings_protocol::ShardId;
 
@@ -58,7 +58,7 @@ impl Contents {
                 new.logs.insert(number);
             } else if let Some((part, number)) = snapshot(&name) {
                 new.snapshots.entry(part).or_default().insert(number);
-            } else if name.ends_with(notes::UNFINISHED) {
+            } else if name.ends_with(UNFINISHED) {
                 new.unfinished.push(name);
             }
         }
@@ -94,6 +94,8 @@ pub(super) struct Report {
     pub(super) damage: u64,
     /// Writes that were cut short.
     pub(super) torn: u64,
+    /// Where the log ends.
+    pub(super) end: Place,
     /// Files of the log have numbers below this one.
     pub(super) next_file: u64,
     /// What the log holds, in bytes.
@@ -183,7 +185,7 @@ impl Task<'_> {
         Ok(number)
     }
 
-    fn head(&self, payload: &[u8], name: &str) -> Result<(), StorageError> {
+    fn head(&self, payload: &[u8], name: &str) -> Result<Head, StorageError> {
         let head = frame::head(payload).map_err(|_| StorageError::Unreadable(name.to_owned()))?;
         if head.format > FORMAT {
             return Err(StorageError::Newer { format: head.format });
@@ -191,7 +193,7 @@ impl Task<'_> {
         if head.cluster != self.cluster {
             return Err(StorageError::OtherCluster { file: name.to_owned() });
         }
-        Ok(())
+        Ok(head)
     }
 
     fn log(
@@ -208,13 +210,15 @@ impl Task<'_> {
         } else {
             from
         };
-        for number in first..=last {
-            if contents.logs.contains(&number) {
-                end = self.log_file(number, number == last, sink, report)?;
-            } else {
-                self.all_damaged(report, log_name(number), 0, "the file is missing");
-            }
+        let missing = (first..=last).find(|number| !contents.logs.contains(number));
+        // Snapshots need the file from which on the log completes them, if only to show that nothing came later.
+        if let Some(missing) = missing.or((last < from && !contents.snapshots.is_empty()).then_some(from)) {
+            self.all_damaged(report, log_name(missing), 0, "the file is missing");
         }
+        for number in contents.logs.range(first..) {
+            end = self.log_file(*number, *number == last, end, sink, report)?;
+        }
+        report.end = end;
         // Shown only once: what ends early for a reason named above is not named again.
         if end < self.surely && report.damage == 0 {
             self.all_damaged(
@@ -231,6 +235,7 @@ impl Task<'_> {
         &self,
         number: u64,
         is_last: bool,
+        before: Place,
         sink: &mut dyn Sink,
         report: &mut Report,
     ) -> Result<Place, StorageError> {
@@ -241,7 +246,11 @@ impl Task<'_> {
             match frame::read(&bytes, place) {
                 Found::Frame(payload) => {
                     if place.offset == 0 {
-                        self.head(payload, &name)?;
+                        let after = self.head(payload, &name)?.after;
+                        // Of the file before the first one read, nothing is needed.
+                        if before != Place::default() && before < after {
+                            self.all_damaged(report, log_name(before.file), before.offset, "it is shorter than it was");
+                        }
                     } else {
                         frame::sections(payload, sink).map_err(|_| StorageError::Unreadable(name.clone()))?;
                     }

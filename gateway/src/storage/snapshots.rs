@@ -4,9 +4,8 @@
 //! what came later is in the log from that file on; what is in both does no harm.
 
 use super::StorageError;
-use super::disk::Disk;
+use super::disk::{self, Disk};
 use super::frame::{self, FORMAT, Head, Payload, Place, Sink};
-use super::notes::UNFINISHED;
 use super::recovery::{Contents, Part, snapshot_name};
 use std::io;
 use tidings_protocol::{ObjectHash, ShardCount, ShardId, Version};
@@ -42,7 +41,7 @@ impl Round<'_> {
         let mut total = 0;
         for part in self.shards.all().map(Part::Shard).chain([Part::Marks]) {
             let Some(bytes) = self.part(part, source) else { return Ok(None) };
-            self.put(&snapshot_name(part, self.number), &bytes)?;
+            disk::put(self.disk, &snapshot_name(part, self.number), &bytes)?;
             total += bytes.len() as u64;
             between();
         }
@@ -70,6 +69,7 @@ impl Round<'_> {
             format: FORMAT,
             cluster: self.cluster,
             number: self.number,
+            after: Place::default(),
         }));
         let mut end = Payload::default();
         match part {
@@ -104,30 +104,6 @@ impl Round<'_> {
         end.end();
         append(&end);
         Some(bytes)
-    }
-
-    fn put(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let unfinished = format!("{name}{UNFINISHED}");
-        let written = match self.disk.create(&unfinished) {
-            // Left by a round that failed.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.disk.remove(&unfinished)?;
-                self.disk.create(&unfinished)
-            }
-            created => created,
-        };
-        let written = written.and_then(|mut file| {
-            file.append(bytes)?;
-            file.sync()
-        });
-        match written {
-            Ok(()) => self.disk.rename(&unfinished, name),
-            Err(error) => {
-                // A failure to remove it shows again when the name is needed.
-                _ = self.disk.remove(&unfinished);
-                Err(error)
-            }
-        }
     }
 }
 

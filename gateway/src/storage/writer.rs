@@ -51,7 +51,8 @@ pub(super) struct Writer {
     pub(super) cluster: u64,
     pub(super) file_bytes: u64,
     file: Option<Box<dyn DiskFile>>,
-    place: Place,
+    /// Where the log ends.
+    pub(super) place: Place,
     // Something was written since the last sync.
     dirty: bool,
     // The marker for acknowledgements without sync is there.
@@ -61,7 +62,7 @@ pub(super) struct Writer {
     owed: Vec<Payload>,
     // A file that could not be cut to the length of what was acknowledged.
     uncut: Option<Place>,
-    next_probe: Instant,
+    pub(super) next_probe: Instant,
     /// A file's sync failed: snapshots from this file on must replace everything older.
     distrusted: bool,
 }
@@ -104,6 +105,7 @@ impl Writer {
             format: FORMAT,
             cluster: self.cluster,
             number,
+            after: self.place,
         });
         let place = Place { file: number, offset: 0 };
         let mut bytes = Vec::new();
@@ -151,7 +153,7 @@ impl Writer {
     }
 
     /// What is due without an order.
-    fn care(&mut self) {
+    pub(super) fn care(&mut self) {
         if self.state.trouble(Trouble::Log) {
             if Instant::now() >= self.next_probe {
                 self.next_probe = Instant::now() + PROBE;
@@ -174,7 +176,7 @@ impl Writer {
         }
     }
 
-    fn group(&mut self, group: Vec<Order>) {
+    pub(super) fn group(&mut self, group: Vec<Order>) {
         if group.is_empty() {
             return;
         }

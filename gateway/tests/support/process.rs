@@ -47,6 +47,9 @@ impl Program {
     #[track_caller]
     pub(crate) fn serve(arguments: &[&str]) -> (Self, SocketAddr) {
         let mut all = vec!["--listen", "127.0.0.1:0", "--threads", "2"];
+        if !arguments.contains(&"--data-dir") {
+            all.extend(["--data-dir", "none"]);
+        }
         all.extend(arguments);
         let program = Self::start(&all);
         let line = program.line();
