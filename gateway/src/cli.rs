@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 mod backoff;
+pub mod doctor;
 pub mod publish;
 mod server;
 mod signals;

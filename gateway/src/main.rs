@@ -29,6 +29,8 @@ enum Word {
     Publish(PublishArgs),
     /// Print what changes, as it changes.
     Watch(WatchArgs),
+    /// Say what this machine can give: how long its disk takes to make a change durable, and more.
+    Doctor(ServeArgs),
     /// Look at the configuration.
     Config {
         #[command(subcommand)]
@@ -110,6 +112,7 @@ fn main() -> ExitCode {
         Some(Word::Serve(args)) => serve(&args),
         Some(Word::Publish(args)) => runtime().map(|runtime| runtime.block_on(cli::publish::run(args))),
         Some(Word::Watch(args)) => runtime().map(|runtime| runtime.block_on(cli::watch::run(args))),
+        Some(Word::Doctor(args)) => doctor(&args),
         Some(Word::Config { what }) => configuration(&what),
     };
     result.unwrap_or_else(|message| {
@@ -127,6 +130,11 @@ fn configuration(what: &ConfigWord) -> Result<ExitCode, String> {
         ConfigWord::Docs => print!("{}", config::docs_markdown()),
         ConfigWord::Default => print!("{}", config::default_toml()),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn doctor(args: &ServeArgs) -> Result<ExitCode, String> {
+    print!("{}", cli::doctor::report(&args.load()?)?);
     Ok(ExitCode::SUCCESS)
 }
 

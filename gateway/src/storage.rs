@@ -59,7 +59,9 @@ pub enum StorageError {
         format: u16,
     },
     /// It holds files of several clusters.
-    #[error("{file} in the data directory belongs to another cluster than the directory's identity says: was it copied there?")]
+    #[error(
+        "{file} in the data directory belongs to another cluster than the directory's identity says: was it copied there?"
+    )]
     OtherCluster {
         /// The file.
         file: String,
@@ -71,7 +73,9 @@ pub enum StorageError {
     )]
     NoIdentity,
     /// The configuration does not fit.
-    #[error("the data directory was created with cluster.shards = {kept}, and {configured} is configured: this cannot be changed")]
+    #[error(
+        "the data directory was created with cluster.shards = {kept}, and {configured} is configured: this cannot be changed"
+    )]
     Shards {
         /// As it was created.
         kept: u16,

@@ -79,7 +79,10 @@ fn killed_again_and_again_under_load_nothing_acknowledged_is_missing_and_nobody_
         cursor = Some(answer["cursor"].as_str().expect("a cursor").to_owned());
         for (object, version) in &acked {
             let there = version_of(address, object);
-            assert!(there >= Some(*version), "round {round}: {object} was acknowledged at {version}, not {there:?}");
+            assert!(
+                there >= Some(*version),
+                "round {round}: {object} was acknowledged at {version}, not {there:?}"
+            );
         }
         let stop = Arc::new(AtomicBool::new(false));
         let publishers: Vec<_> = (0..6)
@@ -115,7 +118,10 @@ fn a_stop_in_order_and_a_start_are_invisible_to_a_subscriber_who_comes_back() {
     assert!(program.end().0.success());
     assert!(folder.path().join("clean").exists());
     let (_program, address) = serve(folder.path(), &[]);
-    assert!(!folder.path().join("clean").exists(), "it is gone before the first publish");
+    assert!(
+        !folder.path().join("clean").exists(),
+        "it is gone before the first publish"
+    );
     let answer = Poll::of(address, &["a", "b"]).cursor(&cursor).ask();
     assert_eq!(answer["resync"], Value::Null, "{answer}");
     assert_eq!(answer["changes"], json!([{ "object": "b", "version": b }]));
@@ -155,7 +161,11 @@ fn a_full_disk_refuses_publishes_keeps_subscribers_and_is_used_again_when_there_
     while file.write(&[0; 4096]).is_ok_and(|count| count > 0) {}
     let begin = Instant::now();
     let refused = loop {
-        let answer = post_json(address, "/v1/publish", &json!({"object": "filler", "revision": begin.elapsed().as_micros() as u64}));
+        let answer = post_json(
+            address,
+            "/v1/publish",
+            &json!({"object": "filler", "revision": begin.elapsed().as_micros() as u64}),
+        );
         if answer.status != 200 {
             break answer;
         }
@@ -168,7 +178,9 @@ fn a_full_disk_refuses_publishes_keeps_subscribers_and_is_used_again_when_there_
     assert_eq!(get(address, "/readyz").status, 503);
     std::fs::remove_file(&ballast).expect("removed");
     drop(file);
-    eventually("it accepts again", || post_json(address, "/v1/publish", &json!({"object": "filler"})).status == 200);
+    eventually("it accepts again", || {
+        post_json(address, "/v1/publish", &json!({"object": "filler"})).status == 200
+    });
     let watched = publish(address, "watched");
     ws.until_told(&[("watched", watched)]);
     assert_eq!(get(address, "/readyz").status, 200);

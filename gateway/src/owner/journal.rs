@@ -189,11 +189,7 @@ impl Journal {
         }
     }
 
-    fn answer(
-        &mut self,
-        request: u64,
-        result: impl FnOnce(Vec<Published>) -> Result<Vec<Published>, PublishFailure>,
-    ) {
+    fn answer(&mut self, request: u64, result: impl FnOnce(Vec<Published>) -> Result<Vec<Published>, PublishFailure>) {
         let waiting = place(self.first, request).and_then(|place| self.waiting.get_mut(place)?.take());
         if let Some(waiting) = waiting {
             // Whoever asked may have gone.
@@ -259,7 +255,10 @@ impl storage::Source for OwnerSource {
     }
 
     fn versions(&self, shard: ShardId, piece: usize) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
-        match self.ask(usize::from(shard.0) % self.owners.len(), Piece::Versions { shard, piece })? {
+        match self.ask(
+            usize::from(shard.0) % self.owners.len(),
+            Piece::Versions { shard, piece },
+        )? {
             Kept::Versions(versions) => versions,
             Kept::Marks(_) => None,
         }

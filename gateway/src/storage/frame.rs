@@ -80,7 +80,11 @@ pub(super) fn read(file: &[u8], at: Place) -> Found<'_> {
 /// The next place behind this one where a whole frame lies.
 pub(super) fn next_whole(file: &[u8], after: Place) -> Option<Place> {
     let mut offset = after.offset as usize + 1;
-    while let Some(found) = file.get(offset..)?.windows(MAGIC.len()).position(|bytes| bytes == MAGIC) {
+    while let Some(found) = file
+        .get(offset..)?
+        .windows(MAGIC.len())
+        .position(|bytes| bytes == MAGIC)
+    {
         offset += found;
         let place = Place {
             offset: offset as u64,

@@ -3,9 +3,9 @@
 //! A frame that was cut short at the end of the log was never acknowledged: it is cut off and counted. Anything else that
 //! does not fit is damage: it is named and set aside, what is whole is used, and the floors rise.
 
+use super::StorageError;
 use super::disk::{Disk, UNFINISHED};
 use super::frame::{self, FORMAT, Found, Head, Place, Sink};
-use super::StorageError;
 use std::collections::{BTreeMap, BTreeSet};
 use tidings_protocol::ShardId;
 
@@ -123,7 +123,11 @@ impl Task<'_> {
             self.disk.remove(name)?;
         }
         let mut report = Report {
-            next_file: contents.logs.last().map_or(1, |last| last + 1).max(self.surely.file + 1),
+            next_file: contents
+                .logs
+                .last()
+                .map_or(1, |last| last + 1)
+                .max(self.surely.file + 1),
             ..Report::default()
         };
         let mut from = u64::MAX;
@@ -137,7 +141,12 @@ impl Task<'_> {
     }
 
     fn all_damaged(&self, report: &mut Report, file: String, offset: u64, what: &str) {
-        tracing::error!(file, offset, what, "the log is damaged: subscribers are told to fetch again");
+        tracing::error!(
+            file,
+            offset,
+            what,
+            "the log is damaged: subscribers are told to fetch again"
+        );
         report.damaged_shards.extend(&self.shards);
         report.damaged_files.insert(file);
         report.damage += 1;
@@ -158,7 +167,10 @@ impl Task<'_> {
         let name = snapshot_name(part, number);
         let bytes = self.disk.read(&name)?;
         report.snapshot_bytes += bytes.len() as u64;
-        let mut place = Place { file: number, offset: 0 };
+        let mut place = Place {
+            file: number,
+            offset: 0,
+        };
         let mut ended = false;
         while !ended {
             match frame::read(&bytes, place) {
@@ -175,7 +187,11 @@ impl Task<'_> {
         }
         if !ended || place.offset != bytes.len() as u64 {
             let offset = place.offset;
-            tracing::error!(file = name, offset, "a snapshot is damaged: subscribers are told to fetch again");
+            tracing::error!(
+                file = name,
+                offset,
+                "a snapshot is damaged: subscribers are told to fetch again"
+            );
             report.damage += 1;
             report.damaged_files.insert(name);
             if let Part::Shard(shard) = part {
@@ -241,7 +257,10 @@ impl Task<'_> {
     ) -> Result<Place, StorageError> {
         let name = log_name(number);
         let bytes = self.disk.read(&name)?;
-        let mut place = Place { file: number, offset: 0 };
+        let mut place = Place {
+            file: number,
+            offset: 0,
+        };
         loop {
             match frame::read(&bytes, place) {
                 Found::Frame(payload) => {
@@ -249,7 +268,12 @@ impl Task<'_> {
                         let after = self.head(payload, &name)?.after;
                         // Of the file before the first one read, nothing is needed.
                         if before != Place::default() && before < after {
-                            self.all_damaged(report, log_name(before.file), before.offset, "it is shorter than it was");
+                            self.all_damaged(
+                                report,
+                                log_name(before.file),
+                                before.offset,
+                                "it is shorter than it was",
+                            );
                         }
                     } else {
                         frame::sections(payload, sink).map_err(|_| StorageError::Unreadable(name.clone()))?;

@@ -40,7 +40,9 @@ impl Round<'_> {
     pub(super) fn write(&self, source: &dyn Source, between: &mut dyn FnMut()) -> io::Result<Option<u64>> {
         let mut total = 0;
         for part in self.shards.all().map(Part::Shard).chain([Part::Marks]) {
-            let Some(bytes) = self.part(part, source) else { return Ok(None) };
+            let Some(bytes) = self.part(part, source) else {
+                return Ok(None);
+            };
             disk::put(self.disk, &snapshot_name(part, self.number), &bytes)?;
             total += bytes.len() as u64;
             between();

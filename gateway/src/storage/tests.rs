@@ -195,7 +195,10 @@ impl World {
     fn assert_true(&mut self, what: &str) {
         let memory = self.memory.clone();
         for (object, version) in &memory.durable {
-            assert!(self.version(*object) >= *version, "{what}: a durable {version} is missing");
+            assert!(
+                self.version(*object) >= *version,
+                "{what}: a durable {version} is missing"
+            );
         }
         self.assert_confessed(what);
         self.assert_goes_on(what);
@@ -210,13 +213,19 @@ impl World {
 
     fn assert_goes_on(&mut self, what: &str) {
         let published = self.publish(ObjectHash(5), true, None);
-        assert!(matches!(published, Some(Published::Accepted(_))), "{what}: {published:?}");
+        assert!(
+            matches!(published, Some(Published::Accepted(_))),
+            "{what}: {published:?}"
+        );
     }
 
     /// Everything acknowledged is there and nobody has to fetch anything.
     fn assert_exact(&mut self, what: &str) {
         for (object, version) in &self.memory.acked {
-            assert!(self.version(*object) >= *version, "{what}: {version} of {object:x} is missing");
+            assert!(
+                self.version(*object) >= *version,
+                "{what}: {version} of {object:x} is missing"
+            );
             assert_eq!(self.floor(*object), self.identity.since, "{what}: a floor rose");
         }
         if let Some(identity) = self.memory.identity {
@@ -338,7 +347,10 @@ fn a_flipped_bit_in_any_byte_of_any_file_is_noticed_or_harmless() {
             world.assert_confessed(&what);
             for object in memory.acked.keys() {
                 let (served, floor) = (world.version(*object), world.floor(*object));
-                assert!(served == truth.version(*object) || floor > truth.version(*object), "{what}: {served} was served");
+                assert!(
+                    served == truth.version(*object) || floor > truth.version(*object),
+                    "{what}: {served} was served"
+                );
             }
             world.assert_goes_on(&what);
         }
@@ -350,7 +362,11 @@ fn a_file_that_is_cut_short_or_missing_is_noticed() {
     let disk = Simulated::default();
     let memory = live(&disk);
     let disk = disk.back(Back::Process);
-    let logs_and_snapshots = disk.list().expect("names").into_iter().filter(|name| name.contains('-'));
+    let logs_and_snapshots = disk
+        .list()
+        .expect("names")
+        .into_iter()
+        .filter(|name| name.contains('-'));
     for name in logs_and_snapshots {
         let len = disk.read(&name).expect("a file").len();
         for left in [None, Some(0), Some(len / 2)] {
@@ -382,8 +398,17 @@ fn end_of_log(disk: &Simulated) -> frame::Place {
 fn versions_never_go_back_though_the_clock_does_and_the_threads_may_be_others() {
     let disk = Simulated::default();
     let mut memory = live(&disk);
-    for (start, (owners, back_us)) in [(1, 0), (3, 3_600_000_000), (4, 7_200_000_000), (2, 0)].into_iter().enumerate() {
-        let reopened = open_at(&disk.back(Back::Process), "boot 1", owners, WALL_US - back_us, memory.clone());
+    for (start, (owners, back_us)) in [(1, 0), (3, 3_600_000_000), (4, 7_200_000_000), (2, 0)]
+        .into_iter()
+        .enumerate()
+    {
+        let reopened = open_at(
+            &disk.back(Back::Process),
+            "boot 1",
+            owners,
+            WALL_US - back_us,
+            memory.clone(),
+        );
         let mut world = reopened.expect("the directory can be used");
         world.assert_exact(&format!("start {start}"));
         memory.revisions = world.memory.revisions;
@@ -427,7 +452,10 @@ fn repeats_are_recognised_after_a_restart_also_from_snapshots() {
             revision: Some((key(object), 16)),
             ..PublishExtra::default()
         };
-        assert_eq!(world.publish(object, false, Some(older)), Some(Published::Duplicate(version)));
+        assert_eq!(
+            world.publish(object, false, Some(older)),
+            Some(Published::Duplicate(version))
+        );
     }
 }
 
@@ -440,7 +468,10 @@ fn nothing_is_kept_twice_for_long() {
         assert!(world.snapshots());
         let contents = Contents::of(&disk).expect("names");
         assert_eq!(contents.logs.len(), 1, "{contents:?}");
-        assert!(contents.snapshots.values().all(|numbers| numbers.len() == 1), "{contents:?}");
+        assert!(
+            contents.snapshots.values().all(|numbers| numbers.len() == 1),
+            "{contents:?}"
+        );
     }
 }
 

@@ -107,7 +107,10 @@ impl Writer {
             number,
             after: self.place,
         });
-        let place = Place { file: number, offset: 0 };
+        let place = Place {
+            file: number,
+            offset: 0,
+        };
         let mut bytes = Vec::new();
         frame::append(&mut bytes, place, head.bytes());
         file.append(&bytes)?;
@@ -216,7 +219,10 @@ impl Writer {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let file = self.file.as_mut().ok_or_else(|| io::Error::other("no log file is open"))?;
+        let file = self
+            .file
+            .as_mut()
+            .ok_or_else(|| io::Error::other("no log file is open"))?;
         file.append(&self.buffer)?;
         self.dirty = true;
         self.place = place;
@@ -231,7 +237,10 @@ impl Writer {
             return Ok(());
         }
         let begin = Instant::now();
-        let file = self.file.as_mut().ok_or_else(|| io::Error::other("no log file is open"))?;
+        let file = self
+            .file
+            .as_mut()
+            .ok_or_else(|| io::Error::other("no log file is open"))?;
         let result = file.sync();
         self.state.metrics.sync_seconds.observe(begin.elapsed().as_secs_f64());
         match &result {
