@@ -298,6 +298,16 @@ fn spawn(
         .spawn(move || body(&runtime, &LocalSet::new()))?)
 }
 
+/// Waits until this thread's lane has heard from every owner what it owns and how far back it can vouch: whoever
+/// subscribed before would have to be told to fetch again.
+async fn hear_owners(node: &Node, thread: usize, begun: &watch::Sender<usize>) {
+    begun.send_modify(|begun| *begun += 1);
+    let threads = node.owners.len();
+    // A failure means that the other threads are gone already; so below.
+    _ = begun.subscribe().wait_for(|begun| *begun >= threads).await;
+    _ = node.lanes[thread].stats().await;
+}
+
 /// One thread's share of a node.
 struct Parts {
     thread: usize,
@@ -313,16 +323,6 @@ struct Parts {
 }
 
 impl Parts {
-    /// Waits until this thread's lane has heard from every owner what it owns and how far back it can vouch: whoever
-    /// subscribed before would have to be told to fetch again.
-    async fn hear_owners(&self) {
-        self.begun.send_modify(|begun| *begun += 1);
-        let threads = self.node.owners.len();
-        // A failure means that the other threads are gone already; so below.
-        _ = self.begun.subscribe().wait_for(|begun| *begun >= threads).await;
-        _ = self.node.lanes[self.thread].stats().await;
-    }
-
     async fn run(mut self) {
         owner::start(self.thread, &self.node, self.owner);
         edge::start(self.thread, Arc::clone(&self.node), self.lane);
@@ -330,8 +330,8 @@ impl Parts {
             node: Arc::clone(&self.node),
             thread: self.thread,
         };
+        hear_owners(&self.node, self.thread, &self.begun).await;
         let http = Http::new(app.clone(), crate::routes(app), self.gate);
-        self.hear_owners().await;
         let mut draining = self.node.draining.subscribe();
         loop {
             tokio::select! {

@@ -34,7 +34,6 @@ fn key(object: ObjectHash) -> u128 {
 
 /// A node's storage, its owners, and somebody who remembers what was acknowledged.
 struct World {
-    disk: Simulated,
     tables: Tables,
     handles: Vec<Handle>,
     idle: Idle,
@@ -86,7 +85,6 @@ fn open_at(disk: &Simulated, boot: &str, owners: usize, wall_us: u64, memory: Me
         owner.set_ceiling(opened.handles[0].ceiling());
     }
     Ok(World {
-        disk: disk.clone(),
         tables,
         handles: opened.handles,
         idle: opened.idle,
