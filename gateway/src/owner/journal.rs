@@ -18,19 +18,26 @@ use tidings_router::owner::{Owner, Publish, Published};
 #[derive(Debug)]
 struct Draft {
     objects: Vec<ObjectHash>,
-    // Place in the batch, revision, idempotency key.
-    marks: Vec<(usize, Option<(u128, u64)>, Option<u128>)>,
+    marks: Vec<Mark>,
+}
+
+/// By what a repetition of one change will be recognised.
+#[derive(Debug)]
+struct Mark {
+    place: usize,
+    revision: Option<(u128, u64)>,
+    key: Option<u128>,
 }
 
 impl Draft {
     fn of(changes: &[Publish]) -> Self {
         let marks = changes.iter().enumerate().filter_map(|(place, change)| {
             let extra = change.extra.as_ref()?;
-            (extra.revision.is_some() || extra.idempotency.is_some()).then_some((
+            (extra.revision.is_some() || extra.idempotency.is_some()).then_some(Mark {
                 place,
-                extra.revision,
-                extra.idempotency,
-            ))
+                revision: extra.revision,
+                key: extra.idempotency,
+            })
         });
         Self {
             objects: changes.iter().map(|change| change.object).collect(),
@@ -51,16 +58,10 @@ impl Draft {
             highest = highest.max(version);
             Some((*object, version))
         }));
-        if !self.marks.is_empty() {
-            let marks = || {
-                let with_version = |mark: &(usize, Option<(u128, u64)>, Option<u128>)| {
-                    Some((results.get(mark.0).and_then(accepted)?, mark.1, mark.2))
-                };
-                self.marks.iter().filter_map(with_version)
-            };
-            payload.revisions(marks().filter_map(|(_, revision, _)| revision));
-            payload.answers(marks().filter_map(|(version, _, key)| Some((key?, version))));
-        }
+        let version = |mark: &Mark| results.get(mark.place).and_then(accepted);
+        let marks = || self.marks.iter().filter(|mark| version(mark).is_some());
+        payload.revisions(marks().filter_map(|mark| mark.revision));
+        payload.answers(marks().filter_map(|mark| Some((mark.key?, version(mark)?))));
         (payload, highest)
     }
 }
