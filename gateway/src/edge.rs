@@ -9,6 +9,7 @@ mod connections;
 mod events;
 mod poll;
 mod shell;
+mod sinks;
 mod websocket;
 
 use crate::node::Node;

@@ -482,12 +482,17 @@ fn hundreds_of_changes_come_in_answers_that_say_more_and_nothing_is_told_twice()
         });
         let objects = names("object with a longer name ", 900);
         let mut poller = Poller::new(Poll::of(node.addr, &objects));
-        let told: Vec<_> = objects.chunks(30).flat_map(|page| publish_all(node.addr, page)).collect();
+        let told: Vec<_> = objects
+            .chunks(30)
+            .flat_map(|page| publish_all(node.addr, page))
+            .collect();
         let (mut heard, mut more) = (Heard::default(), 0);
         while heard.newest.len() < objects.len() {
             let answer = poller.next(10_000);
             more += usize::from(answer["more"] == true);
-            heard.add(&json!({ "changes": answer["changes"], "resync": answer["resync"], "refused": answer["refused"] }));
+            heard.add(
+                &json!({ "changes": answer["changes"], "resync": answer["resync"], "refused": answer["refused"] }),
+            );
         }
         heard.is_exactly(&told);
         assert!(more > 0, "900 changes fit no single answer");

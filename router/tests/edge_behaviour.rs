@@ -9,9 +9,9 @@ mod wire;
 
 use stage::{Stage, config, entry};
 use tidings_protocol::client::Entry;
-use tidings_protocol::peer::EdgeToOwner;
+use tidings_protocol::peer::{EdgeToOwner, OwnerToEdge};
 use tidings_protocol::{Cursor, Version};
-use tidings_router::edge::{Page, PollPage};
+use tidings_router::edge::{Config, Page, PollPage};
 
 fn at_least(object: &str, version: u64) -> Result<Entry, (String, tidings_protocol::Problem)> {
     Ok(Entry {
@@ -337,6 +337,108 @@ fn a_lost_table_is_told_once_though_the_new_owner_closes_below_its_floor_for_a_w
     let again = stage.web_socket();
     stage.subscribe(again, &["a"], Some(&answer.cursor));
     assert_eq!(stage.told(again), ["subscribed a", "cursor"]);
+}
+
+#[test]
+fn a_cut_answer_whose_cursor_carries_much_already_still_makes_progress() {
+    let mut stage = Stage::new(Config {
+        batch_bytes: 200,
+        ..config(2, 1)
+    });
+    // Shard 0 lost its table; shard 1 has news from long ago.
+    stage.own(0, &[1], 1, 0);
+    stage.own(0, &[0], 1, 9_800_000);
+    stage.closed(0, 9_900_000);
+    let in_shard = |name: &String| stage.config.shards.shard(stage.config.key.object(name)).0;
+    let named = |shard: u16, prefix: &str, count: usize| {
+        let names = (0..)
+            .map(|n| format!("{prefix}{n}"))
+            .filter(|name| in_shard(name) == shard);
+        names.take(count).collect::<Vec<_>>()
+    };
+    let (told, fetch, news) = (named(1, "told", 90), named(0, "fetch", 200), named(1, "news", 6));
+    let list = told
+        .iter()
+        .map(|o| (stage.config.key.object(o), Version(9_950_000)))
+        .collect();
+    let cursor = Cursor::new(stage::CLUSTER, Version(8_000_000), Vec::new(), list)
+        .encode()
+        .unwrap();
+    let all: Vec<&str> = told.iter().chain(&fetch).chain(&news).map(String::as_str).collect();
+    let who = stage.lane.open_session(stage.now);
+    stage.poll(who, &all, Some(&cursor));
+    let known = told
+        .iter()
+        .map(|o| (o.as_str(), 9_950_000))
+        .chain(news.iter().map(|o| (o.as_str(), 8_100_000)));
+    let known: Vec<_> = known.collect();
+    stage.answer(0, &known);
+    stage.writes();
+    let mut heard = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let Some(answer) = stage.answers.remove(&who.index) else {
+            break;
+        };
+        heard.extend(answer.changes.iter().map(|change| change.object.to_string()));
+        stage.poll(who, &[], Some(&answer.cursor));
+    }
+    assert!(news.iter().all(|object| heard.contains(object)), "{heard:?}");
+}
+
+#[test]
+fn what_an_older_link_still_says_is_ignored() {
+    let mut stage = Stage::simple();
+    let who = stage.web_socket();
+    stage.subscribe(who, &["a"], None);
+    stage.up(0);
+    stage.own(0, &[0], 1, 0);
+    // An answer to the question of the older link must not pass for one to the new link's.
+    let object = stage.config.key.object("a");
+    let late = OwnerToEdge::Registered {
+        objects: vec![(object, Version(9_100_000))],
+    };
+    let closed = OwnerToEdge::Closed {
+        version: Version(9_900_000),
+    };
+    stage.step(|lane, now, out| lane.owner_frames(now, 0, 1, vec![late, closed], out));
+    assert_eq!(stage.told(who), [""; 0]);
+    assert_eq!(stage.lane.stats().closed, Version(9_000_000));
+    assert_eq!(stage.lane.stats().ignored_frames, 2);
+    stage
+        .heard(0)
+        .retain(|frame| matches!(frame, EdgeToOwner::Register { .. }));
+    let answer = OwnerToEdge::Registered {
+        objects: vec![(object, Version(9_800_000))],
+    };
+    stage.frame(0, answer);
+    assert_eq!(stage.told(who), ["subscribed a@9800000", "cursor"]);
+}
+
+#[test]
+fn an_owner_of_an_older_epoch_is_not_believed() {
+    let mut stage = Stage::new(config(1, 2));
+    stage.own(1, &[0], 2, 0);
+    stage.closed(1, 9_000_000);
+    let who = stage.web_socket();
+    stage.subscribe(who, &["a"], None);
+    stage.answer(1, &[]);
+    stage.own(0, &[0], 1, 0);
+    stage.closed(0, 9_500_000);
+    assert_eq!(stage.heard(0), [], "nothing is asked of it");
+    assert_eq!(stage.lane.stats().closed, Version(9_000_000));
+}
+
+#[test]
+fn an_answer_of_the_owner_before_makes_nothing_live() {
+    let mut stage = Stage::new(config(1, 2));
+    stage.own(0, &[0], 1, 0);
+    let who = stage.web_socket();
+    stage.subscribe(who, &["a"], None);
+    stage.own(1, &[0], 2, 0);
+    stage.answer(0, &[("a", 9_100_000)]);
+    assert_eq!(stage.told(who), [""; 0], "its new owner has not answered");
+    stage.answer(1, &[("a", 9_700_000)]);
+    assert_eq!(stage.told(who), ["subscribed a@9700000"]);
 }
 
 #[test]

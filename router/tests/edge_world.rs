@@ -372,7 +372,12 @@ fn resumes(seed: u64) -> Town {
             }
             let told = town.told_here(client);
             let missed: Vec<_> = due.iter().filter(|(object, _)| !told.contains_key(*object)).collect();
-            let extra: Vec<_> = told.iter().filter(|(object, _)| !due.contains_key(*object)).collect();
+            // An answer that is cut lowers the cursor of all shards to that of the one that lagged: some are told again.
+            let exact = !town.came_lagging(client);
+            let extra: Vec<_> = told
+                .iter()
+                .filter(|(object, _)| exact && !due.contains_key(*object))
+                .collect();
             assert!(
                 missed.is_empty() && extra.is_empty(),
                 "{}: {missed:?} {extra:?}",
@@ -388,6 +393,9 @@ fn resumes(seed: u64) -> Town {
         }
         publish_some(&mut town, &mut random, &objects);
         town.wait(2_000_000);
+        while !town.world.quiet() {
+            town.wait(100_000);
+        }
     }
     assert_eq!(
         town.tally.repeats, 0,

@@ -1,6 +1,7 @@
 //! Server-Sent Events: a body that hands hyper one frame at a time, so that what is not yet sent can still coalesce.
 
-use super::shell::{Shell, Sink};
+use super::shell::Shell;
+use super::sinks::Sink;
 use super::{LaneCommand, LaneHandle, SessionName, connection_name};
 use crate::clock;
 use crate::problem::Refusal;

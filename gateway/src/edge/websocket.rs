@@ -3,7 +3,8 @@
 //! `tungstenite` checks and unmasks what comes in. It never sees the socket's other half: what it wants to say itself
 //! (pongs, the echo of a close) goes through the lane, which keeps frames whole and in order.
 
-use super::shell::{Shell, Sink, Socket};
+use super::shell::Shell;
+use super::sinks::{Sink, Socket};
 use super::{LaneCommand, connection_name};
 use crate::clock;
 use crate::problem::Refusal;
@@ -195,6 +196,7 @@ impl Reader {
                     self.shell.with(|lane, _| lane.heard(self.who));
                     // Boxed, as everything that an idle connection does not need.
                     if !Box::pin(self.message(&message)).await {
+                        Box::pin(self.see_off()).await;
                         break;
                     }
                     consumed += frame_bytes(&message);
@@ -210,7 +212,9 @@ impl Reader {
                     }
                 }
                 Err(error) => {
-                    self.refuse(&error, &mut said);
+                    if self.refuse(&error, &mut said) {
+                        Box::pin(self.see_off()).await;
+                    }
                     break;
                 }
             }
@@ -223,6 +227,13 @@ impl Reader {
         self.shell.leave(self.who);
         if sent_away {
             Box::pin(self.hear_out()).await;
+        }
+    }
+
+    /// Waits until a client that is sent away was written why; one that does not read it is cut as stuck.
+    async fn see_off(&self) {
+        while self.alive() {
+            self.turn.notified().await;
         }
     }
 
@@ -286,8 +297,8 @@ impl Reader {
         }
     }
 
-    /// Ends the connection because of what the client sent, or because it ended it.
-    fn refuse(&self, error: &Error, said: &mut Vec<u8>) {
+    /// Ends the connection because of what the client sent, or because it ended it; whether it is told so.
+    fn refuse(&self, error: &Error, said: &mut Vec<u8>) -> bool {
         let code = match error {
             Error::Capacity(CapacityError::MessageTooLong { .. } | CapacityError::TooManyHeaders) => {
                 self.shell.node.metrics.refused(Limit::ClientFrameBytes);
@@ -305,8 +316,9 @@ impl Reader {
                 lane.respond(self.who, |_, reply| reply.append(said));
                 lane.end(now, self.who, out);
             }),
-            None => {}
+            None => return false,
         }
+        true
     }
 
     /// Does what one message asks for; `false` if the connection ends with it.

@@ -11,6 +11,9 @@ use tidings_protocol::client::Entry;
 use tidings_protocol::codec::{OwnedChange, PollAnswer, Resync, ResyncScope};
 use tidings_protocol::{Cursor, ObjectHash, Problem, ShardId, Version};
 
+/// How often a poll waits for more to be closed before it is told things again that did not fit its cursor.
+const PATIENCE: u8 = 20;
+
 /// One poll.
 #[derive(Debug, Default)]
 pub struct PollPage {
@@ -35,6 +38,8 @@ pub(super) struct PollState {
     caught_up: bool,
     /// What is to be told does not fit a cursor before more is closed.
     cramped: bool,
+    /// How often more was closed since.
+    waited: u8,
 }
 
 /// Sessions without poll or stream, the one unused for longest first. Entries of sessions that came back are stale.
@@ -144,6 +149,7 @@ impl Lane {
             refused: Vec::new(),
             caught_up: false,
             cramped: false,
+            waited: 0,
         }));
         let page = Page { id: None, entries: page.entries, cursor: None, more: false };
         self.open_page(now, who, Purpose::Session, page, verdict, out);
@@ -219,6 +225,7 @@ impl Lane {
         for who in std::mem::take(&mut self.cramped) {
             if let Some(Sink::Poll(state)) = self.subscribers.get_mut(who).map(|s| &mut s.sink) {
                 state.cramped = false;
+                state.waited = state.waited.saturating_add(1);
             }
             self.make_ready(who.index);
         }
@@ -279,15 +286,22 @@ impl Lane {
         news.sort_unstable_by_key(|n| n.version);
         let fit = self.fitting(&news);
         let fetched = self.told_to_fetch(subscriber);
-        let (mut count, mut cursor) = (fit, self.cursor_after(state, &news[..], fit, &fetched).encode());
+        let (mut count, mut cursor) = (fit, self.cursor_after(&state.carried, &news, fit, &fetched).encode());
         if cursor.is_err() {
             // The told list is too long. This many surely fit, whatever they are; what was told to be fetched may then
             // be told again.
             count = fit.min(Cursor::MAX_TOLD.saturating_sub(state.carried.len()));
-            cursor = self.cursor_after(state, &news, count, &[]).coarser().encode();
+            let mut carried = &state.carried[..];
             if count == 0 && !news.is_empty() {
-                return None;
+                let held_down = self.upstream.place.base >= news[0].version;
+                if !held_down && state.waited < PATIENCE {
+                    return None;
+                }
+                // Waiting does not help: what is yet untold keeps the cursor down, or a shard closes nothing. What the
+                // cursor carried may be told again.
+                (count, carried) = (fit.min(Cursor::MAX_TOLD), &[]);
             }
+            cursor = self.cursor_after(carried, &news, count, &[]).coarser().encode();
         }
         let cursor = cursor.ok()?;
         let trace = subscriber.trace;
@@ -326,7 +340,7 @@ impl Lane {
     /// The place of a client that was told the first `count` of the news and, before, what its cursor carried.
     fn cursor_after(
         &self,
-        state: &PollState,
+        carried: &[(ObjectHash, Version)],
         news: &[News],
         count: usize,
         fetched: &[(ObjectHash, Version, ShardId)],
@@ -342,7 +356,7 @@ impl Lane {
         }
         let mut told: Vec<_> = news[..count].iter().map(|n| (n.hash, n.version, n.shard)).collect();
         told.extend_from_slice(fetched);
-        for &(hash, version) in &state.carried {
+        for &(hash, version) in carried {
             told.push((hash, version, self.config.shards.shard(hash)));
         }
         let told = told.into_iter().filter(|&(_, version, shard)| version > place.at(shard)).map(|(h, v, _)| (h, v));

@@ -69,6 +69,8 @@ pub struct Client {
     pub held: BTreeMap<String, Held>,
     pub told: BTreeMap<String, u64>,
     pub resynced: BTreeMap<String, u64>,
+    /// Objects of which a cut answer left an older version untold, because this newer one is yet to come.
+    pub skipped: BTreeMap<String, Version>,
     pub connection: Option<Connection>,
 }
 

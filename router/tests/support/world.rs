@@ -399,7 +399,8 @@ impl World {
 
     /// Whether nothing is under way between lanes and owners but closed versions.
     pub fn quiet(&self) -> bool {
-        self.map.iter().all(|(owner, _)| owner.is_some())
+        self.owners.iter().all(|owner| owner.stats().pending == 0)
+            && self.map.iter().all(|(owner, _)| owner.is_some())
             && self.roads.iter().flatten().all(|road| {
                 let closed = |(_, _, frame): &(MonoUs, u32, OwnerToEdge)| matches!(frame, OwnerToEdge::Closed { .. });
                 road.up == (true, true) && road.to_owner.is_empty() && road.to_lane.iter().all(closed)
