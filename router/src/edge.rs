@@ -57,6 +57,8 @@ pub struct Config {
     pub handled_every: u32,
     /// Objects one subscriber may watch.
     pub objects_per_subscriber: usize,
+    /// Subscriptions of all subscribers of the lane. Beyond it idle sessions go first, then more are refused.
+    pub subscriptions: usize,
     /// About how many bytes one write to one subscriber may have. A single change may be larger.
     pub batch_bytes: usize,
     /// `kind` and `data` kept for subscribers that are yet to be told. Beyond it, changes are told without them.

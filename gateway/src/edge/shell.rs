@@ -40,6 +40,7 @@ impl Shell {
             owners: node.owners.len(),
             handled_every: (node.config.owner.link_window_changes / 4).min(u64::from(u32::MAX)) as u32,
             objects_per_subscriber: limits.objects_per_connection as usize,
+            subscriptions: (limits.subscriptions as usize).div_ceil(node.lanes.len()),
             batch_bytes: limits.batch_frame_bytes as usize,
             hint_bytes: limits.hint_bytes as usize,
             cursor_us: limits.cursor_ms * 1000,
@@ -74,6 +75,7 @@ impl Shell {
         let refusals = state.lane.take_refusals();
         self.count(Limit::ObjectsPerConnection, refusals.objects);
         self.count(Limit::Sessions, refusals.sessions);
+        self.count(Limit::Subscriptions, refusals.subscriptions);
         if state.lane.has_writes() {
             self.writes.notify_one();
         }

@@ -34,6 +34,8 @@ pub struct Refusals {
     pub objects: u64,
     /// Sessions forgotten early because there were too many.
     pub sessions: u64,
+    /// Objects over the bound of the lane.
+    pub subscriptions: u64,
 }
 
 /// A lane in numbers.
@@ -139,6 +141,7 @@ impl Lane {
     #[must_use]
     pub fn stats(&self) -> LaneStats {
         let mut stats = LaneStats {
+            subscriptions: self.objects.subscriptions,
             objects: self.objects.len(),
             lingering: self.objects.lingering(),
             hint_bytes: self.objects.hints.bytes(),
@@ -161,7 +164,6 @@ impl Lane {
                 "poll" => stats.polls += 1,
                 _ => stats.idle_sessions += 1,
             }
-            stats.subscriptions += subscriber.slots.len();
             stats.pending += subscriber.pending.len();
         }
         stats

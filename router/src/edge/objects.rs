@@ -74,6 +74,8 @@ pub(super) struct Objects {
     free: Vec<u32>,
     /// Objects nobody watches any more, with the time at which they go.
     lingering: VecDeque<(MonoUs, u32)>,
+    /// Subscriptions of all subscribers.
+    pub(super) subscriptions: usize,
     pub(super) hints: Hints,
 }
 
@@ -85,6 +87,7 @@ impl Objects {
             pages: Vec::new(),
             free: Vec::new(),
             lingering: VecDeque::new(),
+            subscriptions: 0,
             hints: Hints::new(hint_bytes),
         }
     }
@@ -149,9 +152,14 @@ impl Objects {
         number as u32
     }
 
+    /// A subscriber comes to an object.
+    pub(super) fn watch(&mut self, slot: u32, subscriber: u32) {
+        self.subscriptions += usize::from(self.slot_mut(slot).watchers.insert(subscriber));
+    }
+
     /// A subscriber leaves an object. The last one leaves it lingering.
     pub(super) fn unwatch(&mut self, slot: u32, subscriber: u32, now_us: MonoUs, linger_us: u64) {
-        self.slot_mut(slot).watchers.remove(subscriber);
+        self.subscriptions -= usize::from(self.slot_mut(slot).watchers.remove(subscriber));
         self.linger_if_unwatched(slot, now_us, linger_us);
     }
 

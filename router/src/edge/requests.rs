@@ -150,7 +150,7 @@ impl Lane {
         let mut needed = Needed::default();
         for entry in page.entries {
             let entry = match entry {
-                Ok(entry) => self.watch(who, entry, &mut needed),
+                Ok(entry) => self.watch(now, who, entry, &mut needed),
                 Err(refused) => PageEntry::Refused(Box::new(refused)),
             };
             if let PageEntry::Watched { slot, added, .. } = entry {
@@ -192,17 +192,8 @@ impl Lane {
     }
 
     /// Enters one object into what the subscriber watches.
-    fn watch(&mut self, who: SubscriberKey, entry: Entry, needed: &mut Needed) -> PageEntry {
-        let Some(subscriber) = self.subscribers.get_mut(who) else {
-            let gone = Problem::new(Code::SessionUnknown, "the subscriber is gone");
-            return PageEntry::Refused(Box::new((entry.object.into(), gone)));
-        };
-        let limit = self.config.objects_per_subscriber;
-        let full = subscriber.slots.len() >= limit;
-        if full && !self.objects.find(&entry.object).is_some_and(|slot| subscriber.slots.contains(slot)) {
-            self.counters.refusals.objects += 1;
-            let problem =
-                Problem::new(Code::TooManyObjects, format!("`objects`: a subscriber watches at most {limit} objects"));
+    fn watch(&mut self, now: Now, who: SubscriberKey, entry: Entry, needed: &mut Needed) -> PageEntry {
+        if let Some(problem) = self.refuse_one_more(now, who, &entry.object) {
             return PageEntry::Refused(Box::new((entry.object.into(), problem)));
         }
         let (slot, hash, new) = self.objects.intern(entry.object);
@@ -212,9 +203,9 @@ impl Lane {
         } else if !self.objects.slot(slot).registered() {
             needed.add(self.upstream.latest_ask(shard));
         }
-        let added = subscriber.slots.insert(slot);
+        let added = self.subscribers.get_mut(who).is_some_and(|subscriber| subscriber.slots.insert(slot));
         if added {
-            self.objects.slot_mut(slot).watchers.insert(who.index);
+            self.objects.watch(slot, who.index);
         }
         PageEntry::Watched {
             slot,
@@ -222,6 +213,35 @@ impl Lane {
             at_least: entry.at_least.unwrap_or_default(),
             added,
         }
+    }
+
+    /// Why the subscriber may not watch one more object, if this is one more.
+    fn refuse_one_more(&mut self, now: Now, who: SubscriberKey, object: &str) -> Option<Problem> {
+        let Some(subscriber) = self.subscribers.get(who) else {
+            return Some(Problem::new(Code::SessionUnknown, "the subscriber is gone"));
+        };
+        let (limit, limit_here) = (self.config.objects_per_subscriber, self.config.subscriptions);
+        let full = subscriber.slots.len() >= limit;
+        let crowded = self.objects.subscriptions >= limit_here;
+        if !full && !crowded || self.objects.find(object).is_some_and(|slot| subscriber.slots.contains(slot)) {
+            return None;
+        }
+        if full {
+            self.counters.refusals.objects += 1;
+            let detail = format!("`objects`: a subscriber watches at most {limit} objects");
+            return Some(Problem::new(Code::TooManyObjects, detail));
+        }
+        // Sessions that nobody uses at the moment lose least: their clients send the list again.
+        while self.objects.subscriptions >= limit_here {
+            if !self.forget_oldest(now, MonoUs::MAX) {
+                self.counters.refusals.subscriptions += 1;
+                let detail = format!("this server keeps at most {limit_here} subscriptions on one of its threads");
+                return Some(Problem::new(Code::TooMany, detail));
+            }
+            self.counters.sessions_evicted += 1;
+            self.counters.refusals.sessions += 1;
+        }
+        None
     }
 
     /// Queues the subscriber's page behind the owners' answers that it still needs.

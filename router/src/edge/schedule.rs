@@ -146,6 +146,7 @@ mod tests {
             shards: ShardCount::new(1).expect("a power of two"),
             owners: 1,
             objects_per_subscriber: 10,
+            subscriptions: 1000,
             batch_bytes: 1000,
             hint_bytes: 1000,
             cursor_us: 100_000,

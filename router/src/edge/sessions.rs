@@ -78,7 +78,7 @@ impl Lane {
     }
 
     /// Forgets the session unused for longest if that was since `before_us`; `false` if there is none.
-    fn forget_oldest(&mut self, now: Now, before_us: MonoUs) -> bool {
+    pub(super) fn forget_oldest(&mut self, now: Now, before_us: MonoUs) -> bool {
         while let Some(&(since_us, who)) = self.idle.queue.front() {
             let idle = self.subscribers.get(who).is_some_and(|s| matches!(s.sink, Sink::Idle) && s.since_us == since_us);
             if idle && since_us > before_us {

@@ -134,6 +134,7 @@ pub fn lane_config(shape: &Shape) -> edge::Config {
         shards: ShardCount::new(shape.shards).expect("a power of two"),
         owners: shape.owners,
         objects_per_subscriber: shape.objects_per_subscriber,
+        subscriptions: 1_000_000,
         batch_bytes: shape.batch_bytes,
         hint_bytes: shape.hint_bytes,
         cursor_us: 100_000,
