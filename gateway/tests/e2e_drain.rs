@@ -84,7 +84,7 @@ fn asked_to_stop_it_sends_everyone_away_answers_what_is_under_way_and_ends_with_
     program.terminate();
     let mut delays = BTreeSet::new();
     for (ws, cursor) in sockets.iter_mut().zip(cursors) {
-        let (told, code) = ws.to_the_end();
+        let (told, code) = ws.read_to_the_end();
         delays.insert(reconnect(&told));
         assert_eq!(code, Some(4000));
         assert!(cursor.as_str().is_some_and(|cursor| !cursor.is_empty()));
@@ -326,7 +326,7 @@ fn a_node_in_this_process_that_drains_refuses_newcomers_and_says_it_is_not_ready
     let mut ws = Ws::open(at);
     ws.subscribe(&["a"]);
     node.drain();
-    let (told, code) = ws.to_the_end();
+    let (told, code) = ws.read_to_the_end();
     assert_eq!((reconnect(&told) > 0, code), (true, Some(4000)));
     assert!(node.join(), "every thread ended in order");
 }

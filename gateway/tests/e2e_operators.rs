@@ -307,7 +307,7 @@ fn connections_are_listed_with_what_they_watch_and_closed_with_4506() {
     assert_eq!(get(at, &format!("/v1/connections/{}", ws.connection())).ok()["told"], 1);
 
     assert_eq!(delete(at, &format!("/v1/connections/{}", ws.connection())).status, 204);
-    assert_eq!(ws.to_the_end().1, Some(4506));
+    assert_eq!(ws.read_to_the_end().1, Some(4506));
     assert_eq!(delete(at, &format!("/v1/connections/{stream_name}")).status, 204);
     while stream.next().is_some() {}
     for name in [ws.connection(), stream_name] {
