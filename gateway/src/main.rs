@@ -1,5 +1,6 @@
 //! The program: `tidings` serves, other words ask or tell a server.
 
+use std::io::Write as _;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -181,11 +182,13 @@ fn greet(running: &RunningNode) {
             std::net::Ipv6Addr::LOCALHOST.into()
         });
     }
-    println!("Tidings listens on http://{address} (versions are kept in memory). Try, each in a terminal of its own:");
-    println!();
-    println!("  curl -N 'http://{address}/v1/events?object=order:42'");
-    println!("  curl -X POST 'http://{address}/v1/publish?object=order:42'");
-    println!("  curl 'http://{address}/v1/poll?object=order:42'");
-    println!();
-    println!("Documents: http://{address}/docs  Stop: Ctrl-C");
+    let text = format!(
+        "Tidings listens on http://{address} (versions are kept in memory). Try, each in a terminal of its own:\n\n\
+         \x20 curl -N 'http://{address}/v1/events?object=order:42'\n\
+         \x20 curl -X POST 'http://{address}/v1/publish?object=order:42'\n\
+         \x20 curl 'http://{address}/v1/poll?object=order:42'\n\n\
+         Documents: http://{address}/docs  Stop: Ctrl-C\n"
+    );
+    // Nobody may be reading any more. That is no reason not to serve.
+    _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -469,3 +469,20 @@ fn lingering_objects_over_the_limit_go_at_once() {
     stage.wait(100_000);
     assert_eq!(stage.lane.stats().lingering, 2);
 }
+
+#[test]
+fn a_client_that_begins_is_not_told_again_what_changed_just_before() {
+    let mut stage = Stage::simple();
+    let who = stage.lane.open_session(stage.now);
+    stage.poll(who, &["a", "b"], None);
+    // Published a moment ago: the owner has not closed it yet.
+    stage.answer(0, &[("a", 9_500_000), ("b", 0)]);
+    stage.writes();
+    let first = stage.answers.remove(&who.index).expect("a first poll is answered at once");
+    assert!(first.changes.is_empty());
+    stage.poll(who, &["a", "b"], Some(&first.cursor));
+    assert!(!stage.answers.contains_key(&who.index), "nothing is newer than what it fetched after its first poll");
+    stage.changed(0, "a", 9_600_000);
+    stage.writes();
+    assert_eq!(stage.answers[&who.index].changes.len(), 1);
+}

@@ -285,7 +285,10 @@ impl Lane {
         });
         news.sort_unstable_by_key(|n| n.version);
         let fit = self.fitting(&news);
-        let fetched = self.told_to_fetch(subscriber);
+        let mut fetched = self.told_to_fetch(subscriber);
+        if state.cursor.is_none() {
+            fetched.append(&mut self.fresh(subscriber));
+        }
         let (mut count, mut cursor) = (fit, self.cursor_after(&state.carried, &news, fit, &fetched).encode());
         if cursor.is_err() {
             // The told list is too long. This many surely fit, whatever they are; what was told to be fetched may then
@@ -376,6 +379,19 @@ impl Lane {
             });
         }
         told
+    }
+
+    /// What changed a moment ago counts as told to a client that begins: it fetches its state after this answer.
+    fn fresh(&self, subscriber: &Subscriber) -> Vec<(ObjectHash, Version, ShardId)> {
+        let mut fresh = Vec::new();
+        subscriber.slots.for_each(|slot| {
+            let version = self.objects.slot(slot).version();
+            if version > self.upstream.place.base || !self.upstream.place.lagging.is_empty() {
+                let hash = self.objects.hash(slot);
+                fresh.push((hash, version, self.config.shards.shard(hash)));
+            }
+        });
+        fresh
     }
 
     fn poll_resync(&self, subscriber: &Subscriber) -> Option<Resync> {
