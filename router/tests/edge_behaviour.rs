@@ -486,3 +486,22 @@ fn a_client_that_begins_is_not_told_again_what_changed_just_before() {
     stage.writes();
     assert_eq!(stage.answers[&who.index].changes.len(), 1);
 }
+
+#[test]
+fn a_web_socket_without_a_pong_is_told_so_and_closed() {
+    let mut stage = Stage::simple();
+    let (silent, alive) = (stage.web_socket(), stage.web_socket());
+    stage.subscribe(silent, &["a"], None);
+    stage.answer(0, &[("a", 0)]);
+    stage.subscribe(alive, &["a"], None);
+    stage.writes();
+    stage.wait(25_100_000);
+    let told = stage.writes();
+    assert!(told.contains_key(&silent.index) && told.contains_key(&alive.index), "both are pinged");
+    stage.step(|lane, _, _| lane.heard(alive));
+    stage.wait(10_100_000);
+    assert_eq!(stage.told(silent), ["Close(4002)"]);
+    assert!(stage.lane.connection(silent).is_none());
+    assert!(stage.lane.connection(alive).is_some());
+    assert_eq!(stage.lane.take_refusals().no_pong, 1);
+}

@@ -76,6 +76,7 @@ impl Shell {
         self.count(Limit::ObjectsPerConnection, refusals.objects);
         self.count(Limit::Sessions, refusals.sessions);
         self.count(Limit::Subscriptions, refusals.subscriptions);
+        self.count(Limit::Pong, refusals.no_pong);
         if state.lane.has_writes() {
             self.writes.notify_one();
         }

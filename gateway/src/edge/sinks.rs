@@ -11,7 +11,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
-use tidings_protocol::close::CloseCode;
 use tidings_protocol::peer::EdgeToOwner;
 use tidings_router::edge::{Lane, Output, SubscriberKey, Write};
 use tokio::net::TcpStream;
@@ -184,8 +183,7 @@ impl State {
                 Output::Superseded { who } => self.set_sink(who, Sink::Idle),
                 Output::Cut { who, code } => {
                     tracing::debug!(code = code.number(), "a subscriber was cut");
-                    let limit = if code == CloseCode::NoPong { Limit::Pong } else { Limit::Stuck };
-                    shell.node.metrics.refused(limit);
+                    shell.node.metrics.refused(Limit::Stuck);
                     if let Some(Entry { sink: Sink::Socket(socket), .. }) = self.entry(who) {
                         _ = socket2::SockRef::from(&*socket.stream).shutdown(std::net::Shutdown::Both);
                     }

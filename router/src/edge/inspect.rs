@@ -36,6 +36,8 @@ pub struct Refusals {
     pub sessions: u64,
     /// Objects over the bound of the lane.
     pub subscriptions: u64,
+    /// Subscribers sent away because no pong came in time.
+    pub no_pong: u64,
 }
 
 /// A lane in numbers.

@@ -98,8 +98,9 @@ impl Lane {
             self.wheel.schedule(subscriber, who.index, stuck_us);
         } else if subscriber.pong_due_us.is_some_and(|at| at <= now_us) {
             self.counters.no_pong += 1;
-            out.push(Output::Cut { who, code: CloseCode::NoPong });
-            self.forget(now, who.index);
+            self.counters.refusals.no_pong += 1;
+            subscriber.pong_due_us = None;
+            self.dismiss(now, who, CloseCode::NoPong, "no_pong", None, out);
             return;
         }
         let Some(subscriber) = self.subscribers.get_mut(who) else { return };
