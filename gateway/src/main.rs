@@ -1,7 +1,7 @@
 //! The program: `tidings` serves, other words ask or tell a server.
 
-use std::io::Write as _;
 use clap::{Args, Parser, Subcommand};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tidings::cli::{self, publish::PublishArgs, watch::WatchArgs};

@@ -478,10 +478,16 @@ fn a_client_that_begins_is_not_told_again_what_changed_just_before() {
     // Published a moment ago: the owner has not closed it yet.
     stage.answer(0, &[("a", 9_500_000), ("b", 0)]);
     stage.writes();
-    let first = stage.answers.remove(&who.index).expect("a first poll is answered at once");
+    let first = stage
+        .answers
+        .remove(&who.index)
+        .expect("a first poll is answered at once");
     assert!(first.changes.is_empty());
     stage.poll(who, &["a", "b"], Some(&first.cursor));
-    assert!(!stage.answers.contains_key(&who.index), "nothing is newer than what it fetched after its first poll");
+    assert!(
+        !stage.answers.contains_key(&who.index),
+        "nothing is newer than what it fetched after its first poll"
+    );
     stage.changed(0, "a", 9_600_000);
     stage.writes();
     assert_eq!(stage.answers[&who.index].changes.len(), 1);
@@ -497,7 +503,10 @@ fn a_web_socket_without_a_pong_is_told_so_and_closed() {
     stage.writes();
     stage.wait(25_100_000);
     let told = stage.writes();
-    assert!(told.contains_key(&silent.index) && told.contains_key(&alive.index), "both are pinged");
+    assert!(
+        told.contains_key(&silent.index) && told.contains_key(&alive.index),
+        "both are pinged"
+    );
     stage.step(|lane, _, _| lane.heard(alive));
     stage.wait(10_100_000);
     assert_eq!(stage.told(silent), ["Close(4002)"]);

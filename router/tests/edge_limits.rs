@@ -32,7 +32,13 @@ fn one_object_over_the_limit_of_a_subscriber_is_refused_by_itself() {
     assert_eq!(stage.told(who), ["subscribed a b", "cursor"]);
     stage.subscribe(who, &["b", "c"], None);
     assert_eq!(stage.told(who), ["subscribed b c!too_many_objects", "cursor"]);
-    assert_eq!(stage.lane.take_refusals(), Refusals { objects: 1, ..Refusals::default() });
+    assert_eq!(
+        stage.lane.take_refusals(),
+        Refusals {
+            objects: 1,
+            ..Refusals::default()
+        }
+    );
 }
 
 #[test]
@@ -45,7 +51,13 @@ fn one_subscription_over_the_limit_of_the_lane_is_refused_and_harms_nobody() {
     assert_eq!(stage.told(bob), ["subscribed a", "cursor"]);
     stage.subscribe(bob, &["a", "c"], None);
     assert_eq!(stage.told(bob), ["subscribed a c!too_many", "cursor"]);
-    assert_eq!(stage.lane.take_refusals(), Refusals { subscriptions: 1, ..Refusals::default() });
+    assert_eq!(
+        stage.lane.take_refusals(),
+        Refusals {
+            subscriptions: 1,
+            ..Refusals::default()
+        }
+    );
     // Whoever leaves makes room.
     stage.step(|lane, now, _| lane.disconnect(now, alice));
     stage.subscribe(bob, &["c"], None);
@@ -61,19 +73,33 @@ fn idle_sessions_make_room_before_anybody_is_refused() {
     stage.poll(session, &["a", "b"], None);
     stage.answer(0, &all_new(&["a", "b"]));
     stage.writes();
-    assert!(stage.answers.contains_key(&session.index), "answered, and idle from now on");
+    assert!(
+        stage.answers.contains_key(&session.index),
+        "answered, and idle from now on"
+    );
     let who = stage.web_socket();
     stage.subscribe(who, &["c"], None);
     stage.answer(0, &all_new(&["c"]));
     assert_eq!(stage.told(who), ["subscribed c", "cursor"]);
     assert!(stage.lane.connection(session).is_none());
-    assert_eq!(stage.lane.take_refusals(), Refusals { sessions: 1, ..Refusals::default() });
+    assert_eq!(
+        stage.lane.take_refusals(),
+        Refusals {
+            sessions: 1,
+            ..Refusals::default()
+        }
+    );
 }
 
 #[test]
 fn of_idle_sessions_over_the_limit_the_longest_unused_goes() {
     let mut stage = stage(|config| config.idle_sessions = 2);
-    let sessions: Vec<_> = (0..3).map(|_| stage.step(|lane, now, _| lane.open_session(now))).collect();
-    let known: Vec<_> = sessions.iter().map(|who| stage.lane.connection(*who).is_some()).collect();
+    let sessions: Vec<_> = (0..3)
+        .map(|_| stage.step(|lane, now, _| lane.open_session(now)))
+        .collect();
+    let known: Vec<_> = sessions
+        .iter()
+        .map(|who| stage.lane.connection(*who).is_some())
+        .collect();
     assert_eq!(known, [false, true, true]);
 }

@@ -3,7 +3,14 @@
 //!
 //! `TIDINGS_SEED=17` replays one seed; `TIDINGS_SEEDS=5000` runs more.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, unreachable_pub, dead_code)]
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    missing_docs,
+    unreachable_pub,
+    dead_code
+)]
 
 #[path = "support/clients.rs"]
 mod clients;

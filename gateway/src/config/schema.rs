@@ -214,7 +214,7 @@ sections! {
         /// Milliseconds between two promises that all was sent (`Closed`), while there is traffic.
         closed_busy_ms: u64 = 50;
         /// The same without traffic.
-        closed_idle_ms: u64 = 1_000;
+        closed_idle_ms: u64 = 250;
     }
     /// How the server stops.
     drain: Drain {

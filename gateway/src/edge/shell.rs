@@ -63,7 +63,13 @@ impl Shell {
         // Only spreads reconnects: without randomness they come in step, which is worse but not wrong.
         _ = getrandom::fill(&mut seed);
         let state = State::new(lane, out, node.owners.len(), u64::from_le_bytes(seed) | 1);
-        Rc::new(Self { thread, node, state: RefCell::new(state), writes: Notify::new(), deadline: Notify::new() })
+        Rc::new(Self {
+            thread,
+            node,
+            state: RefCell::new(state),
+            writes: Notify::new(),
+            deadline: Notify::new(),
+        })
     }
 
     /// One step of the machine, and then what it asks for.
@@ -126,7 +132,11 @@ impl Shell {
     fn command(self: &Rc<Self>, command: LaneCommand) {
         let now = clock::now();
         match command {
-            LaneCommand::FromOwner { owner, generation, frames } => {
+            LaneCommand::FromOwner {
+                owner,
+                generation,
+                frames,
+            } => {
                 self.with(|lane, out| lane.owner_frames(now, owner, generation, frames, out));
             }
             LaneCommand::WebSocket(upgrade) => {
@@ -149,7 +159,10 @@ impl Shell {
             LaneCommand::OpenSession { entries, reply } => {
                 let name = self.step(|state| {
                     let who = state.lane.open_session(now);
-                    let page = tidings_router::edge::PollPage { entries, ..Default::default() };
+                    let page = tidings_router::edge::PollPage {
+                        entries,
+                        ..Default::default()
+                    };
                     // Watching begins now, so that the first poll or stream finds its objects live.
                     _ = state.lane.poll(now, who, page, &mut state.out);
                     state.enter(who, Sink::Idle, None);
@@ -171,7 +184,9 @@ impl Shell {
                 state.drained.push(reply);
                 let (spread_ms, mut jitter) = (self.node.config.drain.spread_ms, state.jitter);
                 let after_ms = || next_jitter(&mut jitter, spread_ms);
-                state.lane.dismiss_all(now, CloseCode::Drain, "drain", after_ms, &mut state.out);
+                state
+                    .lane
+                    .dismiss_all(now, CloseCode::Drain, "drain", after_ms, &mut state.out);
                 state.jitter = jitter;
                 state.report_drained();
             }),
@@ -194,7 +209,10 @@ impl Shell {
                 // Whatever the session was doing ends before the new poll takes its place.
                 state.set_sink(who, Sink::Idle);
             }
-            let sink = Sink::Poll { ticket: poll.ticket, reply: Some(poll.reply) };
+            let sink = Sink::Poll {
+                ticket: poll.ticket,
+                reply: Some(poll.reply),
+            };
             if known.is_some() {
                 state.set_sink(who, sink);
             } else {
@@ -267,7 +285,9 @@ impl Shell {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         for _ in 0..WRITES_AT_ONCE {
-            let Some(write) = state.lane.next_write(now, &mut state.out) else { break };
+            let Some(write) = state.lane.next_write(now, &mut state.out) else {
+                break;
+            };
             state.write(self, write);
         }
         state.perform(self);
@@ -278,7 +298,13 @@ impl Shell {
     pub(super) fn resume(&self, who: SubscriberKey) -> bool {
         self.step(|state| {
             let now = clock::now();
-            let Some(Entry { sink: Sink::Socket(socket), .. }) = state.entry(who) else { return true };
+            let Some(Entry {
+                sink: Sink::Socket(socket),
+                ..
+            }) = state.entry(who)
+            else {
+                return true;
+            };
             let before = socket.rest.len();
             let result = write_to(&socket.stream, &mut socket.rest);
             let left = socket.rest.len();

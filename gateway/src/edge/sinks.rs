@@ -47,7 +47,10 @@ pub(super) struct Entry {
 pub(super) enum Sink {
     Socket(Box<Socket>),
     Events(EventsSink),
-    Poll { ticket: u64, reply: Option<oneshot::Sender<PollReply>> },
+    Poll {
+        ticket: u64,
+        reply: Option<oneshot::Sender<PollReply>>,
+    },
     /// A session without poll or stream.
     Idle,
 }
@@ -77,7 +80,10 @@ impl State {
     }
 
     pub(super) fn entry(&mut self, who: SubscriberKey) -> Option<&mut Entry> {
-        self.sinks.get_mut(who.index as usize)?.as_mut().filter(|entry| entry.generation == who.generation)
+        self.sinks
+            .get_mut(who.index as usize)?
+            .as_mut()
+            .filter(|entry| entry.generation == who.generation)
     }
 
     pub(super) fn enter(&mut self, who: SubscriberKey, sink: Sink, peer: Option<SocketAddr>) {
@@ -85,7 +91,12 @@ impl State {
         if self.sinks.len() <= index {
             self.sinks.resize_with(index + 1, || None);
         }
-        self.sinks[index] = Some(Entry { generation: who.generation, sink, peer, secret: None });
+        self.sinks[index] = Some(Entry {
+            generation: who.generation,
+            sink,
+            peer,
+            secret: None,
+        });
     }
 
     /// Ends what the subscriber's sink was, and gives it another.
@@ -114,7 +125,9 @@ impl State {
 
     /// The subscriber is gone from the machine: so is its sink.
     pub(super) fn remove(&mut self, who: SubscriberKey) {
-        let Some(place) = self.sinks.get_mut(who.index as usize) else { return };
+        let Some(place) = self.sinks.get_mut(who.index as usize) else {
+            return;
+        };
         if place.as_ref().is_some_and(|entry| entry.generation == who.generation)
             && let Some(entry) = place.take()
         {
@@ -127,7 +140,12 @@ impl State {
         if self.drained.is_empty() {
             return;
         }
-        let busy = self.leaving > 0 || self.sinks.iter().flatten().any(|entry| !matches!(entry.sink, Sink::Idle));
+        let busy = self.leaving > 0
+            || self
+                .sinks
+                .iter()
+                .flatten()
+                .any(|entry| !matches!(entry.sink, Sink::Idle));
         if !busy {
             // Whoever asked may have given up waiting.
             self.drained.drain(..).for_each(|reply| _ = reply.send(()));
@@ -152,12 +170,20 @@ impl State {
             getrandom::fill(&mut secret).ok()?;
             entry.secret = Some(secret);
         }
-        Some(SessionName { lane: thread as u16, who, secret: entry.secret? })
+        Some(SessionName {
+            lane: thread as u16,
+            who,
+            secret: entry.secret?,
+        })
     }
 
     pub(super) fn connected(&self, view: tidings_router::edge::ConnectionView) -> Connected {
         let entry = self.sinks.get(view.who.index as usize).and_then(Option::as_ref);
-        Connected { peer: entry.and_then(|entry| entry.peer), for_us: clock::mono_us() - view.since_us, view }
+        Connected {
+            peer: entry.and_then(|entry| entry.peer),
+            for_us: clock::mono_us() - view.since_us,
+            view,
+        }
     }
 
     /// Does what the machine asked for.
@@ -165,14 +191,22 @@ impl State {
         let mut to_owners = false;
         for output in std::mem::take(&mut self.out) {
             match output {
-                Output::ToOwner { owner, generation, frame } => {
+                Output::ToOwner {
+                    owner,
+                    generation,
+                    frame,
+                } => {
                     to_owners = true;
                     let (last, frames) = &mut self.to_owners[owner];
                     *last = generation;
                     frames.push(frame);
                 }
                 Output::MayRequest { who } => {
-                    if let Some(Entry { sink: Sink::Socket(socket), .. }) = self.entry(who) {
+                    if let Some(Entry {
+                        sink: Sink::Socket(socket),
+                        ..
+                    }) = self.entry(who)
+                    {
                         socket.turn.notify_one();
                     }
                 }
@@ -184,7 +218,11 @@ impl State {
                 Output::Cut { who, code } => {
                     tracing::debug!(code = code.number(), "a subscriber was cut");
                     shell.node.metrics.refused(Limit::Stuck);
-                    if let Some(Entry { sink: Sink::Socket(socket), .. }) = self.entry(who) {
+                    if let Some(Entry {
+                        sink: Sink::Socket(socket),
+                        ..
+                    }) = self.entry(who)
+                    {
                         _ = socket2::SockRef::from(&*socket.stream).shutdown(std::net::Shutdown::Both);
                     }
                     self.remove(who);
@@ -212,7 +250,13 @@ impl State {
     }
 
     pub(super) fn events_taken(&mut self, who: SubscriberKey, ticket: u64) {
-        let Some(Entry { sink: Sink::Events(events), .. }) = self.entry(who) else { return };
+        let Some(Entry {
+            sink: Sink::Events(events),
+            ..
+        }) = self.entry(who)
+        else {
+            return;
+        };
         if events.ticket == ticket && events.resume() {
             self.lane.writable(clock::now(), who, &mut self.out);
         }
@@ -229,7 +273,11 @@ impl State {
                 let result = write_to(&socket.stream, &mut socket.rest);
                 if write.last {
                     let place = self.sinks[who.index as usize].take();
-                    if let Some(Entry { sink: Sink::Socket(socket), .. }) = place {
+                    if let Some(Entry {
+                        sink: Sink::Socket(socket),
+                        ..
+                    }) = place
+                    {
                         self.leaving += 1;
                         tokio::task::spawn_local(last_words(Rc::clone(shell), socket));
                     }

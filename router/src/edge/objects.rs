@@ -114,7 +114,8 @@ impl Objects {
     }
 
     fn find_hashed(&self, hash: ObjectHash, id: &str) -> Option<u32> {
-        let same = |entry: &Indexed| entry.rest == hash.0 as u32 && self.slot(entry.slot).id.as_bytes() == id.as_bytes();
+        let same =
+            |entry: &Indexed| entry.rest == hash.0 as u32 && self.slot(entry.slot).id.as_bytes() == id.as_bytes();
         self.index.find(folded(hash), same).map(|entry| entry.slot)
     }
 
@@ -137,8 +138,19 @@ impl Objects {
             return (slot, hash, false);
         }
         let slot = self.free.pop().unwrap_or_else(|| self.new_slot());
-        *self.slot_mut(slot) = Slot { id: id.into(), watchers: IdSet::new(), packed: 0 };
-        self.index.insert_unique(folded(hash), Indexed { slot, rest: hash.0 as u32 }, |entry| entry.rest.into());
+        *self.slot_mut(slot) = Slot {
+            id: id.into(),
+            watchers: IdSet::new(),
+            packed: 0,
+        };
+        self.index.insert_unique(
+            folded(hash),
+            Indexed {
+                slot,
+                rest: hash.0 as u32,
+            },
+            |entry| entry.rest.into(),
+        );
         (slot, hash, true)
     }
 
@@ -212,7 +224,10 @@ impl Objects {
         for (page_number, page) in self.pages.iter().enumerate() {
             for (place, slot) in page.iter().enumerate() {
                 if !slot.id.is_empty() {
-                    all.push(((page_number * PAGE + place) as u32, self.key.object_bytes(slot.id.as_bytes())));
+                    all.push((
+                        (page_number * PAGE + place) as u32,
+                        self.key.object_bytes(slot.id.as_bytes()),
+                    ));
                 }
             }
         }
@@ -238,7 +253,12 @@ struct Entry {
 
 impl Hints {
     fn new(budget: usize) -> Self {
-        Self { entries: HashMap::new(), bytes: 0, budget, dropped: 0 }
+        Self {
+            entries: HashMap::new(),
+            bytes: 0,
+            budget,
+            dropped: 0,
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {

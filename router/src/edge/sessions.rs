@@ -67,7 +67,9 @@ impl Lane {
     }
 
     fn idle_since(&mut self, now: Now, who: SubscriberKey) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         subscriber.since_us = now.mono_us;
         self.idle.queue.push_back((now.mono_us, who));
         self.idle.count += 1;
@@ -80,7 +82,10 @@ impl Lane {
     /// Forgets the session unused for longest if that was since `before_us`; `false` if there is none.
     pub(super) fn forget_oldest(&mut self, now: Now, before_us: MonoUs) -> bool {
         while let Some(&(since_us, who)) = self.idle.queue.front() {
-            let idle = self.subscribers.get(who).is_some_and(|s| matches!(s.sink, Sink::Idle) && s.since_us == since_us);
+            let idle = self
+                .subscribers
+                .get(who)
+                .is_some_and(|s| matches!(s.sink, Sink::Idle) && s.since_us == since_us);
             if idle && since_us > before_us {
                 return false;
             }
@@ -94,12 +99,17 @@ impl Lane {
     }
 
     pub(super) fn expire_sessions(&mut self, now: Now) {
-        let Some(before_us) = now.mono_us.checked_sub(self.config.session_us) else { return };
+        let Some(before_us) = now.mono_us.checked_sub(self.config.session_us) else {
+            return;
+        };
         while self.forget_oldest(now, before_us) {}
     }
 
     pub(super) fn next_session_end(&self) -> Option<MonoUs> {
-        self.idle.queue.front().map(|(since_us, _)| since_us + self.config.session_us + 1)
+        self.idle
+            .queue
+            .front()
+            .map(|(since_us, _)| since_us + self.config.session_us + 1)
     }
 
     /// Ends what a session is doing, so that something newer can take its place.
@@ -112,16 +122,18 @@ impl Lane {
         self.clear_marks(who);
         let subscriber = self.subscribers.get_mut(who)?;
         subscriber.page = None;
-        subscriber.reply = None;
+        subscriber.reply = Vec::new();
         subscriber.page_open = false;
         Some(subscriber)
     }
 
     fn clear_marks(&mut self, who: SubscriberKey) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         let pending = std::mem::take(&mut subscriber.pending);
         pending.for_each(|slot| self.objects.hints.told(slot));
-        subscriber.resync = None;
+        subscriber.resync = Vec::new();
     }
 
     /// A poll of a session. Answered by [`Output::Answer`] as soon as something is newer than its cursor; the shell ends
@@ -129,7 +141,13 @@ impl Lane {
     ///
     /// # Errors
     /// If the session is unknown; nothing was changed.
-    pub fn poll(&mut self, now: Now, who: SubscriberKey, page: PollPage, out: &mut Vec<Output>) -> Result<(), RequestError> {
+    pub fn poll(
+        &mut self,
+        now: Now,
+        who: SubscriberKey,
+        page: PollPage,
+        out: &mut Vec<Output>,
+    ) -> Result<(), RequestError> {
         self.take_over(who, out).ok_or(RequestError::Unknown)?;
         for object in &page.remove {
             if let Some(slot) = self.objects.find(object) {
@@ -141,7 +159,9 @@ impl Lane {
             CursorVerdict::At(cursor) => cursor.told.clone(),
             CursorVerdict::None | CursorVerdict::Resync(_) => Vec::new(),
         };
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return Err(RequestError::Unknown) };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return Err(RequestError::Unknown);
+        };
         subscriber.trace = page.trace;
         subscriber.sink = Sink::Poll(Box::new(PollState {
             cursor: page.cursor,
@@ -151,7 +171,12 @@ impl Lane {
             cramped: false,
             waited: 0,
         }));
-        let page = Page { id: None, entries: page.entries, cursor: None, more: false };
+        let page = Page {
+            id: None,
+            entries: page.entries,
+            cursor: None,
+            more: false,
+        };
         self.open_page(now, who, Purpose::Session, page, verdict, out);
         Ok(())
     }
@@ -182,13 +207,15 @@ impl Lane {
     /// The poll or stream of a session ended without our doing. The session stays for a while.
     pub fn detach(&mut self, now: Now, who: SubscriberKey) {
         self.clear_marks(who);
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         if matches!(subscriber.sink, Sink::Idle) {
             return;
         }
         subscriber.sink = Sink::Idle;
         subscriber.page = None;
-        subscriber.reply = None;
+        subscriber.reply = Vec::new();
         subscriber.page_open = false;
         subscriber.farewell = None;
         self.idle_since(now, who);
@@ -196,7 +223,9 @@ impl Lane {
 
     /// The poll's page is live and compared.
     pub(super) fn poll_caught_up(&mut self, _now: Now, who: SubscriberKey, page: PageInFlight) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         if let Sink::Poll(state) = &mut subscriber.sink {
             state.caught_up = true;
             state.refused = refused(page);
@@ -210,7 +239,9 @@ impl Lane {
             Some(page) if page.at_least_until_us.is_some() => self.at_least_over(now, who, out),
             Some(_) => {
                 self.refuse_too_old(now, who);
-                let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+                let Some(subscriber) = self.subscribers.get_mut(who) else {
+                    return;
+                };
                 if let (Sink::Poll(state), Some(page)) = (&mut subscriber.sink, subscriber.page.take()) {
                     state.refused = refused(*page);
                 }
@@ -232,18 +263,34 @@ impl Lane {
     }
 
     /// Answers a poll if there is something to say, or in any case if it is `over`.
-    pub(super) fn answer_poll(&mut self, now: Now, who: SubscriberKey, over: Option<Option<u64>>, out: &mut Vec<Output>) {
-        let Some(subscriber) = self.subscribers.get(who) else { return };
+    pub(super) fn answer_poll(
+        &mut self,
+        now: Now,
+        who: SubscriberKey,
+        over: Option<Option<u64>>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(subscriber) = self.subscribers.get(who) else {
+            return;
+        };
         let Sink::Poll(state) = &subscriber.sink else { return };
-        let nothing = subscriber.pending.is_empty() && subscriber.resync.is_none() && state.refused.is_empty();
+        let nothing = subscriber.pending.is_empty() && subscriber.resync.is_empty() && state.refused.is_empty();
         let wait = !state.caught_up || (nothing && state.cursor.is_some());
         if wait && over.is_none() {
             return;
         }
-        let mut answer = if state.caught_up { self.compose_answer(who.index) } else { None };
+        let mut answer = if state.caught_up {
+            self.compose_answer(who.index)
+        } else {
+            None
+        };
         if answer.is_none() {
-            let Some(subscriber) = self.subscribers.get_mut(who) else { return };
-            let Sink::Poll(state) = &mut subscriber.sink else { return };
+            let Some(subscriber) = self.subscribers.get_mut(who) else {
+                return;
+            };
+            let Sink::Poll(state) = &mut subscriber.sink else {
+                return;
+            };
             if over.is_none() {
                 if !std::mem::replace(&mut state.cramped, true) {
                     self.cramped.push(who);
@@ -251,7 +298,11 @@ impl Lane {
                 return;
             }
             let refused = std::mem::take(&mut state.refused);
-            answer = Some(PollAnswer { refused, cursor: self.own_cursor(who.index), ..PollAnswer::default() });
+            answer = Some(PollAnswer {
+                refused,
+                cursor: self.own_cursor(who.index),
+                ..PollAnswer::default()
+            });
         }
         let Some(mut answer) = answer else { return };
         answer.poll_after_ms = over.flatten();
@@ -260,7 +311,10 @@ impl Lane {
             subscriber.told += told;
             self.counters.told += told;
         }
-        out.push(Output::Answer { who, answer: Box::new(answer) });
+        out.push(Output::Answer {
+            who,
+            answer: Box::new(answer),
+        });
         self.detach(now, who);
     }
 
@@ -269,7 +323,9 @@ impl Lane {
     fn own_cursor(&self, index: u32) -> String {
         match self.subscribers.at(index).map(|s| &s.sink) {
             Some(Sink::Poll(state)) if state.cursor.is_some() => state.cursor.clone().unwrap_or_default(),
-            _ => Cursor::new(self.config.cluster, Version::ZERO, Vec::new(), Vec::new()).encode().unwrap_or_default(),
+            _ => Cursor::new(self.config.cluster, Version::ZERO, Vec::new(), Vec::new())
+                .encode()
+                .unwrap_or_default(),
         }
     }
 
@@ -277,11 +333,18 @@ impl Lane {
     /// nothing fits before more is closed.
     fn compose_answer(&mut self, index: u32) -> Option<PollAnswer> {
         let subscriber = self.subscribers.at(index)?;
-        let Sink::Poll(state) = &subscriber.sink else { return None };
+        let Sink::Poll(state) = &subscriber.sink else {
+            return None;
+        };
         let mut news = Vec::with_capacity(subscriber.pending.len());
         subscriber.pending.for_each(|slot| {
             let hash = self.objects.hash(slot);
-            news.push(News { version: self.objects.slot(slot).version(), slot, hash, shard: self.config.shards.shard(hash) });
+            news.push(News {
+                version: self.objects.slot(slot).version(),
+                slot,
+                hash,
+                shard: self.config.shards.shard(hash),
+            });
         });
         news.sort_unstable_by_key(|n| n.version);
         let fit = self.fitting(&news);
@@ -362,7 +425,10 @@ impl Lane {
         for &(hash, version) in carried {
             told.push((hash, version, self.config.shards.shard(hash)));
         }
-        let told = told.into_iter().filter(|&(_, version, shard)| version > place.at(shard)).map(|(h, v, _)| (h, v));
+        let told = told
+            .into_iter()
+            .filter(|&(_, version, shard)| version > place.at(shard))
+            .map(|(h, v, _)| (h, v));
         let cursor = place.cursor(self.config.cluster, told.collect());
         Cursor::new(cursor.cluster, cursor.base, cursor.lagging, cursor.told)
     }
@@ -371,7 +437,7 @@ impl Lane {
     /// have the next poll told the same at once.
     fn told_to_fetch(&self, subscriber: &Subscriber) -> Vec<(ObjectHash, Version, ShardId)> {
         let mut told = Vec::new();
-        for resync in subscriber.resync.iter().flat_map(|all| all.iter()) {
+        for resync in &subscriber.resync {
             resync.slots.for_each(|slot| {
                 let hash = self.objects.hash(slot);
                 let shard = self.config.shards.shard(hash);
@@ -395,14 +461,16 @@ impl Lane {
     }
 
     fn poll_resync(&self, subscriber: &Subscriber) -> Option<Resync> {
-        let all = subscriber.resync.as_ref()?;
+        let all = &subscriber.resync;
         let cause = all.first()?.cause;
         let scope = if subscriber.resync_due() == subscriber.slots.len() {
             ResyncScope::All
         } else {
             let mut objects = Vec::new();
             for resync in all.iter() {
-                resync.slots.for_each(|slot| objects.push(self.objects.slot(slot).id.as_str().into()));
+                resync
+                    .slots
+                    .for_each(|slot| objects.push(self.objects.slot(slot).id.as_str().into()));
             }
             ResyncScope::Objects(objects)
         };
