@@ -514,3 +514,55 @@ fn a_web_socket_without_a_pong_is_told_so_and_closed() {
     assert!(stage.lane.connection(alive).is_some());
     assert_eq!(stage.lane.take_refusals().no_pong, 1);
 }
+
+#[test]
+fn hundreds_of_changes_that_share_one_version_are_all_told_once() {
+    let mut stage = Stage::new(Config {
+        batch_bytes: 4_000,
+        ..config(256, 1)
+    });
+    stage.own(0, &(0..256).collect::<Vec<_>>(), 1, 0);
+    stage.closed(0, 9_000_000);
+    let names: Vec<String> = (0..600).map(|n| format!("object-{n}")).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let who = stage.lane.open_session(stage.now);
+    stage.poll(who, &all, None);
+    let nothing: Vec<(&str, u64)> = all.iter().map(|name| (*name, 0)).collect();
+    stage.answer(0, &nothing);
+    stage.writes();
+    let mut cursor = stage.answers.remove(&who.index).expect("a first poll").cursor;
+    for name in &all {
+        stage.changed(0, name, 9_500_000);
+    }
+    stage.closed(0, 9_600_000);
+    let mut told = Vec::new();
+    for answers in 1.. {
+        stage.poll(who, &[], Some(&cursor));
+        let answer = stage.answers.remove(&who.index).expect("there is more to tell");
+        told.extend(answer.changes.iter().map(|change| change.object.to_string()));
+        cursor = answer.cursor;
+        assert!(answers <= 10, "told {} of {} so far", told.len(), all.len());
+        if !answer.more {
+            break;
+        }
+    }
+    assert_eq!(told.len(), all.len(), "each is told once");
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(told.len(), all.len(), "and none is left out");
+}
+
+#[test]
+fn a_poll_that_moves_to_a_lane_behind_its_cursor_is_not_told_again_afterwards() {
+    let mut stage = Stage::simple();
+    let who = stage.lane.open_session(stage.now);
+    // Another lane, further ahead, told all up to here; this one has closed 9,000,000 only.
+    let cursor = stage.cursor(9_700_000);
+    stage.poll(who, &["a", "b"], Some(&cursor));
+    stage.answer(0, &[("a", 9_500_000), ("b", 9_800_000)]);
+    stage.writes();
+    let answer = stage.answers.remove(&who.index).expect("b is newer");
+    assert_eq!(answer.changes.len(), 1);
+    stage.poll(who, &[], Some(&answer.cursor));
+    assert!(!stage.answers.contains_key(&who.index), "neither a nor b is told again");
+}

@@ -31,8 +31,6 @@ pub struct PollPage {
 #[derive(Debug)]
 pub(super) struct PollState {
     cursor: Option<String>,
-    /// What the client was told above its cursor.
-    carried: Vec<(ObjectHash, Version)>,
     refused: Vec<(String, Problem)>,
     /// Its objects are live and compared.
     caught_up: bool,
@@ -48,6 +46,9 @@ pub(super) struct IdleSessions {
     queue: VecDeque<(MonoUs, SubscriberKey)>,
     pub(super) count: usize,
 }
+
+/// An object, the version up to which its subscriber knows it, and its shard.
+type Known = (ObjectHash, Version, ShardId);
 
 /// One object that a poll has yet to be told of.
 #[derive(Clone, Copy)]
@@ -155,17 +156,12 @@ impl Lane {
             }
         }
         let verdict = CursorVerdict::read(page.cursor.as_deref(), self.config.cluster, &self.upstream.place, now);
-        let carried = match &verdict {
-            CursorVerdict::At(cursor) => cursor.told.clone(),
-            CursorVerdict::None | CursorVerdict::Resync(_) => Vec::new(),
-        };
         let Some(subscriber) = self.subscribers.get_mut(who) else {
             return Err(RequestError::Unknown);
         };
         subscriber.trace = page.trace;
         subscriber.sink = Sink::Poll(Box::new(PollState {
             cursor: page.cursor,
-            carried,
             refused: Vec::new(),
             caught_up: false,
             cramped: false,
@@ -347,36 +343,18 @@ impl Lane {
             });
         });
         news.sort_unstable_by_key(|n| n.version);
+        let known = self.known(subscriber, &news);
         let fit = self.fitting(&news);
-        let mut fetched = self.told_to_fetch(subscriber);
-        if state.cursor.is_none() {
-            fetched.append(&mut self.fresh(subscriber));
-        }
-        let (mut count, mut cursor) = (fit, self.cursor_after(&state.carried, &news, fit, &fetched).encode());
-        if cursor.is_err() {
-            // The told list is too long. This many surely fit, whatever they are; what was told to be fetched may then
-            // be told again.
-            count = fit.min(Cursor::MAX_TOLD.saturating_sub(state.carried.len()));
-            let mut carried = &state.carried[..];
-            if count == 0 && !news.is_empty() {
-                let held_down = self.upstream.place.base >= news[0].version;
-                if !held_down && state.waited < PATIENCE {
-                    return None;
-                }
-                // Waiting does not help: what is yet untold keeps the cursor down, or a shard closes nothing. What the
-                // cursor carried may be told again.
-                (count, carried) = (fit.min(Cursor::MAX_TOLD), &[]);
-            }
-            cursor = self.cursor_after(carried, &news, count, &[]).coarser().encode();
-        }
-        let cursor = cursor.ok()?;
+        let (count, cursor) = self.longest_cut(&news, fit, &known, state.waited >= PATIENCE)?;
         let trace = subscriber.trace;
         let changes = news[..count]
             .iter()
-            .map(|n| OwnedChange {
+            .enumerate()
+            .map(|(place, n)| OwnedChange {
                 object: self.objects.slot(n.slot).id.as_str().into(),
                 version: n.version,
-                hint: self.objects.hints.get(n.slot).cloned(),
+                // Past what fits only names and versions are told.
+                hint: self.objects.hints.get(n.slot).filter(|_| place < fit).cloned(),
                 trace: trace.then(|| (n.shard, self.upstream.shard(n.shard).epoch)),
             })
             .collect();
@@ -403,14 +381,34 @@ impl Lane {
         fitting.count().max(1).min(news.len())
     }
 
-    /// The place of a client that was told the first `count` of the news and, before, what its cursor carried.
-    fn cursor_after(
-        &self,
-        carried: &[(ObjectHash, Version)],
-        news: &[News],
-        count: usize,
-        fetched: &[(ObjectHash, Version, ShardId)],
-    ) -> Cursor {
+    /// How many of the news to tell, and the cursor that vouches for them. `None` if it is better to wait until more is
+    /// closed.
+    ///
+    /// Whatever is left untold keeps the cursor's base down, and everything told above the base must be listed in it. So
+    /// where too much would have to be listed, the cut is made between two versions: all that share one (objects of as
+    /// many shards) are told together, whatever they take.
+    fn longest_cut(&self, news: &[News], fit: usize, known: &[Known], impatient: bool) -> Option<(usize, String)> {
+        let whole = |count: usize| match count.checked_sub(1) {
+            Some(last) => news.partition_point(|n| n.version <= news[last].version),
+            None => 0,
+        };
+        let some = fit.min(Cursor::MAX_TOLD);
+        for count in [fit, whole(fit), some, whole(1)] {
+            let cursor = self.cursor_after(known, news, count);
+            if let Ok(text) = cursor.encode().or_else(|_| cursor.coarser().encode()) {
+                return Some((count, text));
+            }
+        }
+        if !impatient {
+            return None;
+        }
+        // A shard closes nothing. What the client knew before may be told again.
+        let cursor = self.cursor_after(&[], news, some).coarser().encode().ok()?;
+        Some((some, cursor))
+    }
+
+    /// The place of a client that knows the first `count` of the news and, of its other objects, what is `known`.
+    fn cursor_after(&self, known: &[Known], news: &[News], count: usize) -> Cursor {
         let mut place = self.upstream.place.clone();
         if let Some(untold) = news.get(count) {
             // Everything below the oldest untold change was told.
@@ -420,44 +418,36 @@ impl Lane {
                 *version = (*version).min(most);
             }
         }
-        let mut told: Vec<_> = news[..count].iter().map(|n| (n.hash, n.version, n.shard)).collect();
-        told.extend_from_slice(fetched);
-        for &(hash, version) in carried {
-            told.push((hash, version, self.config.shards.shard(hash)));
-        }
-        let told = told
-            .into_iter()
-            .filter(|&(_, version, shard)| version > place.at(shard))
-            .map(|(h, v, _)| (h, v));
-        let cursor = place.cursor(self.config.cluster, told.collect());
-        Cursor::new(cursor.cluster, cursor.base, cursor.lagging, cursor.told)
+        let told = news[..count].iter().map(|n| (n.hash, n.version, n.shard));
+        let told = known.iter().copied().chain(told);
+        let above = told.filter(|&(_, version, shard)| version > place.at(shard));
+        let told = above.map(|(hash, version, _)| (hash, version)).collect();
+        Cursor::new(self.config.cluster, place.base, place.lagging.clone(), told)
     }
 
-    /// What this answer tells to fetch again counts as told up to the floor: else a shard that closes nothing yet would
-    /// have the next poll told the same at once.
-    fn told_to_fetch(&self, subscriber: &Subscriber) -> Vec<(ObjectHash, Version, ShardId)> {
-        let mut told = Vec::new();
+    /// What a client knows of those of its objects that it need not be told of now, as far as the cursor may have to say
+    /// so: because its cursor covers it, perhaps beyond what this lane has heard; because it was told before; because it
+    /// fetches them after this answer, which is its first or tells it to.
+    fn known(&self, subscriber: &Subscriber, news: &[News]) -> Vec<Known> {
+        let place = &self.upstream.place;
+        let covered = news.first().map_or(place.base, |n| place.base.min(n.version.before()));
+        let mut known = Vec::new();
+        subscriber.slots.for_each(|slot| {
+            let version = self.objects.slot(slot).version();
+            if (version > covered || !place.lagging.is_empty()) && !subscriber.pending.contains(slot) {
+                let hash = self.objects.hash(slot);
+                known.push((hash, version, self.config.shards.shard(hash)));
+            }
+        });
         for resync in &subscriber.resync {
+            // Up to the floor, or a shard that closes nothing yet would have the next poll told the same at once.
             resync.slots.for_each(|slot| {
                 let hash = self.objects.hash(slot);
                 let shard = self.config.shards.shard(hash);
-                told.push((hash, self.upstream.shard(shard).floor.before(), shard));
+                known.push((hash, self.upstream.shard(shard).floor.before(), shard));
             });
         }
-        told
-    }
-
-    /// What changed a moment ago counts as told to a client that begins: it fetches its state after this answer.
-    fn fresh(&self, subscriber: &Subscriber) -> Vec<(ObjectHash, Version, ShardId)> {
-        let mut fresh = Vec::new();
-        subscriber.slots.for_each(|slot| {
-            let version = self.objects.slot(slot).version();
-            if version > self.upstream.place.base || !self.upstream.place.lagging.is_empty() {
-                let hash = self.objects.hash(slot);
-                fresh.push((hash, version, self.config.shards.shard(hash)));
-            }
-        });
-        fresh
+        known
     }
 
     fn poll_resync(&self, subscriber: &Subscriber) -> Option<Resync> {
