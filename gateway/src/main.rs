@@ -137,12 +137,13 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, String> {
     if !config.server.data_dir.is_empty() {
         tracing::warn!("server.data_dir is not used yet: everything is kept in memory only");
     }
-    let running = Node::start(config).map_err(|error| error.to_string())?;
-    greet(&running);
     let runtime = runtime()?;
     runtime.block_on(async {
+        // Before anybody can know that it runs: who asks it to stop then is heard.
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+        let running = Node::start(config).map_err(|error| error.to_string())?;
+        greet(&running);
         let mut drained = running.node.draining.subscribe();
         tokio::select! {
             _ = interrupt.recv() => {}

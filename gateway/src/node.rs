@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tidings_protocol::{ClusterId, HashKey, ObjectHash, ShardCount};
+use tidings_protocol::{ClusterId, HashKey, ObjectHash, ShardCount, Version};
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
@@ -42,6 +42,8 @@ pub struct Node {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Below every version that its owners give: all of them begin with this floor, and none closes below it.
+    pub first_version: Version,
     /// When it started.
     pub started: Instant,
     /// Becomes true when the node is about to stop.
@@ -156,6 +158,7 @@ impl Node {
                 config.server.name.clone()
             },
             address,
+            first_version: Version(crate::clock::now().wall_us),
             started: Instant::now(),
             draining: watch::Sender::new(false),
             admission,

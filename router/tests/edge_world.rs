@@ -16,6 +16,8 @@
 mod clients;
 #[path = "support/judge.rs"]
 mod judge;
+#[path = "support/polls.rs"]
+mod polls;
 #[path = "support/random.rs"]
 mod random;
 #[path = "support/wire.rs"]
