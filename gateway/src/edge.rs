@@ -9,6 +9,7 @@ mod connections;
 mod events;
 mod poll;
 mod shell;
+mod sinks;
 mod websocket;
 
 use crate::node::Node;
@@ -26,7 +27,11 @@ use tokio::time::Instant;
 /// What reaches a lane from outside its thread, or from a route.
 pub(crate) enum LaneCommand {
     /// Frames of the owner on thread `owner`, in order.
-    FromOwner { owner: usize, generation: u32, frames: Vec<OwnerToEdge> },
+    FromOwner {
+        owner: usize,
+        generation: u32,
+        frames: Vec<OwnerToEdge>,
+    },
     /// A WebSocket whose handshake was answered.
     WebSocket(Box<websocket::Upgrade>),
     /// An event stream.
@@ -40,11 +45,17 @@ pub(crate) enum LaneCommand {
     /// The poll has waited long enough.
     PollOver { ticket: u64 },
     /// A session made beforehand.
-    OpenSession { entries: Vec<tidings_protocol::client::EntryResult>, reply: oneshot::Sender<String> },
+    OpenSession {
+        entries: Vec<tidings_protocol::client::EntryResult>,
+        reply: oneshot::Sender<String>,
+    },
     /// Looks into the lane.
     Inspect(Inspect),
     /// Ends one subscriber.
-    Close { who: SubscriberKey, reply: oneshot::Sender<bool> },
+    Close {
+        who: SubscriberKey,
+        reply: oneshot::Sender<bool>,
+    },
     /// Sends everyone away; `reply` when they are gone.
     Drain { reply: oneshot::Sender<()> },
 }
@@ -69,9 +80,21 @@ pub(crate) enum PollReply {
 pub(crate) enum Inspect {
     Stats(oneshot::Sender<LaneStats>),
     Watchers(Box<str>, oneshot::Sender<usize>),
-    Connections { from: u32, at_most: usize, reply: oneshot::Sender<Vec<Connected>> },
-    Connection { who: SubscriberKey, objects: usize, reply: oneshot::Sender<Option<(Connected, Vec<Box<str>>)>> },
-    Explain { who: SubscriberKey, object: Box<str>, reply: oneshot::Sender<Option<Explanation>> },
+    Connections {
+        from: u32,
+        at_most: usize,
+        reply: oneshot::Sender<Vec<Connected>>,
+    },
+    Connection {
+        who: SubscriberKey,
+        objects: usize,
+        reply: oneshot::Sender<Option<(Connected, Vec<Box<str>>)>>,
+    },
+    Explain {
+        who: SubscriberKey,
+        object: Box<str>,
+        reply: oneshot::Sender<Option<Explanation>>,
+    },
 }
 
 /// A subscriber with what the shell knows of it.
@@ -110,7 +133,11 @@ pub fn channel() -> (LaneHandle, LaneReceiver) {
 impl LaneHandle {
     /// Hands over frames of an owner. After the lane has ended they fall to the ground with everything else.
     pub fn from_owner(&self, owner: usize, generation: u32, frames: Vec<OwnerToEdge>) {
-        self.send(LaneCommand::FromOwner { owner, generation, frames });
+        self.send(LaneCommand::FromOwner {
+            owner,
+            generation,
+            frames,
+        });
     }
 
     pub(crate) fn send(&self, command: LaneCommand) {
@@ -130,7 +157,9 @@ impl LaneHandle {
 
     /// How many subscribers of this lane watch an object.
     pub async fn watchers(&self, object: &str) -> usize {
-        self.ask(|reply| LaneCommand::Inspect(Inspect::Watchers(object.into(), reply))).await.unwrap_or(0)
+        self.ask(|reply| LaneCommand::Inspect(Inspect::Watchers(object.into(), reply)))
+            .await
+            .unwrap_or(0)
     }
 }
 
@@ -148,7 +177,10 @@ pub async fn drain(lane: &LaneHandle, _deadline: Instant) {
 
 /// The routes of subscribers and of those who look after them.
 pub fn routes() -> axum::Router<App> {
-    websocket::routes().merge(events::routes()).merge(poll::routes()).merge(connections::routes())
+    websocket::routes()
+        .merge(events::routes())
+        .merge(poll::routes())
+        .merge(connections::routes())
 }
 
 /// The name of a subscriber as clients and operators see it: lane, place and generation.
@@ -189,8 +221,15 @@ impl SessionName {
         let (lane, rest) = bytes.split_first_chunk::<2>()?;
         let (index, rest) = rest.split_first_chunk::<4>()?;
         let (generation, secret) = rest.split_first_chunk::<4>()?;
-        let who = SubscriberKey { index: u32::from_be_bytes(*index), generation: u32::from_be_bytes(*generation) };
-        Some(Self { lane: u16::from_be_bytes(*lane), who, secret: secret.try_into().ok()? })
+        let who = SubscriberKey {
+            index: u32::from_be_bytes(*index),
+            generation: u32::from_be_bytes(*generation),
+        };
+        Some(Self {
+            lane: u16::from_be_bytes(*lane),
+            who,
+            secret: secret.try_into().ok()?,
+        })
     }
 
     /// The lane that holds the session, if there is such a lane.

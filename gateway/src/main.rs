@@ -1,6 +1,7 @@
 //! The program: `tidings` serves, other words ask or tell a server.
 
 use clap::{Args, Parser, Subcommand};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tidings::cli::{self, publish::PublishArgs, watch::WatchArgs};
@@ -141,12 +142,13 @@ fn doctor(args: &ServeArgs) -> Result<ExitCode, String> {
 fn serve(args: &ServeArgs) -> Result<ExitCode, String> {
     let config = args.load()?;
     telemetry::start_logging(&config.log).map_err(|error| error.to_string())?;
-    let running = Node::start(config).map_err(|error| error.to_string())?;
-    greet(&running);
     let runtime = runtime()?;
     runtime.block_on(async {
+        // Before anybody can know that it runs: who asks it to stop then is heard.
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+        let running = Node::start(config).map_err(|error| error.to_string())?;
+        greet(&running);
         let mut drained = running.node.draining.subscribe();
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -190,11 +192,13 @@ fn greet(running: &RunningNode) {
         Some(path) => format!("versions are kept in {}", path.display()),
         None => "versions are kept in memory only".to_owned(),
     };
-    println!("Tidings listens on http://{address} ({kept}). Try, each in a terminal of its own:");
-    println!();
-    println!("  curl -N 'http://{address}/v1/events?object=order:42'");
-    println!("  curl -X POST 'http://{address}/v1/publish?object=order:42'");
-    println!("  curl 'http://{address}/v1/poll?object=order:42'");
-    println!();
-    println!("Documents: http://{address}/docs  Stop: Ctrl-C");
+    let text = format!(
+        "Tidings listens on http://{address} ({kept}). Try, each in a terminal of its own:\n\n\
+         \x20 curl -N 'http://{address}/v1/events?object=order:42'\n\
+         \x20 curl -X POST 'http://{address}/v1/publish?object=order:42'\n\
+         \x20 curl 'http://{address}/v1/poll?object=order:42'\n\n\
+         Documents: http://{address}/docs  Stop: Ctrl-C\n"
+    );
+    // Nobody may be reading any more. That is no reason not to serve.
+    _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -44,6 +44,8 @@ pub struct Node {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Below every version that its owners give: all of them begin with this floor, and none closes below it.
+    pub first_version: Version,
     /// When it started.
     pub started: Instant,
     /// Becomes true when the node is about to stop.
@@ -187,6 +189,7 @@ impl Node {
                 config.server.name.clone()
             },
             address,
+            first_version: Version(crate::clock::now().wall_us),
             started: Instant::now(),
             draining: watch::Sender::new(false),
             admission,

@@ -250,7 +250,7 @@ pub fn start(thread: usize, node: &Arc<Node>, begin: Begin) {
         let assign = Input::Assign {
             shards,
             epoch: Epoch(1),
-            floor: Version(now.wall_us),
+            floor: node.first_version,
             cause: FloorCause::Lost,
         };
         shell.handle(now, assign);

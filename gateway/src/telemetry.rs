@@ -60,6 +60,8 @@ limits! {
     ClientFrameBytes = "client_frame_bytes";
     /// Too many objects.
     ObjectsPerConnection = "objects_per_connection";
+    /// Too many subscriptions in all.
+    Subscriptions = "subscriptions";
     /// Too many connections.
     Connections = "connections";
     /// Too many connections from one address.

@@ -110,7 +110,10 @@ impl Problem {
     /// A failure with its explanation.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        Self {
+            code,
+            detail: detail.into(),
+        }
     }
 }
 
@@ -153,9 +156,15 @@ mod tests {
         let texts: HashSet<_> = Code::ALL.iter().map(|c| c.as_str()).collect();
         assert_eq!(texts.len(), Code::ALL.len());
         for code in Code::ALL {
-            assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{code}");
+            assert!(
+                code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                "{code}"
+            );
             assert!((400..600).contains(&code.status()), "{code}");
-            assert!(!code.retryable() || code.status() != 400, "{code}: a malformed request never gets better");
+            assert!(
+                !code.retryable() || code.status() != 400,
+                "{code}: a malformed request never gets better"
+            );
         }
     }
 }

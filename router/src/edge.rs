@@ -57,6 +57,8 @@ pub struct Config {
     pub handled_every: u32,
     /// Objects one subscriber may watch.
     pub objects_per_subscriber: usize,
+    /// Subscriptions of all subscribers of the lane. Beyond it idle sessions go first, then more are refused.
+    pub subscriptions: usize,
     /// About how many bytes one write to one subscriber may have. A single change may be larger.
     pub batch_bytes: usize,
     /// `kind` and `data` kept for subscribers that are yet to be told. Beyond it, changes are told without them.
@@ -187,19 +189,25 @@ impl Lane {
     }
 
     fn forget(&mut self, now: Now, index: u32) {
-        let Some(subscriber) = self.subscribers.remove(index) else { return };
+        let Some(subscriber) = self.subscribers.remove(index) else {
+            return;
+        };
         if matches!(subscriber.sink, Sink::Idle) {
             self.idle.count = self.idle.count.saturating_sub(1);
         }
         subscriber.pending.for_each(|slot| self.objects.hints.told(slot));
         let config = &self.config;
         let objects = &mut self.objects;
-        subscriber.slots.for_each(|slot| objects.unwatch(slot, index, now.mono_us, config.linger_us));
+        subscriber
+            .slots
+            .for_each(|slot| objects.unwatch(slot, index, now.mono_us, config.linger_us));
     }
 
     /// The sink could not take all of the last write.
     pub fn blocked(&mut self, now: Now, who: SubscriberKey) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         if !subscriber.sink.busy() {
             subscriber.sink.set_busy(true);
             subscriber.stuck_since_us = now.mono_us;
@@ -217,7 +225,9 @@ impl Lane {
 
     /// The sink took everything and can take more.
     pub fn writable(&mut self, _now: Now, who: SubscriberKey, out: &mut Vec<Output>) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         if subscriber.sink.busy() {
             subscriber.sink.set_busy(false);
             // A ping that waited behind unsent output starts to count only now.
@@ -247,7 +257,9 @@ impl Lane {
 
     /// Marks an object as yet to be told to one subscriber.
     fn pend(&mut self, index: u32, slot: u32) {
-        let Some(subscriber) = self.subscribers.at_mut(index) else { return };
+        let Some(subscriber) = self.subscribers.at_mut(index) else {
+            return;
+        };
         if !subscriber.sink.gathers() {
             return;
         }
@@ -263,7 +275,10 @@ impl Lane {
     #[must_use]
     pub fn next_deadline(&self) -> Option<MonoUs> {
         let linger_us = self.objects.next_linger(self.config.lingering_objects);
-        [linger_us, self.wheel.next_deadline(), self.next_session_end()].into_iter().flatten().min()
+        [linger_us, self.wheel.next_deadline(), self.next_session_end()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due: heartbeats, cursors, stuck sinks, sessions and objects that nobody came back for.

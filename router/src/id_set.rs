@@ -81,7 +81,9 @@ impl IdSet {
         if let Self::Bitmap(bitmap) = self {
             return bitmap.insert(id);
         }
-        let Err(at) = self.as_slice().binary_search(&id) else { return false };
+        let Err(at) = self.as_slice().binary_search(&id) else {
+            return false;
+        };
         match self {
             Self::Empty => *self = Self::One(id),
             Self::One(a) => *self = Self::Two(inserted([*a], at, id)),
@@ -113,7 +115,9 @@ impl IdSet {
             }
             return removed;
         }
-        let Ok(at) = self.as_slice().binary_search(&id) else { return false };
+        let Ok(at) = self.as_slice().binary_search(&id) else {
+            return false;
+        };
         match self {
             Self::Empty | Self::Bitmap(_) => {}
             Self::One(_) => *self = Self::Empty,

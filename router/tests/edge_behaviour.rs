@@ -9,9 +9,9 @@ mod wire;
 
 use stage::{Stage, config, entry};
 use tidings_protocol::client::Entry;
-use tidings_protocol::peer::EdgeToOwner;
+use tidings_protocol::peer::{EdgeToOwner, OwnerToEdge};
 use tidings_protocol::{Cursor, Version};
-use tidings_router::edge::{Page, PollPage};
+use tidings_router::edge::{Config, Page, PollPage};
 
 fn at_least(object: &str, version: u64) -> Result<Entry, (String, tidings_protocol::Problem)> {
     Ok(Entry {
@@ -340,6 +340,108 @@ fn a_lost_table_is_told_once_though_the_new_owner_closes_below_its_floor_for_a_w
 }
 
 #[test]
+fn a_cut_answer_whose_cursor_carries_much_already_still_makes_progress() {
+    let mut stage = Stage::new(Config {
+        batch_bytes: 200,
+        ..config(2, 1)
+    });
+    // Shard 0 lost its table; shard 1 has news from long ago.
+    stage.own(0, &[1], 1, 0);
+    stage.own(0, &[0], 1, 9_800_000);
+    stage.closed(0, 9_900_000);
+    let in_shard = |name: &String| stage.config.shards.shard(stage.config.key.object(name)).0;
+    let named = |shard: u16, prefix: &str, count: usize| {
+        let names = (0..)
+            .map(|n| format!("{prefix}{n}"))
+            .filter(|name| in_shard(name) == shard);
+        names.take(count).collect::<Vec<_>>()
+    };
+    let (told, fetch, news) = (named(1, "told", 90), named(0, "fetch", 200), named(1, "news", 6));
+    let list = told
+        .iter()
+        .map(|o| (stage.config.key.object(o), Version(9_950_000)))
+        .collect();
+    let cursor = Cursor::new(stage::CLUSTER, Version(8_000_000), Vec::new(), list)
+        .encode()
+        .unwrap();
+    let all: Vec<&str> = told.iter().chain(&fetch).chain(&news).map(String::as_str).collect();
+    let who = stage.lane.open_session(stage.now);
+    stage.poll(who, &all, Some(&cursor));
+    let known = told
+        .iter()
+        .map(|o| (o.as_str(), 9_950_000))
+        .chain(news.iter().map(|o| (o.as_str(), 8_100_000)));
+    let known: Vec<_> = known.collect();
+    stage.answer(0, &known);
+    stage.writes();
+    let mut heard = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let Some(answer) = stage.answers.remove(&who.index) else {
+            break;
+        };
+        heard.extend(answer.changes.iter().map(|change| change.object.to_string()));
+        stage.poll(who, &[], Some(&answer.cursor));
+    }
+    assert!(news.iter().all(|object| heard.contains(object)), "{heard:?}");
+}
+
+#[test]
+fn what_an_older_link_still_says_is_ignored() {
+    let mut stage = Stage::simple();
+    let who = stage.web_socket();
+    stage.subscribe(who, &["a"], None);
+    stage.up(0);
+    stage.own(0, &[0], 1, 0);
+    // An answer to the question of the older link must not pass for one to the new link's.
+    let object = stage.config.key.object("a");
+    let late = OwnerToEdge::Registered {
+        objects: vec![(object, Version(9_100_000))],
+    };
+    let closed = OwnerToEdge::Closed {
+        version: Version(9_900_000),
+    };
+    stage.step(|lane, now, out| lane.owner_frames(now, 0, 1, vec![late, closed], out));
+    assert_eq!(stage.told(who), [""; 0]);
+    assert_eq!(stage.lane.stats().closed, Version(9_000_000));
+    assert_eq!(stage.lane.stats().ignored_frames, 2);
+    stage
+        .heard(0)
+        .retain(|frame| matches!(frame, EdgeToOwner::Register { .. }));
+    let answer = OwnerToEdge::Registered {
+        objects: vec![(object, Version(9_800_000))],
+    };
+    stage.frame(0, answer);
+    assert_eq!(stage.told(who), ["subscribed a@9800000", "cursor"]);
+}
+
+#[test]
+fn an_owner_of_an_older_epoch_is_not_believed() {
+    let mut stage = Stage::new(config(1, 2));
+    stage.own(1, &[0], 2, 0);
+    stage.closed(1, 9_000_000);
+    let who = stage.web_socket();
+    stage.subscribe(who, &["a"], None);
+    stage.answer(1, &[]);
+    stage.own(0, &[0], 1, 0);
+    stage.closed(0, 9_500_000);
+    assert_eq!(stage.heard(0), [], "nothing is asked of it");
+    assert_eq!(stage.lane.stats().closed, Version(9_000_000));
+}
+
+#[test]
+fn an_answer_of_the_owner_before_makes_nothing_live() {
+    let mut stage = Stage::new(config(1, 2));
+    stage.own(0, &[0], 1, 0);
+    let who = stage.web_socket();
+    stage.subscribe(who, &["a"], None);
+    stage.own(1, &[0], 2, 0);
+    stage.answer(0, &[("a", 9_100_000)]);
+    assert_eq!(stage.told(who), [""; 0], "its new owner has not answered");
+    stage.answer(1, &[("a", 9_700_000)]);
+    assert_eq!(stage.told(who), ["subscribed a@9700000"]);
+}
+
+#[test]
 fn an_operator_who_closes_idle_sessions_does_not_shrink_the_room_for_others() {
     let mut stage = Stage::new(stage::config(1, 1));
     stage.config.idle_sessions = 2;
@@ -366,4 +468,101 @@ fn lingering_objects_over_the_limit_go_at_once() {
     stage.lane.disconnect(stage.now, who);
     stage.wait(100_000);
     assert_eq!(stage.lane.stats().lingering, 2);
+}
+
+#[test]
+fn a_client_that_begins_is_not_told_again_what_changed_just_before() {
+    let mut stage = Stage::simple();
+    let who = stage.lane.open_session(stage.now);
+    stage.poll(who, &["a", "b"], None);
+    // Published a moment ago: the owner has not closed it yet.
+    stage.answer(0, &[("a", 9_500_000), ("b", 0)]);
+    stage.writes();
+    let first = stage
+        .answers
+        .remove(&who.index)
+        .expect("a first poll is answered at once");
+    assert!(first.changes.is_empty());
+    stage.poll(who, &["a", "b"], Some(&first.cursor));
+    assert!(
+        !stage.answers.contains_key(&who.index),
+        "nothing is newer than what it fetched after its first poll"
+    );
+    stage.changed(0, "a", 9_600_000);
+    stage.writes();
+    assert_eq!(stage.answers[&who.index].changes.len(), 1);
+}
+
+#[test]
+fn a_web_socket_without_a_pong_is_told_so_and_closed() {
+    let mut stage = Stage::simple();
+    let (silent, alive) = (stage.web_socket(), stage.web_socket());
+    stage.subscribe(silent, &["a"], None);
+    stage.answer(0, &[("a", 0)]);
+    stage.subscribe(alive, &["a"], None);
+    stage.writes();
+    stage.wait(25_100_000);
+    let told = stage.writes();
+    assert!(
+        told.contains_key(&silent.index) && told.contains_key(&alive.index),
+        "both are pinged"
+    );
+    stage.step(|lane, _, _| lane.heard(alive));
+    stage.wait(10_100_000);
+    assert_eq!(stage.told(silent), ["Close(4002)"]);
+    assert!(stage.lane.connection(silent).is_none());
+    assert!(stage.lane.connection(alive).is_some());
+    assert_eq!(stage.lane.take_refusals().no_pong, 1);
+}
+
+#[test]
+fn hundreds_of_changes_that_share_one_version_are_all_told_once() {
+    let mut stage = Stage::new(Config {
+        batch_bytes: 4_000,
+        ..config(256, 1)
+    });
+    stage.own(0, &(0..256).collect::<Vec<_>>(), 1, 0);
+    stage.closed(0, 9_000_000);
+    let names: Vec<String> = (0..600).map(|n| format!("object-{n}")).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let who = stage.lane.open_session(stage.now);
+    stage.poll(who, &all, None);
+    let nothing: Vec<(&str, u64)> = all.iter().map(|name| (*name, 0)).collect();
+    stage.answer(0, &nothing);
+    stage.writes();
+    let mut cursor = stage.answers.remove(&who.index).expect("a first poll").cursor;
+    for name in &all {
+        stage.changed(0, name, 9_500_000);
+    }
+    stage.closed(0, 9_600_000);
+    let mut told = Vec::new();
+    for answers in 1.. {
+        stage.poll(who, &[], Some(&cursor));
+        let answer = stage.answers.remove(&who.index).expect("there is more to tell");
+        told.extend(answer.changes.iter().map(|change| change.object.to_string()));
+        cursor = answer.cursor;
+        assert!(answers <= 10, "told {} of {} so far", told.len(), all.len());
+        if !answer.more {
+            break;
+        }
+    }
+    assert_eq!(told.len(), all.len(), "each is told once");
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(told.len(), all.len(), "and none is left out");
+}
+
+#[test]
+fn a_poll_that_moves_to_a_lane_behind_its_cursor_is_not_told_again_afterwards() {
+    let mut stage = Stage::simple();
+    let who = stage.lane.open_session(stage.now);
+    // Another lane, further ahead, told all up to here; this one has closed 9,000,000 only.
+    let cursor = stage.cursor(9_700_000);
+    stage.poll(who, &["a", "b"], Some(&cursor));
+    stage.answer(0, &[("a", 9_500_000), ("b", 9_800_000)]);
+    stage.writes();
+    let answer = stage.answers.remove(&who.index).expect("b is newer");
+    assert_eq!(answer.changes.len(), 1);
+    stage.poll(who, &[], Some(&answer.cursor));
+    assert!(!stage.answers.contains_key(&who.index), "neither a nor b is told again");
 }

@@ -159,6 +159,9 @@ sections! {
         client_frame_bytes: u64 = 262_144;
         /// Objects one connection or session may watch.
         objects_per_connection: u64 = 1_000;
+        /// Subscriptions of all connections and sessions together; each thread has its share. Each takes about 90 bytes.
+        /// Beyond it sessions that wait for their next poll are forgotten first, then more objects are refused.
+        subscriptions: u64 = 20_000_000;
         /// Open connections. 0: 90 % of the descriptors the process may open.
         connections: u64 = 0;
         /// Open connections from one address (IPv6: one /64 network). Loopback is exempt.
@@ -212,7 +215,7 @@ sections! {
         /// Milliseconds between two promises that all was sent (`Closed`), while there is traffic.
         closed_busy_ms: u64 = 50;
         /// The same without traffic.
-        closed_idle_ms: u64 = 1_000;
+        closed_idle_ms: u64 = 250;
     }
     /// What is kept in `server.data_dir`.
     storage: Storage {

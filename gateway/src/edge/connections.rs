@@ -85,14 +85,22 @@ async fn list(State(app): State<App>, Query(query): Query<ListQuery>) -> Result<
     let mut connections = Vec::new();
     for (number, lane) in app.node.lanes.iter().enumerate().skip(first_lane) {
         let at_most = limit - connections.len();
-        let page = lane.ask(|reply| LaneCommand::Inspect(Inspect::Connections { from, at_most, reply })).await;
-        connections.extend(page.unwrap_or_default().iter().map(|connected| View::new(number, connected)));
+        let page = lane
+            .ask(|reply| LaneCommand::Inspect(Inspect::Connections { from, at_most, reply }))
+            .await;
+        connections.extend(
+            page.unwrap_or_default()
+                .iter()
+                .map(|connected| View::new(number, connected)),
+        );
         if connections.len() == limit {
             break;
         }
         from = 0;
     }
-    let after = (connections.len() == limit).then(|| connections.last().map(|view| view.connection.clone())).flatten();
+    let after = (connections.len() == limit)
+        .then(|| connections.last().map(|view| view.connection.clone()))
+        .flatten();
     Ok(Json(List { connections, after }))
 }
 
@@ -111,9 +119,18 @@ async fn one(State(app): State<App>, Path(connection): Path<String>) -> Result<J
     let (lane, who) = named(&connection)?;
     let gone = || Refusal::new(Code::NotFound, "no such connection");
     let handle = app.node.lanes.get(lane).ok_or_else(gone)?;
-    let question = |reply| LaneCommand::Inspect(Inspect::Connection { who, objects: OBJECTS, reply });
+    let question = |reply| {
+        LaneCommand::Inspect(Inspect::Connection {
+            who,
+            objects: OBJECTS,
+            reply,
+        })
+    };
     let (connected, watches) = handle.ask(question).await.flatten().ok_or_else(gone)?;
-    Ok(Json(Details { view: View::new(lane, &connected), watches }))
+    Ok(Json(Details {
+        view: View::new(lane, &connected),
+        watches,
+    }))
 }
 
 async fn close(State(app): State<App>, Path(connection): Path<String>) -> Result<StatusCode, Refusal> {
@@ -174,13 +191,18 @@ async fn explain(State(app): State<App>, Query(query): Query<ExplainQuery>) -> R
     let gone = || Refusal::new(Code::NotFound, "no such connection");
     let handle = app.node.lanes.get(lane).ok_or_else(gone)?;
     let object: Box<str> = query.object.as_str().into();
-    let explained = handle.ask(|reply| LaneCommand::Inspect(Inspect::Explain { who, object, reply })).await;
+    let explained = handle
+        .ask(|reply| LaneCommand::Inspect(Inspect::Explain { who, object, reply }))
+        .await;
     let explained = explained.flatten().ok_or_else(gone)?;
     let question = |reply| LaneCommand::Inspect(Inspect::Connection { who, objects: 0, reply });
     let (connected, _) = handle.ask(question).await.flatten().ok_or_else(gone)?;
     let hash = app.node.key.object(&query.object);
-    let inspected = app.node.owners[app.node.owner_of(hash)].inspect(hash).await.ok_or_else(gone)?;
-    let interested = inspected.watchers.iter().any(|&link| link as usize == lane);
+    let inspected = app.node.owners[app.node.owner_of(hash)]
+        .inspect(hash)
+        .await
+        .ok_or_else(gone)?;
+    let interested = inspected.watchers.contains(&lane);
     let verdict = verdict(&explained, inspected.version.0, interested);
     let subscription = explained.subscription.map(|s| Subscription {
         version: s.version.known().map(|v| v.0),
@@ -193,7 +215,11 @@ async fn explain(State(app): State<App>, Query(query): Query<ExplainQuery>) -> R
         object: query.object,
         connection: View::new(lane, &connected),
         subscription,
-        edge: EdgeState { lane, subscribers: explained.watchers, closed: explained.closed.0 },
+        edge: EdgeState {
+            lane,
+            subscribers: explained.watchers,
+            closed: explained.closed.0,
+        },
         owner: OwnerState {
             node: app.node.name.clone(),
             shard: explained.shard.0,
@@ -220,7 +246,11 @@ fn verdict(explained: &Explanation, owner_version: u64, interested: bool) -> Str
         return "to be told: the subscriber will be told to fetch the object again".to_owned();
     }
     if subscription.pending {
-        let why = if explained.connection.busy { "its socket does not take more" } else { "it is next to be written" };
+        let why = if explained.connection.busy {
+            "its socket does not take more"
+        } else {
+            "it is next to be written"
+        };
         return format!("to be told: a newer version waits for the subscriber; {why}");
     }
     if owner_version == 0 {

@@ -1,6 +1,7 @@
 //! Server-Sent Events: a body that hands hyper one frame at a time, so that what is not yet sent can still coalesce.
 
-use super::shell::{Shell, Sink};
+use super::shell::Shell;
+use super::sinks::Sink;
 use super::{LaneCommand, LaneHandle, SessionName, connection_name};
 use crate::clock;
 use crate::problem::Refusal;
@@ -121,7 +122,10 @@ impl http_body::Body for EventsBody {
         if !slot.frame.is_empty() {
             let frame = std::mem::take(&mut slot.frame);
             if let Some(who) = slot.more_for.take() {
-                self.lane.send(LaneCommand::EventsTaken { who, ticket: self.ticket });
+                self.lane.send(LaneCommand::EventsTaken {
+                    who,
+                    ticket: self.ticket,
+                });
             }
             return Poll::Ready(Some(Ok(Frame::data(frame))));
         }
@@ -162,37 +166,64 @@ fn answer(app: &App, head: &Parts, asked: EventsRequest) -> Result<Response, Ref
     }
     let last = head.headers.get(HeaderName::from_static("last-event-id"));
     // The browser's own memory counts more than the address it was given at first.
-    let last = last.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).filter(|text| !text.is_empty());
+    let last = last
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .filter(|text| !text.is_empty());
     let ticket = super::poll::next_ticket();
     let slot = Arc::new(Mutex::new(Slot::default()));
     let read = |text| SessionName::read(text).filter(|name| name.lane(&app.node).is_some());
     let session = match asked.session.as_deref().map(read) {
         // Names nobody: the lane will say so in the stream, where an EventSource can hear it.
-        Some(None) => Some(SessionName { lane: app.thread as u16, who: SubscriberKey { index: u32::MAX, generation: 0 }, secret: [0; 16] }),
+        Some(None) => Some(SessionName {
+            lane: app.thread as u16,
+            who: SubscriberKey {
+                index: u32::MAX,
+                generation: 0,
+            },
+            secret: [0; 16],
+        }),
         Some(name) => name,
         None => None,
     };
-    let lane = session.and_then(|name| name.lane(&app.node)).unwrap_or(&app.node.lanes[app.thread]).clone();
+    let lane = session
+        .and_then(|name| name.lane(&app.node))
+        .unwrap_or(&app.node.lanes[app.thread])
+        .clone();
     lane.send(LaneCommand::Events(Box::new(Open {
         session,
         entries: asked.objects.unwrap_or_default(),
         cursor: last.or(asked.cursor),
         trace: super::poll::wants_trace(head.uri.query()),
         peer: super::websocket::peer_of(&head.extensions),
-        sink: EventsSink { ticket, slot: Arc::clone(&slot), who: None, rest: Bytes::new() },
+        sink: EventsSink {
+            ticket,
+            slot: Arc::clone(&slot),
+            who: None,
+            rest: Bytes::new(),
+        },
     })));
     let mut response = Response::new(Body::new(EventsBody { slot, lane, ticket }));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // Understood by nginx and those who follow it: do not gather the stream.
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
     Ok(response)
 }
 
 /// Opens a stream in its lane.
 pub(super) fn open(shell: &Rc<Shell>, open: Open) {
-    let Open { session, entries, cursor, trace, peer, mut sink } = open;
+    let Open {
+        session,
+        entries,
+        cursor,
+        trace,
+        peer,
+        mut sink,
+    } = open;
     let now = clock::now();
     let mut first = Vec::new();
     codec::retry(&mut first, 1000 + shell.jitter_ms() % 2000);
@@ -210,7 +241,12 @@ pub(super) fn open(shell: &Rc<Shell>, open: Open) {
             let slot = Arc::clone(&sink.slot);
             let Some(who) = shell.attach(name, sink, cursor.as_deref(), trace) else {
                 codec::session_unknown(&mut first);
-                let mut gone = EventsSink { ticket: 0, slot, who: None, rest: Bytes::new() };
+                let mut gone = EventsSink {
+                    ticket: 0,
+                    slot,
+                    who: None,
+                    rest: Bytes::new(),
+                };
                 gone.put(Bytes::from(first));
                 gone.end();
                 return;
@@ -224,7 +260,10 @@ pub(super) fn open(shell: &Rc<Shell>, open: Open) {
         connection: &connection,
         node: &shell.node.name,
         ping_ms: limits.ping_ms.min(15_000),
-        limits: Limits { objects: limits.objects_per_connection, frame_bytes: limits.client_frame_bytes },
+        limits: Limits {
+            objects: limits.objects_per_connection,
+            frame_bytes: limits.client_frame_bytes,
+        },
     };
     codec::hello(Encoding::EventStream, &mut first, &hello);
     shell.with(|lane, _| lane.respond(who, |_, reply| reply.extend_from_slice(&first)));
@@ -232,7 +271,12 @@ pub(super) fn open(shell: &Rc<Shell>, open: Open) {
         let after_ms = Some(shell.jitter_ms());
         shell.with(|lane, out| lane.dismiss(now, who, CloseCode::Drain, "drain", after_ms, out));
     } else if session.is_none() || !entries.is_empty() {
-        let page = Page { id: None, entries, cursor, more: false };
+        let page = Page {
+            id: None,
+            entries,
+            cursor,
+            more: false,
+        };
         if let Err(error) = shell.with(|lane, out| lane.subscribe(now, who, page, out)) {
             tracing::warn!(%error, "an event stream was not subscribed");
         }

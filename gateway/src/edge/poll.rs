@@ -2,8 +2,8 @@
 
 use super::{LaneCommand, LaneHandle, PollCommand, PollReply, SessionName};
 use crate::problem::Refusal;
-use crate::telemetry::Limit;
 use crate::server::App;
+use crate::telemetry::Limit;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -38,11 +38,15 @@ pub(super) fn next_ticket() -> u64 {
 
 /// Whether the query asks for shard and epoch with each change.
 pub(super) fn wants_trace(query: Option<&str>) -> bool {
-    query.is_some_and(|query| form_urlencoded::parse(query.as_bytes()).any(|(k, v)| k == "trace" && v != "0" && v != "false"))
+    query.is_some_and(|query| {
+        form_urlencoded::parse(query.as_bytes()).any(|(k, v)| k == "trace" && v != "0" && v != "false")
+    })
 }
 
 pub(super) fn is_msgpack(headers: &HeaderMap, name: HeaderName) -> bool {
-    headers.get(name).is_some_and(|value| value.as_bytes().starts_with(b"application/msgpack"))
+    headers
+        .get(name)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/msgpack"))
 }
 
 /// The body of a subscriber's request, within its limit and in time.
@@ -55,10 +59,20 @@ pub(super) async fn read_body(app: &App, request: Request) -> Result<(Parts, Byt
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
             app.node.metrics.refused(Limit::PollBodyBytes);
             let most = limits.poll_body_bytes;
-            Err(Refusal::new(Code::TooLarge, format!("the body has at most {most} bytes (limits.poll_body_bytes)")).closing())
+            Err(Refusal::new(
+                Code::TooLarge,
+                format!("the body has at most {most} bytes (limits.poll_body_bytes)"),
+            )
+            .closing())
         }
-        Ok(Err(error)) => Err(Refusal::new(Code::BadRequest, format!("the body did not arrive whole: {error}")).closing()),
-        Err(_) => Err(Refusal::new(Code::RequestTimeout, "the body did not arrive in time (limits.body_idle_ms)").closing()),
+        Ok(Err(error)) => {
+            Err(Refusal::new(Code::BadRequest, format!("the body did not arrive whole: {error}")).closing())
+        }
+        Err(_) => Err(Refusal::new(
+            Code::RequestTimeout,
+            "the body did not arrive in time (limits.body_idle_ms)",
+        )
+        .closing()),
     }
 }
 
@@ -97,14 +111,23 @@ impl Drop for Waiting {
 async fn poll(app: &App, head: &Parts, asked: PollRequest) -> Result<Response, Refusal> {
     let limits = &app.node.config.limits;
     if asked.session.is_none() && asked.objects.as_ref().is_none_or(Vec::is_empty) {
-        return Err(Problem::new(Code::NoObjects, "`objects` must name at least one object, or `session` a session").into());
+        return Err(Problem::new(
+            Code::NoObjects,
+            "`objects` must name at least one object, or `session` a session",
+        )
+        .into());
     }
     let wait_ms = asked.wait_ms.unwrap_or(WAIT_MS);
     if wait_ms > limits.poll_wait_ms_max {
         let most = limits.poll_wait_ms_max;
         return Err(Problem::new(Code::InvalidField, format!("`wait_ms` is at most {most}")).into());
     }
-    let unknown = || Refusal::new(Code::SessionUnknown, "`session` is not known here: send the list of objects again");
+    let unknown = || {
+        Refusal::new(
+            Code::SessionUnknown,
+            "`session` is not known here: send the list of objects again",
+        )
+    };
     let session = match asked.session.as_deref() {
         Some(text) => Some(SessionName::read(text).ok_or_else(unknown)?),
         None => None,
@@ -116,12 +139,27 @@ async fn poll(app: &App, head: &Parts, asked: PollRequest) -> Result<Response, R
     let mut entries = asked.objects.unwrap_or_default();
     entries.extend(asked.add);
     let remove = asked.remove.into_iter().flatten().map(|entry| entry.object).collect();
-    let page = PollPage { entries, remove, cursor: asked.cursor, trace: wants_trace(head.uri.query()) };
+    let page = PollPage {
+        entries,
+        remove,
+        cursor: asked.cursor,
+        trace: wants_trace(head.uri.query()),
+    };
     let (reply, mut answer) = oneshot::channel();
     let ticket = next_ticket();
     let peer = super::websocket::peer_of(&head.extensions);
-    lane.send(LaneCommand::Poll(Box::new(PollCommand { ticket, session, page, peer, reply })));
-    let mut waiting = Waiting { lane: lane.clone(), ticket, answered: false };
+    lane.send(LaneCommand::Poll(Box::new(PollCommand {
+        ticket,
+        session,
+        page,
+        peer,
+        reply,
+    })));
+    let mut waiting = Waiting {
+        lane: lane.clone(),
+        ticket,
+        answered: false,
+    };
     let outcome = match tokio::time::timeout(Duration::from_millis(wait_ms), &mut answer).await {
         Ok(outcome) => outcome,
         Err(_) => {
@@ -140,7 +178,10 @@ async fn poll(app: &App, head: &Parts, asked: PollRequest) -> Result<Response, R
                 typed(StatusCode::OK, "application/json", answer.to_json())
             })
         }
-        Ok(PollReply::Superseded) => Err(Refusal::new(Code::PollSuperseded, "a newer poll or stream of this session took over")),
+        Ok(PollReply::Superseded) => Err(Refusal::new(
+            Code::PollSuperseded,
+            "a newer poll or stream of this session took over",
+        )),
         Ok(PollReply::SessionUnknown) => Err(unknown()),
         Err(_) => Err(Refusal::new(Code::Draining, "the server is about to stop")),
     }
@@ -148,8 +189,12 @@ async fn poll(app: &App, head: &Parts, asked: PollRequest) -> Result<Response, R
 
 fn typed(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response {
     let mut response = (status, body).into_response();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
@@ -175,14 +220,27 @@ async fn open_session(State(app): State<App>, request: Request) -> Result<Respon
     if asked.objects.is_empty() {
         return Err(Problem::new(Code::NoObjects, "`objects` must name at least one object").into());
     }
-    let refused: Vec<_> = asked.objects.iter().filter_map(|entry| entry.as_ref().err().cloned()).collect();
+    let refused: Vec<_> = asked
+        .objects
+        .iter()
+        .filter_map(|entry| entry.as_ref().err().cloned())
+        .collect();
     let entries = asked.objects.into_iter().filter(Result::is_ok).collect();
     let lane = &app.node.lanes[app.thread];
-    let session = lane.ask(|reply| LaneCommand::OpenSession { entries, reply }).await.filter(|name| !name.is_empty());
+    let session = lane
+        .ask(|reply| LaneCommand::OpenSession { entries, reply })
+        .await
+        .filter(|name| !name.is_empty());
     let Some(session) = session else {
-        return Err(Refusal::new(Code::Draining, "no session could be made: the server is about to stop"));
+        return Err(Refusal::new(
+            Code::Draining,
+            "no session could be made: the server is about to stop",
+        ));
     };
-    let refused = refused.iter().map(|(object, error)| RefusedObject { object, error }).collect();
+    let refused = refused
+        .iter()
+        .map(|(object, error)| RefusedObject { object, error })
+        .collect();
     let body = Opened { session, refused };
     let body = serde_json::to_vec(&body).map_err(|error| Refusal::new(Code::Internal, error.to_string()))?;
     Ok(typed(StatusCode::CREATED, "application/json", body))

@@ -1,30 +1,23 @@
 //! The lane's machine with its sinks: what the tasks of one thread share, borrowed for one step at a time.
 
 use super::events::EventsSink;
-use super::{Connected, Inspect, LaneCommand, PollCommand, PollReply, SessionName, websocket};
+use super::sinks::{Entry, Sink, State, next_jitter, write_to};
+use super::{Inspect, LaneCommand, PollCommand, PollReply, SessionName, websocket};
 use crate::clock;
 use crate::node::Node;
 use crate::telemetry::Limit;
-use bytes::{Buf as _, Bytes};
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 use tidings_protocol::close::CloseCode;
-use tidings_protocol::peer::EdgeToOwner;
-use tidings_router::edge::{Config, Lane, Output, SubscriberKey, Write};
-use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tidings_router::edge::{Config, Lane, Output, SubscriberKey};
+use tokio::sync::{Notify, mpsc};
 
 /// Writes made before other work of the thread gets a turn.
 const WRITES_AT_ONCE: usize = 128;
 /// Commands taken before other work gets a turn.
 const COMMANDS_AT_ONCE: usize = 256;
-/// How long a client may take to read the last words it is sent.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// The lane of one thread.
 pub(super) struct Shell {
@@ -37,46 +30,6 @@ pub(super) struct Shell {
     deadline: Notify,
 }
 
-struct State {
-    lane: Lane,
-    out: Vec<Output>,
-    sinks: Vec<Option<Entry>>,
-    by_ticket: HashMap<u64, SubscriberKey>,
-    to_owners: Vec<(u32, Vec<EdgeToOwner>)>,
-    open: usize,
-    /// Told when the last sink has closed.
-    drained: Vec<oneshot::Sender<()>>,
-    draining: bool,
-    jitter: u64,
-}
-
-/// What the shell keeps for one subscriber.
-struct Entry {
-    generation: u32,
-    sink: Sink,
-    peer: Option<SocketAddr>,
-    /// The secret of its name, if it is a session.
-    secret: Option<[u8; 16]>,
-}
-
-/// Where bytes for a subscriber go.
-pub(super) enum Sink {
-    Socket(Box<Socket>),
-    Events(EventsSink),
-    Poll { ticket: u64, reply: Option<oneshot::Sender<PollReply>> },
-    /// A session without poll or stream.
-    Idle,
-}
-
-/// An upgraded WebSocket.
-pub(super) struct Socket {
-    pub(super) stream: Rc<TcpStream>,
-    /// What the socket could not take of the last write.
-    pub(super) rest: Bytes,
-    /// The reader waits here for its next turn, or learns that the socket was cut.
-    pub(super) turn: Rc<Notify>,
-}
-
 impl Shell {
     pub(super) fn new(thread: usize, node: Arc<Node>) -> Rc<Self> {
         let limits = &node.config.limits;
@@ -87,6 +40,7 @@ impl Shell {
             owners: node.owners.len(),
             handled_every: (node.config.owner.link_window_changes / 4).min(u64::from(u32::MAX)) as u32,
             objects_per_subscriber: limits.objects_per_connection as usize,
+            subscriptions: (limits.subscriptions as usize).div_ceil(node.lanes.len()),
             batch_bytes: limits.batch_frame_bytes as usize,
             hint_bytes: limits.hint_bytes as usize,
             cursor_us: limits.cursor_ms * 1000,
@@ -108,22 +62,18 @@ impl Shell {
         let mut seed = [0; 8];
         // Only spreads reconnects: without randomness they come in step, which is worse but not wrong.
         _ = getrandom::fill(&mut seed);
-        let state = State {
-            lane,
-            out,
-            sinks: Vec::new(),
-            by_ticket: HashMap::new(),
-            to_owners: node.owners.iter().map(|_| (0, Vec::new())).collect(),
-            open: 0,
-            drained: Vec::new(),
-            draining: false,
-            jitter: u64::from_le_bytes(seed) | 1,
-        };
-        Rc::new(Self { thread, node, state: RefCell::new(state), writes: Notify::new(), deadline: Notify::new() })
+        let state = State::new(lane, out, node.owners.len(), u64::from_le_bytes(seed) | 1);
+        Rc::new(Self {
+            thread,
+            node,
+            state: RefCell::new(state),
+            writes: Notify::new(),
+            deadline: Notify::new(),
+        })
     }
 
     /// One step of the machine, and then what it asks for.
-    fn step<T>(&self, step: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) fn step<T>(&self, step: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.borrow_mut();
         let before = state.lane.next_deadline();
         let result = step(&mut state);
@@ -131,6 +81,8 @@ impl Shell {
         let refusals = state.lane.take_refusals();
         self.count(Limit::ObjectsPerConnection, refusals.objects);
         self.count(Limit::Sessions, refusals.sessions);
+        self.count(Limit::Subscriptions, refusals.subscriptions);
+        self.count(Limit::Pong, refusals.no_pong);
         if state.lane.has_writes() {
             self.writes.notify_one();
         }
@@ -180,7 +132,11 @@ impl Shell {
     fn command(self: &Rc<Self>, command: LaneCommand) {
         let now = clock::now();
         match command {
-            LaneCommand::FromOwner { owner, generation, frames } => {
+            LaneCommand::FromOwner {
+                owner,
+                generation,
+                frames,
+            } => {
                 self.with(|lane, out| lane.owner_frames(now, owner, generation, frames, out));
             }
             LaneCommand::WebSocket(upgrade) => {
@@ -203,7 +159,10 @@ impl Shell {
             LaneCommand::OpenSession { entries, reply } => {
                 let name = self.step(|state| {
                     let who = state.lane.open_session(now);
-                    let page = tidings_router::edge::PollPage { entries, ..Default::default() };
+                    let page = tidings_router::edge::PollPage {
+                        entries,
+                        ..Default::default()
+                    };
                     // Watching begins now, so that the first poll or stream finds its objects live.
                     _ = state.lane.poll(now, who, page, &mut state.out);
                     state.enter(who, Sink::Idle, None);
@@ -225,7 +184,9 @@ impl Shell {
                 state.drained.push(reply);
                 let (spread_ms, mut jitter) = (self.node.config.drain.spread_ms, state.jitter);
                 let after_ms = || next_jitter(&mut jitter, spread_ms);
-                state.lane.dismiss_all(now, CloseCode::Drain, "drain", after_ms, &mut state.out);
+                state
+                    .lane
+                    .dismiss_all(now, CloseCode::Drain, "drain", after_ms, &mut state.out);
                 state.jitter = jitter;
                 state.report_drained();
             }),
@@ -248,7 +209,10 @@ impl Shell {
                 // Whatever the session was doing ends before the new poll takes its place.
                 state.set_sink(who, Sink::Idle);
             }
-            let sink = Sink::Poll { ticket: poll.ticket, reply: Some(poll.reply) };
+            let sink = Sink::Poll {
+                ticket: poll.ticket,
+                reply: Some(poll.reply),
+            };
             if known.is_some() {
                 state.set_sink(who, sink);
             } else {
@@ -321,7 +285,9 @@ impl Shell {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         for _ in 0..WRITES_AT_ONCE {
-            let Some(write) = state.lane.next_write(now, &mut state.out) else { break };
+            let Some(write) = state.lane.next_write(now, &mut state.out) else {
+                break;
+            };
             state.write(self, write);
         }
         state.perform(self);
@@ -329,10 +295,16 @@ impl Shell {
     }
 
     /// The socket takes bytes again: what it left is written first.
-    fn resume(&self, who: SubscriberKey) -> bool {
+    pub(super) fn resume(&self, who: SubscriberKey) -> bool {
         self.step(|state| {
             let now = clock::now();
-            let Some(Entry { sink: Sink::Socket(socket), .. }) = state.entry(who) else { return true };
+            let Some(Entry {
+                sink: Sink::Socket(socket),
+                ..
+            }) = state.entry(who)
+            else {
+                return true;
+            };
             let before = socket.rest.len();
             let result = write_to(&socket.stream, &mut socket.rest);
             let left = socket.rest.len();
@@ -355,243 +327,6 @@ impl Shell {
             }
         })
     }
-}
-
-impl State {
-    fn entry(&mut self, who: SubscriberKey) -> Option<&mut Entry> {
-        self.sinks.get_mut(who.index as usize)?.as_mut().filter(|entry| entry.generation == who.generation)
-    }
-
-    fn enter(&mut self, who: SubscriberKey, sink: Sink, peer: Option<SocketAddr>) {
-        let index = who.index as usize;
-        if self.sinks.len() <= index {
-            self.sinks.resize_with(index + 1, || None);
-        }
-        if self.sinks[index].is_none() {
-            self.open += 1;
-        }
-        self.sinks[index] = Some(Entry { generation: who.generation, sink, peer, secret: None });
-    }
-
-    /// Ends what the subscriber's sink was, and gives it another.
-    fn set_sink(&mut self, who: SubscriberKey, sink: Sink) {
-        let Some(entry) = self.entry(who) else { return };
-        let old = std::mem::replace(&mut entry.sink, sink);
-        self.end(old);
-    }
-
-    fn end(&mut self, sink: Sink) {
-        match sink {
-            Sink::Socket(socket) => socket.turn.notify_one(),
-            Sink::Events(events) => {
-                self.by_ticket.remove(&events.ticket);
-                events.end();
-            }
-            Sink::Poll { ticket, reply } => {
-                self.by_ticket.remove(&ticket);
-                if let Some(reply) = reply {
-                    _ = reply.send(PollReply::Superseded);
-                }
-            }
-            Sink::Idle => {}
-        }
-    }
-
-    /// The subscriber is gone from the machine: so is its sink.
-    fn remove(&mut self, who: SubscriberKey) {
-        let Some(place) = self.sinks.get_mut(who.index as usize) else { return };
-        if place.as_ref().is_some_and(|entry| entry.generation == who.generation)
-            && let Some(entry) = place.take()
-        {
-            self.open -= 1;
-            self.end(entry.sink);
-            self.report_drained();
-        }
-    }
-
-    fn report_drained(&mut self) {
-        if self.drained.is_empty() {
-            return;
-        }
-        let busy = self.sinks.iter().flatten().any(|entry| !matches!(entry.sink, Sink::Idle));
-        if !busy {
-            // Whoever asked may have given up waiting.
-            self.drained.drain(..).for_each(|reply| _ = reply.send(()));
-        }
-    }
-
-    fn jitter_ms(&mut self, spread_ms: u64) -> u64 {
-        next_jitter(&mut self.jitter, spread_ms)
-    }
-
-    fn is_session(&self, name: SessionName) -> bool {
-        let entry = self.sinks.get(name.who.index as usize).and_then(Option::as_ref);
-        entry.is_some_and(|e| e.generation == name.who.generation && e.secret == Some(name.secret))
-            && self.lane.connection(name.who).is_some()
-    }
-
-    /// The session's name, made on first use. `None` without randomness: then there is no session to come back to.
-    fn session_name(&mut self, thread: usize, who: SubscriberKey) -> Option<SessionName> {
-        let entry = self.entry(who)?;
-        if entry.secret.is_none() {
-            let mut secret = [0; 16];
-            getrandom::fill(&mut secret).ok()?;
-            entry.secret = Some(secret);
-        }
-        Some(SessionName { lane: thread as u16, who, secret: entry.secret? })
-    }
-
-    fn connected(&self, view: tidings_router::edge::ConnectionView) -> Connected {
-        let entry = self.sinks.get(view.who.index as usize).and_then(Option::as_ref);
-        Connected { peer: entry.and_then(|entry| entry.peer), for_us: clock::mono_us() - view.since_us, view }
-    }
-
-    /// Does what the machine asked for.
-    fn perform(&mut self, shell: &Shell) {
-        let mut to_owners = false;
-        for output in std::mem::take(&mut self.out) {
-            match output {
-                Output::ToOwner { owner, generation, frame } => {
-                    to_owners = true;
-                    let (last, frames) = &mut self.to_owners[owner];
-                    *last = generation;
-                    frames.push(frame);
-                }
-                Output::MayRequest { who } => {
-                    if let Some(Entry { sink: Sink::Socket(socket), .. }) = self.entry(who) {
-                        socket.turn.notify_one();
-                    }
-                }
-                Output::Answer { who, mut answer } => {
-                    answer.session = self.session_name(shell.thread, who).map(|name| name.text());
-                    self.answer(who, PollReply::Answer(answer));
-                }
-                Output::Superseded { who } => self.set_sink(who, Sink::Idle),
-                Output::Cut { who, code } => {
-                    tracing::debug!(code = code.number(), "a subscriber was cut");
-                    let limit = if code == CloseCode::NoPong { Limit::Pong } else { Limit::Stuck };
-                    shell.node.metrics.refused(limit);
-                    if let Some(Entry { sink: Sink::Socket(socket), .. }) = self.entry(who) {
-                        _ = socket2::SockRef::from(&*socket.stream).shutdown(std::net::Shutdown::Both);
-                    }
-                    self.remove(who);
-                }
-            }
-        }
-        if to_owners {
-            for (owner, (generation, frames)) in self.to_owners.iter_mut().enumerate() {
-                if !frames.is_empty() {
-                    shell.node.owners[owner].from_lane(shell.thread, *generation, std::mem::take(frames));
-                }
-            }
-        }
-    }
-
-    fn answer(&mut self, who: SubscriberKey, answer: PollReply) {
-        let Some(entry) = self.entry(who) else { return };
-        if let Sink::Poll { ticket, reply } = std::mem::replace(&mut entry.sink, Sink::Idle) {
-            if let Some(reply) = reply {
-                _ = reply.send(answer);
-            }
-            self.by_ticket.remove(&ticket);
-        }
-        self.report_drained();
-    }
-
-    fn events_taken(&mut self, who: SubscriberKey, ticket: u64) {
-        let Some(Entry { sink: Sink::Events(events), .. }) = self.entry(who) else { return };
-        if events.ticket == ticket && events.resume() {
-            self.lane.writable(clock::now(), who, &mut self.out);
-        }
-    }
-
-    /// Hands one write to its sink.
-    fn write(&mut self, shell: &Rc<Shell>, write: Write) {
-        let now = clock::now();
-        let who = write.who;
-        let Some(entry) = self.entry(who) else { return };
-        match &mut entry.sink {
-            Sink::Socket(socket) => {
-                socket.rest = write.bytes;
-                let result = write_to(&socket.stream, &mut socket.rest);
-                if write.last {
-                    let place = self.sinks[who.index as usize].take();
-                    self.open -= 1;
-                    if let Some(Entry { sink: Sink::Socket(socket), .. }) = place {
-                        tokio::task::spawn_local(last_words(Rc::clone(shell), socket));
-                    }
-                } else if result.is_err() {
-                    self.lane.disconnect(now, who);
-                    self.remove(who);
-                } else if !socket.rest.is_empty() {
-                    let stream = Rc::clone(&socket.stream);
-                    self.lane.blocked(now, who);
-                    tokio::task::spawn_local(wait_writable(Rc::clone(shell), stream, who));
-                }
-            }
-            Sink::Events(events) => {
-                let taken = events.put(write.bytes);
-                if write.last {
-                    self.remove(who);
-                } else if !taken {
-                    self.lane.blocked(now, who);
-                }
-            }
-            // The machine writes to streams only.
-            Sink::Poll { .. } | Sink::Idle => {}
-        }
-    }
-}
-
-/// Writes as much as the socket takes; what it does not take stays in `bytes`.
-fn write_to(stream: &TcpStream, bytes: &mut Bytes) -> io::Result<()> {
-    while !bytes.is_empty() {
-        match stream.try_write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            // Not advanced to its end: even empty it would hold on to its frame.
-            Ok(written) if written == bytes.len() => *bytes = Bytes::new(),
-            Ok(written) => bytes.advance(written),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-async fn wait_writable(shell: Rc<Shell>, stream: Rc<TcpStream>, who: SubscriberKey) {
-    loop {
-        // An error of the socket shows again when it is written to.
-        _ = stream.writable().await;
-        if shell.resume(who) {
-            return;
-        }
-    }
-}
-
-/// Writes what a dismissed subscriber is still to read, then ends the connection in order.
-async fn last_words(shell: Rc<Shell>, mut socket: Box<Socket>) {
-    let finish = async {
-        loop {
-            if write_to(&socket.stream, &mut socket.rest).is_err() || socket.rest.is_empty() {
-                break;
-            }
-            _ = socket.stream.writable().await;
-        }
-    };
-    // A client that does not read even this loses nothing but the reason.
-    _ = tokio::time::timeout(LAST_WORDS, finish).await;
-    _ = socket2::SockRef::from(&*socket.stream).shutdown(std::net::Shutdown::Write);
-    socket.turn.notify_one();
-    shell.step(State::report_drained);
-}
-
-fn next_jitter(state: &mut u64, spread_ms: u64) -> u64 {
-    // xorshift64 (Marsaglia, 2003): good enough to spread clients.
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    100 + *state % spread_ms.max(1)
 }
 
 /// The task that makes the lane's writes.

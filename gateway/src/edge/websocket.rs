@@ -3,17 +3,20 @@
 //! `tungstenite` checks and unmasks what comes in. It never sees the socket's other half: what it wants to say itself
 //! (pongs, the echo of a close) goes through the lane, which keeps frames whole and in order.
 
-use super::shell::{Shell, Sink, Socket};
+use super::shell::Shell;
+use super::sinks::{Sink, Socket};
 use super::{LaneCommand, connection_name};
 use crate::clock;
 use crate::problem::Refusal;
-use crate::telemetry::Limit;
 use crate::server::{App, GuardedStream, PeerAddress, Permit, subscriber_socket};
+use crate::telemetry::Limit;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -29,10 +32,10 @@ use tidings_protocol::{Code, Problem};
 use tidings_router::edge::{Page, SinkKind, SubscriberKey};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
-use tokio_tungstenite::tungstenite::Message;
 
 /// What is kept ready for one connection's input between two messages.
 const READ_BUFFER: usize = 512;
@@ -40,8 +43,10 @@ const READ_BUFFER: usize = 512;
 /// How long a client that was sent away may take to close its side.
 const HEAR_OUT: Duration = Duration::from_secs(2);
 
-const PROTOCOLS: [(&str, Encoding); 2] =
-    [("tidings.v1.json", Encoding::WebSocketJson), ("tidings.v1.msgpack", Encoding::WebSocketMessagePack)];
+const PROTOCOLS: [(&str, Encoding); 2] = [
+    ("tidings.v1.json", Encoding::WebSocketJson),
+    ("tidings.v1.msgpack", Encoding::WebSocketMessagePack),
+];
 
 pub(super) fn routes() -> axum::Router<App> {
     axum::Router::new().route("/v1/ws", get(handshake))
@@ -63,22 +68,30 @@ async fn handshake(State(app): State<App>, mut request: Request) -> Result<Respo
     if !has(CONNECTION, "upgrade") || !has(UPGRADE, "websocket") {
         let detail = "this route speaks WebSocket: `Connection: Upgrade` and `Upgrade: websocket` are missing";
         let mut response = Refusal::new(Code::BadRequest, detail).with_status(426).into_response();
-        response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+        response
+            .headers_mut()
+            .insert(UPGRADE, HeaderValue::from_static("websocket"));
         return Ok(response);
     }
     if headers.get(SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes) != Some(b"13") {
         let detail = "`Sec-WebSocket-Version` must be 13";
         let mut response = Refusal::new(Code::BadRequest, detail).with_status(426).into_response();
-        response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        response
+            .headers_mut()
+            .insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Ok(response);
     }
-    let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| key.len() == 24 && key.as_bytes().ends_with(b"=="));
+    let key = headers
+        .get(SEC_WEBSOCKET_KEY)
+        .filter(|key| key.len() == 24 && key.as_bytes().ends_with(b"=="));
     let Some(key) = key else {
         return Err(Refusal::new(Code::BadRequest, "`Sec-WebSocket-Key` must be 16 bytes in base64").closing());
     };
     let accept = derive_accept_key(key.as_bytes());
     let asked: Vec<&str> = tokens(headers, SEC_WEBSOCKET_PROTOCOL).collect();
-    let chosen = asked.iter().find_map(|asked| PROTOCOLS.iter().find(|(name, _)| name == asked));
+    let chosen = asked
+        .iter()
+        .find_map(|asked| PROTOCOLS.iter().find(|(name, _)| name == asked));
     let encoding = match chosen {
         Some((_, encoding)) => Some(*encoding),
         None if asked.is_empty() => Some(Encoding::WebSocketJson),
@@ -88,7 +101,12 @@ async fn handshake(State(app): State<App>, mut request: Request) -> Result<Respo
     let trace = super::poll::wants_trace(request.uri().query());
     let peer = peer_of(request.extensions());
     let upgrade = hyper::upgrade::on(&mut request);
-    app.node.lanes[app.thread].send(LaneCommand::WebSocket(Box::new(Upgrade { upgrade, encoding, trace, peer })));
+    app.node.lanes[app.thread].send(LaneCommand::WebSocket(Box::new(Upgrade {
+        upgrade,
+        encoding,
+        trace,
+        peer,
+    })));
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let headers = response.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -109,14 +127,25 @@ pub(super) fn peer_of(extensions: &http::Extensions) -> SocketAddr {
 
 /// The comma-separated tokens of all headers of one name.
 fn tokens(headers: &HeaderMap, name: http::HeaderName) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
+    let values = headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
 }
 
 /// Takes over a connection once its handshake is answered, and leaves it to a task that is as small as an idle connection
 /// deserves.
 pub(super) async fn upgraded(shell: Rc<Shell>, upgrade: Box<Upgrade>) {
-    let Upgrade { upgrade, encoding, trace, peer } = *upgrade;
+    let Upgrade {
+        upgrade,
+        encoding,
+        trace,
+        peer,
+    } = *upgrade;
     let Ok(upgraded) = upgrade.await else { return };
     let Ok(parts) = upgraded.downcast::<TokioIo<GuardedStream>>() else {
         tracing::error!("an upgraded connection is not the stream it was accepted as");
@@ -157,7 +186,11 @@ impl Reader {
         let written = encoding.unwrap_or(Encoding::WebSocketJson);
         let now = clock::now();
         let who = shell.with(|lane, _| lane.connect(now, SinkKind::Stream(written), trace));
-        let socket = Socket { stream: Rc::clone(&stream), rest: Bytes::new(), turn: Rc::clone(&turn) };
+        let socket = Socket {
+            stream: Rc::clone(&stream),
+            rest: Bytes::new(),
+            turn: Rc::clone(&turn),
+        };
         shell.enter(who, Sink::Socket(Box::new(socket)), peer);
         let limits = &shell.node.config.limits;
         let connection = connection_name(shell.thread, who);
@@ -165,7 +198,10 @@ impl Reader {
             connection: &connection,
             node: &shell.node.name,
             ping_ms: limits.ping_ms,
-            limits: Limits { objects: limits.objects_per_connection, frame_bytes: limits.client_frame_bytes },
+            limits: Limits {
+                objects: limits.objects_per_connection,
+                frame_bytes: limits.client_frame_bytes,
+            },
         };
         shell.with(|lane, _| lane.respond(who, |encoding, reply| codec::hello(encoding, reply, &hello)));
         if encoding.is_none() {
@@ -174,7 +210,14 @@ impl Reader {
             let after_ms = Some(shell.jitter_ms());
             shell.with(|lane, out| lane.dismiss(now, who, CloseCode::Drain, "drain", after_ms, out));
         }
-        Self { shell, who, encoding: written, stream, turn, _permit: permit }
+        Self {
+            shell,
+            who,
+            encoding: written,
+            stream,
+            turn,
+            _permit: permit,
+        }
     }
 
     async fn run(self, already_read: Vec<u8>) {
@@ -190,11 +233,16 @@ impl Reader {
         let mut said = Vec::new();
         let (mut fed, mut consumed) = (context_bytes, 0);
         loop {
-            match context.read(&mut Half { stream: &self.stream, said: &mut said, fed: &mut fed }) {
+            match context.read(&mut Half {
+                stream: &self.stream,
+                said: &mut said,
+                fed: &mut fed,
+            }) {
                 Ok(message) => {
                     self.shell.with(|lane, _| lane.heard(self.who));
                     // Boxed, as everything that an idle connection does not need.
                     if !Box::pin(self.message(&message)).await {
+                        Box::pin(self.see_off()).await;
                         break;
                     }
                     consumed += frame_bytes(&message);
@@ -210,7 +258,9 @@ impl Reader {
                     }
                 }
                 Err(error) => {
-                    self.refuse(&error, &mut said);
+                    if self.refuse(&error, &mut said) {
+                        Box::pin(self.see_off()).await;
+                    }
                     break;
                 }
             }
@@ -223,6 +273,13 @@ impl Reader {
         self.shell.leave(self.who);
         if sent_away {
             Box::pin(self.hear_out()).await;
+        }
+    }
+
+    /// Waits until a client that is sent away was written why; one that does not read it is cut as stuck.
+    async fn see_off(&self) {
+        while self.alive() {
+            self.turn.notified().await;
         }
     }
 
@@ -281,13 +338,14 @@ impl Reader {
     /// Passes on what the WebSocket library has to say.
     fn say(&self, said: &mut Vec<u8>) {
         if !said.is_empty() {
-            self.shell.with(|lane, _| lane.respond(self.who, |_, reply| reply.extend_from_slice(said)));
+            self.shell
+                .with(|lane, _| lane.respond(self.who, |_, reply| reply.extend_from_slice(said)));
             said.clear();
         }
     }
 
-    /// Ends the connection because of what the client sent, or because it ended it.
-    fn refuse(&self, error: &Error, said: &mut Vec<u8>) {
+    /// Ends the connection because of what the client sent, or because it ended it; whether it is told so.
+    fn refuse(&self, error: &Error, said: &mut Vec<u8>) -> bool {
         let code = match error {
             Error::Capacity(CapacityError::MessageTooLong { .. } | CapacityError::TooManyHeaders) => {
                 self.shell.node.metrics.refused(Limit::ClientFrameBytes);
@@ -300,13 +358,16 @@ impl Reader {
         };
         let now = clock::now();
         match code {
-            Some((code, reason)) => self.shell.with(|lane, out| lane.dismiss(now, self.who, code, reason, None, out)),
+            Some((code, reason)) => self
+                .shell
+                .with(|lane, out| lane.dismiss(now, self.who, code, reason, None, out)),
             None if !said.is_empty() => self.shell.with(|lane, out| {
                 lane.respond(self.who, |_, reply| reply.append(said));
                 lane.end(now, self.who, out);
             }),
-            None => {}
+            None => return false,
         }
+        true
     }
 
     /// Does what one message asks for; `false` if the connection ends with it.
@@ -316,7 +377,8 @@ impl Reader {
             (Message::Binary(bytes), Encoding::WebSocketMessagePack) => bytes,
             (Message::Text(_) | Message::Binary(_), _) => {
                 let (now, reason) = (clock::now(), "wrong_frame_type");
-                self.shell.with(|lane, out| lane.dismiss(now, self.who, CloseCode::Unsupported, reason, None, out));
+                self.shell
+                    .with(|lane, out| lane.dismiss(now, self.who, CloseCode::Unsupported, reason, None, out));
                 return false;
             }
             (Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_), _) => return true,
@@ -326,40 +388,48 @@ impl Reader {
             if !self.is_my_turn() && !self.my_turn().await {
                 return false;
             }
-            self.request(id, request);
+            self.request(id.as_ref(), request);
         }
         true
     }
 
-    fn request(&self, id: Option<RequestId>, request: Result<ClientRequest, Problem>) {
+    fn request(&self, id: Option<&RequestId>, request: Result<ClientRequest, Problem>) {
         let (now, who) = (clock::now(), self.who);
         let result = self.shell.with(|lane, out| match request {
             Ok(ClientRequest::Subscribe { objects, cursor, more }) => {
-                let page = Page { id: id.clone(), entries: objects, cursor, more };
+                let page = Page {
+                    id: id.cloned(),
+                    entries: objects,
+                    cursor,
+                    more,
+                };
                 lane.subscribe(now, who, page, out)
             }
             Ok(ClientRequest::Unsubscribe { objects }) => {
-                let objects = objects.iter().filter_map(|entry| entry.as_ref().ok()).map(|entry| &entry.object);
-                lane.unsubscribe(now, who, id.as_ref(), objects, out)
+                let objects = objects
+                    .iter()
+                    .filter_map(|entry| entry.as_ref().ok())
+                    .map(|entry| &entry.object);
+                lane.unsubscribe(now, who, id, objects, out)
             }
             // Nobody has to authenticate here, so every token is as good as none and none expires.
             Ok(ClientRequest::Auth { token: _ }) => {
-                lane.respond(who, |encoding, reply| codec::authenticated(encoding, reply, id.as_ref(), None));
+                lane.respond(who, |encoding, reply| codec::authenticated(encoding, reply, id, None));
                 Ok(())
             }
             Ok(ClientRequest::Ping) => {
-                lane.respond(who, |encoding, reply| codec::pong_message(encoding, reply, id.as_ref()));
+                lane.respond(who, |encoding, reply| codec::pong_message(encoding, reply, id));
                 Ok(())
             }
             Err(problem) => {
-                lane.respond(who, |encoding, reply| codec::error(encoding, reply, id.as_ref(), &problem));
+                lane.respond(who, |encoding, reply| codec::error(encoding, reply, id, &problem));
                 Ok(())
             }
         });
         if let Err(error) = result {
             let problem = Problem::new(Code::Internal, error.to_string());
             self.shell.with(|lane, _| {
-                lane.respond(who, |encoding, reply| codec::error(encoding, reply, id.as_ref(), &problem));
+                lane.respond(who, |encoding, reply| codec::error(encoding, reply, id, &problem));
             });
         }
     }

@@ -17,7 +17,10 @@ impl Watch {
 
     #[track_caller]
     fn look(&self, wanted: &dyn Debug, heard: &dyn Debug) {
-        assert!(self.0.elapsed() < PATIENCE, "{wanted:?} was not told within {PATIENCE:?}; heard: {heard:?}");
+        assert!(
+            self.0.elapsed() < PATIENCE,
+            "{wanted:?} was not told within {PATIENCE:?}; heard: {heard:?}"
+        );
     }
 }
 

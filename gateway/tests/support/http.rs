@@ -96,7 +96,11 @@ impl Raw {
     /// The same connection once more, for another thread. What was read and not used stays with the first.
     pub(crate) fn twin(&self) -> Self {
         let stream = self.stream.try_clone().expect("a second handle");
-        Self { stream, buffered: Vec::new(), chunked: false }
+        Self {
+            stream,
+            buffered: Vec::new(),
+            chunked: false,
+        }
     }
 
     #[track_caller]

@@ -43,7 +43,7 @@ impl Program {
         }
     }
 
-    /// Serves on a free port; gives the address that it says it listens on.
+    /// Serves on a free port; gives the address that it says it listens on, once every thread knows all owners.
     #[track_caller]
     pub(crate) fn serve(arguments: &[&str]) -> (Self, SocketAddr) {
         let mut all = vec!["--listen", "127.0.0.1:0", "--threads", "2"];
@@ -59,6 +59,7 @@ impl Program {
             .and_then(|rest| rest.split_whitespace().next());
         let address = address.and_then(|text| text.parse().ok());
         let address = address.unwrap_or_else(|| panic!("the first line names no address: {line:?}"));
+        super::settle(address);
         (program, address)
     }
 

@@ -61,12 +61,18 @@ pub(crate) fn node_with(change: impl FnOnce(&mut Config)) -> RunningNode {
 fn settle(address: SocketAddr) {
     let cluster = get(address, "/v1/cluster").ok();
     let shards = cluster["shards"].as_array().expect("shards");
-    let floor = shards.iter().filter_map(|shard| shard["floor"].as_u64()).max().expect("a floor");
+    let floor = shards
+        .iter()
+        .filter_map(|shard| shard["floor"].as_u64())
+        .max()
+        .expect("a floor");
     // Connections are dealt out to the threads in turn.
     for _ in 0..4 {
         Events::open(address, &["settling"], None).up_to(floor);
     }
-    eventually("nobody is connected", || get(address, "/v1/connections").ok()["connections"] == serde_json::json!([]));
+    eventually("nobody is connected", || {
+        get(address, "/v1/connections").ok()["connections"] == serde_json::json!([])
+    });
 }
 
 /// `count` object names that begin alike.

@@ -112,7 +112,7 @@ impl Ws {
 
     /// Reads to the end; gives the close frame's code, if there was one.
     #[track_caller]
-    pub(crate) fn to_the_end(&mut self) -> (Vec<Value>, Option<u16>) {
+    pub(crate) fn read_to_the_end(&mut self) -> (Vec<Value>, Option<u16>) {
         let mut told = Vec::new();
         while let Some(next) = self.next() {
             told.push(next);

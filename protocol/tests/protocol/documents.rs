@@ -20,7 +20,7 @@ pub(crate) fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(4, 64, 20, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..20).prop_map(Value::from),
-            prop::collection::btree_map(".{0,6}", inner, 0..6).prop_map(|map| Value::from_iter(map)),
+            prop::collection::btree_map(".{0,6}", inner, 0..6).prop_map(Value::from_iter),
         ]
     })
 }

@@ -19,7 +19,7 @@ use tidings_protocol::{Code, Hint, Problem, Version};
 
 const NOW: u64 = 1_795_170_000_000_000;
 
-fn assert_golden(file: &str, vectors: Vec<Value>) {
+fn assert_golden(file: &str, vectors: &[Value]) {
     let path = format!("{}/vectors/{file}", env!("CARGO_MANIFEST_DIR"));
     let lines: Vec<String> = vectors.iter().map(|vector| format!("  {vector}")).collect();
     let text = format!("[\n{}\n]\n", lines.join(",\n"));
@@ -27,7 +27,7 @@ fn assert_golden(file: &str, vectors: Vec<Value>) {
         std::fs::write(&path, &text).unwrap();
     }
     let golden: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-    for (golden, ours) in golden.iter().zip(&vectors) {
+    for (golden, ours) in golden.iter().zip(vectors) {
         assert_eq!(golden, ours, "{file}: {}", golden["name"]);
     }
     assert_eq!(golden.len(), vectors.len(), "{file}");
@@ -194,7 +194,7 @@ fn the_server_writes_the_golden_frames() {
     }
     vectors.extend(raw_units());
     vectors.extend(poll_answers(&updated));
-    assert_golden("server.json", vectors);
+    assert_golden("server.json", &vectors);
 }
 
 fn name_of(encoding: Encoding) -> &'static str {

@@ -38,9 +38,9 @@ impl Lane {
             CursorVerdict::Resync(cause) => Missed::Unknown(cause),
             CursorVerdict::None | CursorVerdict::At(_) => {
                 let known = match verdict {
-                    CursorVerdict::At(cursor) => {
-                        known.max(cursor.at(shard_id)).max(cursor.told(hash).unwrap_or_default())
-                    }
+                    CursorVerdict::At(cursor) => known
+                        .max(cursor.at(shard_id))
+                        .max(cursor.told(hash).unwrap_or_default()),
                     CursorVerdict::None | CursorVerdict::Resync(_) => known,
                 };
                 if missed(version, shard.floor, known) {
@@ -61,7 +61,9 @@ impl Lane {
 
     /// One subscriber must fetch one object again.
     fn resync(&mut self, index: u32, slot: u32, cause: &'static str) {
-        let Some(subscriber) = self.subscribers.at_mut(index) else { return };
+        let Some(subscriber) = self.subscribers.at_mut(index) else {
+            return;
+        };
         if subscriber.sink.gathers() && subscriber.add_resync(slot, cause) {
             self.counters.resyncs_of(cause);
             self.make_ready(index);
@@ -86,10 +88,25 @@ mod tests {
     #[test]
     fn what_may_have_been_lost_below_the_floor_is_in_doubt_for_whoever_knows_less() {
         let floor = Version(100);
-        assert!(missed(Version(0), floor, Version(98)), "knows up to 98; 99 may have been lost");
-        assert!(!missed(Version(0), floor, Version(99)), "knows all that may have been lost");
-        assert!(missed(Version(50), floor, Version(10)), "50 is known, but a newer one may have been lost");
-        assert!(!missed(Version(100), floor, Version(10)), "what the owner vouches for is the newest");
-        assert!(!missed(Version(0), Version(0), Version(0)), "a table that never lost anything");
+        assert!(
+            missed(Version(0), floor, Version(98)),
+            "knows up to 98; 99 may have been lost"
+        );
+        assert!(
+            !missed(Version(0), floor, Version(99)),
+            "knows all that may have been lost"
+        );
+        assert!(
+            missed(Version(50), floor, Version(10)),
+            "50 is known, but a newer one may have been lost"
+        );
+        assert!(
+            !missed(Version(100), floor, Version(10)),
+            "what the owner vouches for is the newest"
+        );
+        assert!(
+            !missed(Version(0), Version(0), Version(0)),
+            "a table that never lost anything"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! What is written next, and to whom: answers first, then resyncs and changes, then a cursor that vouches for them.
 
-use super::subscribers::{Farewell, Resync, Sink, Subscriber, SubscriberKey};
+use super::subscribers::{Farewell, Sink, Subscriber, SubscriberKey};
 use super::{Lane, Output, Write};
 use crate::id_set::IdSet;
 use crate::now::{MonoUs, Now};
@@ -30,7 +30,10 @@ struct CachedChange {
 
 impl Default for FrameCache {
     fn default() -> Self {
-        Self { changes: (0..CACHED).map(|_| None).collect(), cursors: Vec::new() }
+        Self {
+            changes: (0..CACHED).map(|_| None).collect(),
+            cursors: Vec::new(),
+        }
     }
 }
 
@@ -56,8 +59,12 @@ impl Lane {
     pub fn next_write(&mut self, now: Now, out: &mut Vec<Output>) -> Option<Write> {
         loop {
             let index = self.ready.pop_front()?;
-            let Some(who) = self.subscribers.key(index) else { continue };
-            let Some(subscriber) = self.subscribers.at_mut(index) else { continue };
+            let Some(who) = self.subscribers.key(index) else {
+                continue;
+            };
+            let Some(subscriber) = self.subscribers.at_mut(index) else {
+                continue;
+            };
             subscriber.queued = false;
             let encoding = match subscriber.sink {
                 Sink::Stream { busy: false, encoding } => encoding,
@@ -70,9 +77,13 @@ impl Lane {
             if let Some(slot) = lone_change(subscriber) {
                 subscriber.pending = IdSet::new();
                 let bytes = self.change_frame(slot, encoding, who.index);
-                self.told(now, who.index, 1);
+                self.told(now, who.index, &[slot]);
                 self.objects.hints.told(slot);
-                return Some(Write { who, bytes, last: false });
+                return Some(Write {
+                    who,
+                    bytes,
+                    last: false,
+                });
             }
             if let Some(write) = self.compose(now, who, encoding, out) {
                 return Some(write);
@@ -118,16 +129,30 @@ impl Lane {
         let mut frame = Vec::with_capacity(96);
         codec::changes(encoding, &mut frame, std::iter::once(self.view(slot, trace)));
         let bytes = Bytes::from(frame);
-        self.frames.changes[place] = Some(CachedChange { slot, version, encoding, trace, bytes: bytes.clone() });
+        self.frames.changes[place] = Some(CachedChange {
+            slot,
+            version,
+            encoding,
+            trace,
+            bytes: bytes.clone(),
+        });
         bytes
     }
 
     /// Notes that changes were told; a cursor follows soon.
-    fn told(&mut self, now: Now, index: u32, changes: u64) {
+    fn told(&mut self, now: Now, index: u32, slots: &[u32]) {
+        let changes = slots.len() as u64;
         self.counters.told += changes;
-        let Some(subscriber) = self.subscribers.at_mut(index) else { return };
+        let told_to = slots
+            .iter()
+            .map(|&slot| self.objects.slot(slot).version())
+            .max()
+            .unwrap_or_default();
+        let Some(subscriber) = self.subscribers.at_mut(index) else {
+            return;
+        };
         subscriber.told += changes;
-        subscriber.told_since_cursor = true;
+        subscriber.told_to = subscriber.told_to.max(told_to);
         if subscriber.cursor_due_us == MonoUs::MAX && !subscriber.cursor_owed {
             subscriber.cursor_due_us = now.mono_us + self.config.cursor_us;
             let due_us = subscriber.cursor_due_us;
@@ -139,9 +164,8 @@ impl Lane {
     fn compose(&mut self, now: Now, who: SubscriberKey, encoding: Encoding, out: &mut Vec<Output>) -> Option<Write> {
         let index = who.index;
         let subscriber = self.subscribers.at_mut(index)?;
-        let reply = subscriber.reply.take();
-        let answered = reply.is_some();
-        let mut frame = reply.map_or_else(Vec::new, |reply| *reply);
+        let mut frame = std::mem::take(&mut subscriber.reply);
+        let answered = !frame.is_empty();
         self.write_resync(index, encoding, &mut frame);
         let more = self.write_changes(now, index, encoding, &mut frame);
         self.write_cursor(now, index, encoding, &mut frame);
@@ -163,33 +187,48 @@ impl Lane {
                 return None;
             }
         }
-        Some(Write { who, bytes: Bytes::from(frame), last })
+        Some(Write {
+            who,
+            bytes: Bytes::from(frame),
+            last,
+        })
     }
 
     fn write_resync(&mut self, index: u32, encoding: Encoding, frame: &mut Vec<u8>) {
-        let Some(subscriber) = self.subscribers.at_mut(index) else { return };
-        let Some(mut all) = subscriber.resync.take() else { return };
+        let Some(subscriber) = self.subscribers.at_mut(index) else {
+            return;
+        };
+        let mut all = std::mem::take(&mut subscriber.resync);
         if let Some(page) = &subscriber.page {
             // What concerns a page is told after the page's answer.
-            let held: Vec<Resync> = all.iter_mut().filter_map(|resync| resync.split_off(&page.slots)).collect();
+            subscriber.resync = all
+                .iter_mut()
+                .filter_map(|resync| resync.split_off(&page.slots))
+                .collect();
             all.retain(|resync| !resync.slots.is_empty());
-            subscriber.resync = (!held.is_empty()).then(|| Box::new(held));
         }
         let total: usize = all.iter().map(|r| r.slots.len()).sum();
-        for resync in all.iter() {
+        for resync in &all {
             if total == subscriber.slots.len() && all.len() == 1 {
                 codec::resync_all(encoding, frame, resync.cause);
             } else {
                 let slots = resync.slots.to_vec();
                 let objects = &self.objects;
-                codec::resync(encoding, frame, slots.iter().map(|&slot| objects.slot(slot).id.as_str()), resync.cause);
+                codec::resync(
+                    encoding,
+                    frame,
+                    slots.iter().map(|&slot| objects.slot(slot).id.as_str()),
+                    resync.cause,
+                );
             }
         }
     }
 
     /// Writes the pending changes that may be told, up to a batch; says whether some are left for another write.
     fn write_changes(&mut self, now: Now, index: u32, encoding: Encoding, frame: &mut Vec<u8>) -> bool {
-        let Some(subscriber) = self.subscribers.at(index) else { return false };
+        let Some(subscriber) = self.subscribers.at(index) else {
+            return false;
+        };
         if subscriber.pending.is_empty() {
             return false;
         }
@@ -226,23 +265,32 @@ impl Lane {
             }
         }
         slots.iter().for_each(|&slot| self.objects.hints.told(slot));
-        self.told(now, index, slots.len() as u64);
+        self.told(now, index, &slots);
         more
     }
 
     /// Writes the cursor that is owed if it vouches for everything (rule R4), and the heartbeat.
     fn write_cursor(&mut self, now: Now, index: u32, encoding: Encoding, frame: &mut Vec<u8>) {
-        let (pong_us, base) = (self.config.pong_us, self.upstream.place.base);
-        let Some(subscriber) = self.subscribers.at_mut(index) else { return };
+        let (pong_us, cursor_us, base) = (self.config.pong_us, self.config.cursor_us, self.upstream.place.base);
+        let Some(subscriber) = self.subscribers.at_mut(index) else {
+            return;
+        };
         if subscriber.cursor_owed && subscriber.drained() && base > Version::ZERO {
             subscriber.cursor_owed = false;
-            subscriber.told_since_cursor = false;
             subscriber.cursor_due_us = MonoUs::MAX;
             subscriber.last_cursor = base;
+            if base < subscriber.told_to {
+                // It does not vouch for all that was told yet: another one will.
+                subscriber.cursor_due_us = now.mono_us + cursor_us;
+                let due_us = subscriber.cursor_due_us;
+                self.wheel.schedule(subscriber, index, due_us);
+            }
             let bytes = self.cursor_frame(encoding);
             frame.extend_from_slice(&bytes);
         }
-        let Some(subscriber) = self.subscribers.at_mut(index) else { return };
+        let Some(subscriber) = self.subscribers.at_mut(index) else {
+            return;
+        };
         if subscriber.ping_owed {
             subscriber.ping_owed = false;
             match encoding {
@@ -272,7 +320,10 @@ impl Lane {
     /// The text of the lane's place as a cursor.
     pub(super) fn place_text(&self) -> String {
         let cursor: Cursor = self.upstream.place.cursor(self.config.cluster, Vec::new());
-        cursor.encode().or_else(|_| cursor.coarser().encode()).unwrap_or_default()
+        cursor
+            .encode()
+            .or_else(|_| cursor.coarser().encode())
+            .unwrap_or_default()
     }
 
     /// Sends a subscriber away: it is told what is pending (one batch), then why, then closed.
@@ -285,7 +336,9 @@ impl Lane {
         after_ms: Option<u64>,
         out: &mut Vec<Output>,
     ) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         match subscriber.sink {
             Sink::Poll(_) => self.poll_over(now, who, after_ms, out),
             Sink::Idle => self.forget(now, who.index),
@@ -320,9 +373,9 @@ impl Lane {
 
 /// The common case: one pending change and nothing else to say.
 fn lone_change(subscriber: &Subscriber) -> Option<u32> {
-    let plain = subscriber.reply.is_none()
+    let plain = subscriber.reply.is_empty()
         && subscriber.page.is_none()
-        && subscriber.resync.is_none()
+        && subscriber.resync.is_empty()
         && subscriber.farewell.is_none()
         && !subscriber.cursor_owed
         && !subscriber.ping_owed;

@@ -34,6 +34,10 @@ pub struct Refusals {
     pub objects: u64,
     /// Sessions forgotten early because there were too many.
     pub sessions: u64,
+    /// Objects over the bound of the lane.
+    pub subscriptions: u64,
+    /// Subscribers sent away because no pong came in time.
+    pub no_pong: u64,
 }
 
 /// A lane in numbers.
@@ -139,6 +143,7 @@ impl Lane {
     #[must_use]
     pub fn stats(&self) -> LaneStats {
         let mut stats = LaneStats {
+            subscriptions: self.objects.subscriptions,
             objects: self.objects.len(),
             lingering: self.objects.lingering(),
             hint_bytes: self.objects.hints.bytes(),
@@ -161,7 +166,6 @@ impl Lane {
                 "poll" => stats.polls += 1,
                 _ => stats.idle_sessions += 1,
             }
-            stats.subscriptions += subscriber.slots.len();
             stats.pending += subscriber.pending.len();
         }
         stats
@@ -181,14 +185,18 @@ impl Lane {
     /// How many subscribers of this lane watch an object.
     #[must_use]
     pub fn watchers(&self, object: &str) -> usize {
-        self.objects.find(object).map_or(0, |slot| self.objects.slot(slot).watchers.len())
+        self.objects
+            .find(object)
+            .map_or(0, |slot| self.objects.slot(slot).watchers.len())
     }
 
     /// Subscribers in the order of their places, from `from` on, at most `at_most`.
     #[must_use]
     pub fn connections(&self, from: u32, at_most: usize) -> Vec<ConnectionView> {
         let from = self.subscribers.iter().skip_while(|(who, _)| who.index < from);
-        from.take(at_most).map(|(who, subscriber)| view(who, subscriber)).collect()
+        from.take(at_most)
+            .map(|(who, subscriber)| view(who, subscriber))
+            .collect()
     }
 
     /// One subscriber.
@@ -218,12 +226,14 @@ impl Lane {
         let slot = self.objects.find(object);
         let shard = self.config.shards.shard(self.config.key.object(object));
         let state = self.upstream.shard(shard);
-        let subscription = slot.filter(|&slot| subscriber.slots.contains(slot)).map(|slot| SubscriptionView {
-            version: self.objects.slot(slot).version(),
-            registered: self.objects.slot(slot).registered(),
-            pending: subscriber.pending.contains(slot),
-            resync: subscriber.resync.as_ref().is_some_and(|all| all.iter().any(|r| r.slots.contains(slot))),
-        });
+        let subscription = slot
+            .filter(|&slot| subscriber.slots.contains(slot))
+            .map(|slot| SubscriptionView {
+                version: self.objects.slot(slot).version(),
+                registered: self.objects.slot(slot).registered(),
+                pending: subscriber.pending.contains(slot),
+                resync: subscriber.resync.iter().any(|r| r.slots.contains(slot)),
+            });
         Some(Explanation {
             connection: view(who, subscriber),
             subscription,
@@ -244,7 +254,10 @@ impl Lane {
 
 fn transport(subscriber: &Subscriber) -> &'static str {
     match subscriber.sink {
-        Sink::Stream { encoding: Encoding::EventStream, .. } => "sse",
+        Sink::Stream {
+            encoding: Encoding::EventStream,
+            ..
+        } => "sse",
         Sink::Stream { .. } => "websocket",
         Sink::Poll(_) => "poll",
         Sink::Idle => "session",

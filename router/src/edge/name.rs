@@ -6,7 +6,10 @@ const SHORT: usize = 14;
 /// An object's ID.
 #[derive(Debug)]
 pub(super) enum Name {
-    Short { len: u8, bytes: [u8; SHORT] },
+    Short {
+        len: u8,
+        bytes: [u8; SHORT],
+    },
     /// Twice boxed: the outer box is one word wide.
     Long(Box<Box<str>>),
 }
@@ -14,7 +17,10 @@ pub(super) enum Name {
 impl Default for Name {
     /// The name of no object.
     fn default() -> Self {
-        Self::Short { len: 0, bytes: [0; SHORT] }
+        Self::Short {
+            len: 0,
+            bytes: [0; SHORT],
+        }
     }
 }
 
@@ -25,7 +31,10 @@ impl From<Box<str>> for Name {
         }
         let mut bytes = [0; SHORT];
         bytes[..text.len()].copy_from_slice(text.as_bytes());
-        Self::Short { len: text.len() as u8, bytes }
+        Self::Short {
+            len: text.len() as u8,
+            bytes,
+        }
     }
 }
 
@@ -62,9 +71,20 @@ mod tests {
     #[test]
     fn a_name_is_16_bytes_and_gives_back_its_text() {
         assert_eq!(size_of::<Name>(), 16);
-        for text in ["", "a", "order:42", "fourteen bytes", "fifteen bytes..", "äöüäöüä", "äöüäöüäö"] {
+        for text in [
+            "",
+            "a",
+            "order:42",
+            "fourteen bytes",
+            "fifteen bytes..",
+            "äöüäöüä",
+            "äöüäöüäö",
+        ] {
             let name = Name::from(Box::<str>::from(text));
-            assert_eq!((name.as_str(), name.len(), name.is_empty()), (text, text.len(), text.is_empty()));
+            assert_eq!(
+                (name.as_str(), name.len(), name.is_empty()),
+                (text, text.len(), text.is_empty())
+            );
             assert_eq!(matches!(name, Name::Short { .. }), text.len() <= SHORT, "{text}");
         }
     }

@@ -74,6 +74,8 @@ pub(super) struct Objects {
     free: Vec<u32>,
     /// Objects nobody watches any more, with the time at which they go.
     lingering: VecDeque<(MonoUs, u32)>,
+    /// Subscriptions of all subscribers.
+    pub(super) subscriptions: usize,
     pub(super) hints: Hints,
 }
 
@@ -85,6 +87,7 @@ impl Objects {
             pages: Vec::new(),
             free: Vec::new(),
             lingering: VecDeque::new(),
+            subscriptions: 0,
             hints: Hints::new(hint_bytes),
         }
     }
@@ -111,7 +114,8 @@ impl Objects {
     }
 
     fn find_hashed(&self, hash: ObjectHash, id: &str) -> Option<u32> {
-        let same = |entry: &Indexed| entry.rest == hash.0 as u32 && self.slot(entry.slot).id.as_bytes() == id.as_bytes();
+        let same =
+            |entry: &Indexed| entry.rest == hash.0 as u32 && self.slot(entry.slot).id.as_bytes() == id.as_bytes();
         self.index.find(folded(hash), same).map(|entry| entry.slot)
     }
 
@@ -134,8 +138,19 @@ impl Objects {
             return (slot, hash, false);
         }
         let slot = self.free.pop().unwrap_or_else(|| self.new_slot());
-        *self.slot_mut(slot) = Slot { id: id.into(), watchers: IdSet::new(), packed: 0 };
-        self.index.insert_unique(folded(hash), Indexed { slot, rest: hash.0 as u32 }, |entry| entry.rest.into());
+        *self.slot_mut(slot) = Slot {
+            id: id.into(),
+            watchers: IdSet::new(),
+            packed: 0,
+        };
+        self.index.insert_unique(
+            folded(hash),
+            Indexed {
+                slot,
+                rest: hash.0 as u32,
+            },
+            |entry| entry.rest.into(),
+        );
         (slot, hash, true)
     }
 
@@ -149,9 +164,14 @@ impl Objects {
         number as u32
     }
 
+    /// A subscriber comes to an object.
+    pub(super) fn watch(&mut self, slot: u32, subscriber: u32) {
+        self.subscriptions += usize::from(self.slot_mut(slot).watchers.insert(subscriber));
+    }
+
     /// A subscriber leaves an object. The last one leaves it lingering.
     pub(super) fn unwatch(&mut self, slot: u32, subscriber: u32, now_us: MonoUs, linger_us: u64) {
-        self.slot_mut(slot).watchers.remove(subscriber);
+        self.subscriptions -= usize::from(self.slot_mut(slot).watchers.remove(subscriber));
         self.linger_if_unwatched(slot, now_us, linger_us);
     }
 
@@ -204,7 +224,10 @@ impl Objects {
         for (page_number, page) in self.pages.iter().enumerate() {
             for (place, slot) in page.iter().enumerate() {
                 if !slot.id.is_empty() {
-                    all.push(((page_number * PAGE + place) as u32, self.key.object_bytes(slot.id.as_bytes())));
+                    all.push((
+                        (page_number * PAGE + place) as u32,
+                        self.key.object_bytes(slot.id.as_bytes()),
+                    ));
                 }
             }
         }
@@ -230,7 +253,12 @@ struct Entry {
 
 impl Hints {
     fn new(budget: usize) -> Self {
-        Self { entries: HashMap::new(), bytes: 0, budget, dropped: 0 }
+        Self {
+            entries: HashMap::new(),
+            bytes: 0,
+            budget,
+            dropped: 0,
+        }
     }
 
     pub(super) fn bytes(&self) -> usize {

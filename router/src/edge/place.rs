@@ -3,8 +3,9 @@
 use crate::now::Now;
 use tidings_protocol::{ClusterId, Cursor, ObjectHash, ShardId, Version};
 
-/// Shards that lag behind the newest by more than this do not hold the cursor back; they are named in it instead.
-const LAG_US: u64 = 1_000_000;
+/// Shards that lag behind the newest by more than this do not hold the cursor back; they are named in it instead. Twice the
+/// second within which even an idle owner of another node closes.
+const LAG_US: u64 = 2_000_000;
 /// How far above everything known here a cursor may be before it is taken for a forgery: other lanes and owners are a
 /// little ahead of this one.
 const AHEAD_US: u64 = 10_000_000;
@@ -27,14 +28,21 @@ impl Place {
         let border = Version(newest.0.saturating_sub(LAG_US));
         let lags = |version: Version| version == Version::ZERO || version < border;
         let base = closed.clone().filter(|&v| !lags(v)).min().unwrap_or_default();
-        let numbered = closed.enumerate().map(|(shard, version)| (ShardId(shard as u16), version));
+        let numbered = closed
+            .enumerate()
+            .map(|(shard, version)| (ShardId(shard as u16), version));
         let lagging = numbered.filter(|&(_, v)| base > Version::ZERO && lags(v)).collect();
         Self { base, lagging, newest }
     }
 
     /// The cursor of a client that was told everything up to here and, above it, `told` (sorted by object).
     pub(super) fn cursor(&self, cluster: ClusterId, told: Vec<(ObjectHash, Version)>) -> Cursor {
-        Cursor { cluster, base: self.base, lagging: self.lagging.clone(), told }
+        Cursor {
+            cluster,
+            base: self.base,
+            lagging: self.lagging.clone(),
+            told,
+        }
     }
 
     /// What is known of one shard.
@@ -61,12 +69,18 @@ impl CursorVerdict {
     /// Reads a client's cursor. Never an error: a cursor that is worth nothing means resync.
     pub(super) fn read(text: Option<&str>, cluster: ClusterId, place: &Place, now: Now) -> Self {
         let Some(text) = text else { return Self::None };
-        let Ok(cursor) = Cursor::decode(text) else { return Self::Resync("cursor_unreadable") };
+        let Ok(cursor) = Cursor::decode(text) else {
+            return Self::Resync("cursor_unreadable");
+        };
         if cursor.cluster != cluster {
             return Self::Resync("cursor_foreign");
         }
         let known = place.newest.0.max(now.wall_us) + AHEAD_US;
-        let highest = cursor.lagging.iter().map(|&(_, v)| v).chain(cursor.told.iter().map(|&(_, v)| v));
+        let highest = cursor
+            .lagging
+            .iter()
+            .map(|&(_, v)| v)
+            .chain(cursor.told.iter().map(|&(_, v)| v));
         if highest.fold(cursor.base, Version::max).0 > known {
             return Self::Resync("cursor_future");
         }
@@ -90,11 +104,14 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_lags_more_than_a_second_is_named_instead() {
-        let place = place(&[5_000_000, 3_999_999, 4_900_000, 0]);
+    fn a_shard_that_lags_more_than_two_seconds_is_named_instead() {
+        let place = place(&[5_000_000, 2_999_999, 4_900_000, 0]);
         assert_eq!(place.base, Version(4_900_000));
-        assert_eq!(place.lagging, [(ShardId(1), Version(3_999_999)), (ShardId(3), Version(0))]);
-        assert_eq!(place.at(ShardId(1)), Version(3_999_999));
+        assert_eq!(
+            place.lagging,
+            [(ShardId(1), Version(2_999_999)), (ShardId(3), Version(0))]
+        );
+        assert_eq!(place.at(ShardId(1)), Version(2_999_999));
         assert_eq!(place.at(ShardId(2)), Version(4_900_000));
     }
 

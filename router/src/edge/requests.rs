@@ -43,7 +43,12 @@ pub(super) enum Purpose {
 
 #[derive(Debug)]
 pub(super) enum PageEntry {
-    Watched { slot: u32, known: Version, at_least: Version, added: bool },
+    Watched {
+        slot: u32,
+        known: Version,
+        at_least: Version,
+        added: bool,
+    },
     Refused(Box<(String, Problem)>),
 }
 
@@ -108,7 +113,7 @@ impl Lane {
     pub fn may_request(&self, who: SubscriberKey) -> bool {
         self.subscribers
             .get(who)
-            .is_some_and(|s| s.page.is_none() && s.reply.is_none() && !s.sink.busy() && s.farewell.is_none())
+            .is_some_and(|s| s.page.is_none() && s.reply.is_empty() && !s.sink.busy() && s.farewell.is_none())
     }
 
     pub(super) fn offer_request(&self, who: SubscriberKey, out: &mut Vec<Output>) {
@@ -121,7 +126,13 @@ impl Lane {
     ///
     /// # Errors
     /// If the subscriber is unknown or its last request is not answered yet; nothing was changed.
-    pub fn subscribe(&mut self, now: Now, who: SubscriberKey, page: Page, out: &mut Vec<Output>) -> Result<(), RequestError> {
+    pub fn subscribe(
+        &mut self,
+        now: Now,
+        who: SubscriberKey,
+        page: Page,
+        out: &mut Vec<Output>,
+    ) -> Result<(), RequestError> {
         let subscriber = self.subscribers.get(who).ok_or(RequestError::Unknown)?;
         if subscriber.page.is_some() {
             return Err(RequestError::Busy);
@@ -150,7 +161,7 @@ impl Lane {
         let mut needed = Needed::default();
         for entry in page.entries {
             let entry = match entry {
-                Ok(entry) => self.watch(who, entry, &mut needed),
+                Ok(entry) => self.watch(now, who, entry, &mut needed),
                 Err(refused) => PageEntry::Refused(Box::new(refused)),
             };
             if let PageEntry::Watched { slot, added, .. } = entry {
@@ -164,7 +175,9 @@ impl Lane {
                 self.flush_upstream(out);
             }
         }
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         if purpose == Purpose::Session {
             // An earlier poll may have ended before its objects were live; no cursor may speak for them until they are.
             let objects = &self.objects;
@@ -192,17 +205,8 @@ impl Lane {
     }
 
     /// Enters one object into what the subscriber watches.
-    fn watch(&mut self, who: SubscriberKey, entry: Entry, needed: &mut Needed) -> PageEntry {
-        let Some(subscriber) = self.subscribers.get_mut(who) else {
-            let gone = Problem::new(Code::SessionUnknown, "the subscriber is gone");
-            return PageEntry::Refused(Box::new((entry.object.into(), gone)));
-        };
-        let limit = self.config.objects_per_subscriber;
-        let full = subscriber.slots.len() >= limit;
-        if full && !self.objects.find(&entry.object).is_some_and(|slot| subscriber.slots.contains(slot)) {
-            self.counters.refusals.objects += 1;
-            let problem =
-                Problem::new(Code::TooManyObjects, format!("`objects`: a subscriber watches at most {limit} objects"));
+    fn watch(&mut self, now: Now, who: SubscriberKey, entry: Entry, needed: &mut Needed) -> PageEntry {
+        if let Some(problem) = self.refuse_one_more(now, who, &entry.object) {
             return PageEntry::Refused(Box::new((entry.object.into(), problem)));
         }
         let (slot, hash, new) = self.objects.intern(entry.object);
@@ -212,9 +216,12 @@ impl Lane {
         } else if !self.objects.slot(slot).registered() {
             needed.add(self.upstream.latest_ask(shard));
         }
-        let added = subscriber.slots.insert(slot);
+        let added = self
+            .subscribers
+            .get_mut(who)
+            .is_some_and(|subscriber| subscriber.slots.insert(slot));
         if added {
-            self.objects.slot_mut(slot).watchers.insert(who.index);
+            self.objects.watch(slot, who.index);
         }
         PageEntry::Watched {
             slot,
@@ -224,20 +231,61 @@ impl Lane {
         }
     }
 
+    /// Why the subscriber may not watch one more object, if this is one more.
+    fn refuse_one_more(&mut self, now: Now, who: SubscriberKey, object: &str) -> Option<Problem> {
+        let Some(subscriber) = self.subscribers.get(who) else {
+            return Some(Problem::new(Code::SessionUnknown, "the subscriber is gone"));
+        };
+        let (limit, limit_here) = (self.config.objects_per_subscriber, self.config.subscriptions);
+        let full = subscriber.slots.len() >= limit;
+        let crowded = self.objects.subscriptions >= limit_here;
+        if !full && !crowded
+            || self
+                .objects
+                .find(object)
+                .is_some_and(|slot| subscriber.slots.contains(slot))
+        {
+            return None;
+        }
+        if full {
+            self.counters.refusals.objects += 1;
+            let detail = format!("`objects`: a subscriber watches at most {limit} objects");
+            return Some(Problem::new(Code::TooManyObjects, detail));
+        }
+        // Sessions that nobody uses at the moment lose least: their clients send the list again.
+        while self.objects.subscriptions >= limit_here {
+            if !self.forget_oldest(now, MonoUs::MAX) {
+                self.counters.refusals.subscriptions += 1;
+                let detail = format!("this server keeps at most {limit_here} subscriptions on one of its threads");
+                return Some(Problem::new(Code::TooMany, detail));
+            }
+            self.counters.sessions_evicted += 1;
+            self.counters.refusals.sessions += 1;
+        }
+        None
+    }
+
     /// Queues the subscriber's page behind the owners' answers that it still needs.
     pub(super) fn wait_for_answers(&mut self, who: SubscriberKey) {
-        let Some(page) = self.subscribers.get(who).and_then(|s| s.page.as_ref()) else { return };
+        let Some(page) = self.subscribers.get(who).and_then(|s| s.page.as_ref()) else {
+            return;
+        };
         let mut needed = Needed::default();
         page.slots.for_each(|slot| {
             if !self.objects.slot(slot).registered() {
-                needed.add(self.upstream.latest_ask(self.config.shards.shard(self.objects.hash(slot))));
+                needed.add(
+                    self.upstream
+                        .latest_ask(self.config.shards.shard(self.objects.hash(slot))),
+                );
             }
         });
         self.queue_behind(who, &needed);
     }
 
     fn queue_behind(&mut self, who: SubscriberKey, needed: &Needed) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         let Some(page) = &mut subscriber.page else { return };
         page.waits += needed.answers.len();
         for &(owner, answer) in &needed.answers {
@@ -251,7 +299,9 @@ impl Lane {
 
     /// An owner's answer arrived that the subscriber's page was queued behind.
     pub(super) fn answer_arrived(&mut self, now: Now, who: SubscriberKey, out: &mut Vec<Output>) {
-        let Some(page) = self.subscribers.get_mut(who).and_then(|s| s.page.as_mut()) else { return };
+        let Some(page) = self.subscribers.get_mut(who).and_then(|s| s.page.as_mut()) else {
+            return;
+        };
         page.waits = page.waits.saturating_sub(1);
         if page.waits == 0 {
             self.page_progress(now, who, out);
@@ -260,13 +310,18 @@ impl Lane {
 
     /// Answers the page if all its objects are live and new enough.
     pub(super) fn page_progress(&mut self, now: Now, who: SubscriberKey, out: &mut Vec<Output>) {
-        let Some(subscriber) = self.subscribers.get(who) else { return };
+        let Some(subscriber) = self.subscribers.get(who) else {
+            return;
+        };
         let Some(page) = &subscriber.page else { return };
         if page.waits > 0 || page.at_least_until_us.is_some() {
             return;
         }
         // A poll waits for a version as long as the poll itself may.
-        let patience_us = subscriber.sink.encoding().map_or(MonoUs::MAX, |_| self.config.at_least_us);
+        let patience_us = subscriber
+            .sink
+            .encoding()
+            .map_or(MonoUs::MAX, |_| self.config.at_least_us);
         let mut live = true;
         page.slots.for_each(|slot| live &= self.objects.slot(slot).registered());
         if !live {
@@ -276,7 +331,9 @@ impl Lane {
         self.compare_page(who);
         if self.wants_newer(who) {
             let until_us = now.mono_us.saturating_add(patience_us);
-            let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+            let Some(subscriber) = self.subscribers.get_mut(who) else {
+                return;
+            };
             if let Some(page) = &mut subscriber.page {
                 page.at_least_until_us = Some(until_us);
                 self.wheel.schedule(subscriber, who.index, until_us);
@@ -289,7 +346,9 @@ impl Lane {
 
     /// Notes what the subscriber missed of the page's objects (of all its objects for a session).
     fn compare_page(&mut self, who: SubscriberKey) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         let Some(mut page) = subscriber.page.take() else { return };
         if page.purpose == Purpose::Session {
             let all = subscriber.slots.to_vec();
@@ -315,7 +374,9 @@ impl Lane {
 
     /// Whether some object of the page is not yet at the version it must be at least at.
     fn wants_newer(&self, who: SubscriberKey) -> bool {
-        let Some(page) = self.subscribers.get(who).and_then(|s| s.page.as_ref()) else { return false };
+        let Some(page) = self.subscribers.get(who).and_then(|s| s.page.as_ref()) else {
+            return false;
+        };
         page.entries.iter().any(|entry| match entry {
             PageEntry::Watched { slot, at_least, .. } => !self.includes(*slot, *at_least),
             PageEntry::Refused(_) => false,
@@ -329,7 +390,11 @@ impl Lane {
         at_least == Version::ZERO
             || entry.version() >= at_least
             || entry.registered()
-                && self.upstream.shard(self.config.shards.shard(self.objects.hash(slot))).closed >= at_least
+                && self
+                    .upstream
+                    .shard(self.config.shards.shard(self.objects.hash(slot)))
+                    .closed
+                    >= at_least
     }
 
     /// After news from the owners: pages that waited for a version.
@@ -343,7 +408,12 @@ impl Lane {
         waiters.dedup();
         for who in waiters {
             let waits = |page: &PageInFlight| page.at_least_until_us.is_some();
-            if !self.subscribers.get(who).and_then(|s| s.page.as_deref()).is_some_and(waits) {
+            if !self
+                .subscribers
+                .get(who)
+                .and_then(|s| s.page.as_deref())
+                .is_some_and(waits)
+            {
                 continue;
             }
             if self.wants_newer(who) {
@@ -362,10 +432,17 @@ impl Lane {
 
     /// Refuses the page's objects that are not yet at the version they must be at least at.
     pub(super) fn refuse_too_old(&mut self, now: Now, who: SubscriberKey) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         let Some(mut page) = subscriber.page.take() else { return };
         for entry in &mut page.entries {
-            let PageEntry::Watched { slot, at_least, added, .. } = *entry else { continue };
+            let PageEntry::Watched {
+                slot, at_least, added, ..
+            } = *entry
+            else {
+                continue;
+            };
             if self.includes(slot, at_least) {
                 continue;
             }
@@ -382,11 +459,13 @@ impl Lane {
     }
 
     fn answer_page(&mut self, now: Now, who: SubscriberKey, out: &mut Vec<Output>) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         let Some(page) = subscriber.page.take() else { return };
         match subscriber.sink.encoding() {
             Some(encoding) => {
-                let reply = subscriber.reply.get_or_insert_default();
+                let reply = &mut subscriber.reply;
                 let objects = &self.objects;
                 let refused = page.entries.iter().filter_map(|entry| match entry {
                     PageEntry::Refused(refused) => Some((refused.0.as_str(), &refused.1)),
@@ -397,16 +476,18 @@ impl Lane {
                         codec::refused(reply, refused);
                     }
                 } else {
-                    codec::subscribed(encoding, reply, page.id.as_ref(), page.entries.iter().map(|entry| match entry {
-                        PageEntry::Watched { slot, .. } => {
-                            let slot = objects.slot(*slot);
-                            (slot.id.as_str(), Ok(slot.version()))
-                        }
-                        PageEntry::Refused(refused) => (refused.0.as_str(), Err(&refused.1)),
-                    }));
-                }
-                if reply.is_empty() {
-                    subscriber.reply = None;
+                    codec::subscribed(
+                        encoding,
+                        reply,
+                        page.id.as_ref(),
+                        page.entries.iter().map(|entry| match entry {
+                            PageEntry::Watched { slot, .. } => {
+                                let slot = objects.slot(*slot);
+                                (slot.id.as_str(), Ok(slot.version()))
+                            }
+                            PageEntry::Refused(refused) => (refused.0.as_str(), Err(&refused.1)),
+                        }),
+                    );
                 }
                 subscriber.cursor_owed = !page.more;
                 self.make_ready(who.index);
@@ -418,7 +499,9 @@ impl Lane {
 
     /// Takes an object out of what a subscriber watches.
     pub(super) fn unwatch(&mut self, now: Now, who: SubscriberKey, slot: u32) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         if !subscriber.slots.remove(slot) {
             return;
         }
@@ -426,7 +509,8 @@ impl Lane {
             self.objects.hints.told(slot);
         }
         subscriber.drop_resync(slot);
-        self.objects.unwatch(slot, who.index, now.mono_us, self.config.linger_us);
+        self.objects
+            .unwatch(slot, who.index, now.mono_us, self.config.linger_us);
     }
 
     /// Ends subscriptions. After `unsubscribed` nothing more is told of them. Objects that were not subscribed to are
@@ -458,13 +542,13 @@ impl Lane {
 
     /// Queues a direct answer, encoded by `write`, to be written before anything else.
     pub fn respond(&mut self, who: SubscriberKey, write: impl FnOnce(Encoding, &mut Vec<u8>)) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
-        let Some(encoding) = subscriber.sink.encoding() else { return };
-        let reply = subscriber.reply.get_or_insert_default();
-        write(encoding, reply);
-        if reply.is_empty() {
-            subscriber.reply = None;
-        }
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
+        let Some(encoding) = subscriber.sink.encoding() else {
+            return;
+        };
+        write(encoding, &mut subscriber.reply);
         self.make_ready(who.index);
     }
 }

@@ -35,7 +35,10 @@ impl Wheel {
         if stands != MonoUs::MAX {
             subscriber.wheel_later_us = stands;
         }
-        let who = SubscriberKey { index, generation: subscriber.generation };
+        let who = SubscriberKey {
+            index,
+            generation: subscriber.generation,
+        };
         self.ticks.entry(tick).or_default().push(who);
     }
 
@@ -52,7 +55,9 @@ impl Wheel {
 impl Lane {
     /// The first heartbeat of a new stream.
     pub(super) fn schedule_heartbeat(&mut self, now: Now, who: SubscriberKey) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         let every_us = match subscriber.sink.encoding() {
             None => return,
             Some(Encoding::EventStream) => self.config.comment_us,
@@ -74,7 +79,9 @@ impl Lane {
 
     fn look_at(&mut self, now: Now, who: SubscriberKey, out: &mut Vec<Output>) {
         let now_us = now.mono_us;
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         if subscriber.wheel_later_us <= now_us {
             subscriber.wheel_later_us = MonoUs::MAX;
         }
@@ -82,30 +89,48 @@ impl Lane {
             return;
         }
         subscriber.wheel_us = MonoUs::MAX;
-        if subscriber.page.as_ref().and_then(|p| p.at_least_until_us).is_some_and(|at| at <= now_us) {
+        if subscriber
+            .page
+            .as_ref()
+            .and_then(|p| p.at_least_until_us)
+            .is_some_and(|at| at <= now_us)
+        {
             self.at_least_over(now, who, out);
         }
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         if subscriber.sink.busy() {
             // Silence is not the client's fault while our own output is in the way: no ping, no pong deadline.
             let stuck_us = subscriber.stuck_since_us + self.config.stuck_us;
             if stuck_us <= now_us {
                 self.counters.stuck += 1;
-                out.push(Output::Cut { who, code: CloseCode::NoProgress });
+                out.push(Output::Cut {
+                    who,
+                    code: CloseCode::NoProgress,
+                });
                 self.forget(now, who.index);
                 return;
             }
             self.wheel.schedule(subscriber, who.index, stuck_us);
         } else if subscriber.pong_due_us.is_some_and(|at| at <= now_us) {
             self.counters.no_pong += 1;
-            out.push(Output::Cut { who, code: CloseCode::NoPong });
-            self.forget(now, who.index);
+            self.counters.refusals.no_pong += 1;
+            subscriber.pong_due_us = None;
+            self.dismiss(now, who, CloseCode::NoPong, "no_pong", None, out);
             return;
         }
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         if subscriber.cursor_due_us <= now_us {
-            subscriber.cursor_due_us = MonoUs::MAX;
-            subscriber.cursor_owed = true;
+            // A cursor that says no more than the last one is not worth a write.
+            if self.upstream.place.base > subscriber.last_cursor {
+                subscriber.cursor_due_us = MonoUs::MAX;
+                subscriber.cursor_owed = true;
+            } else {
+                subscriber.cursor_due_us = now_us + self.config.cursor_us;
+            }
         }
         if subscriber.heartbeat_due_us <= now_us {
             subscriber.ping_owed = true;
@@ -113,12 +138,18 @@ impl Lane {
             subscriber.heartbeat_due_us = MonoUs::MAX;
             self.schedule_heartbeat(now, who);
         }
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         let page_us = subscriber.page.as_ref().and_then(|p| p.at_least_until_us);
         let wishes = [
             Some(subscriber.cursor_due_us),
             Some(subscriber.heartbeat_due_us),
-            if matches!(subscriber.sink, Sink::Stream { busy: false, .. }) { subscriber.pong_due_us } else { None },
+            if matches!(subscriber.sink, Sink::Stream { busy: false, .. }) {
+                subscriber.pong_due_us
+            } else {
+                None
+            },
             page_us,
         ];
         if let Some(next_us) = wishes.into_iter().flatten().min().filter(|&us| us != MonoUs::MAX) {
@@ -146,6 +177,7 @@ mod tests {
             shards: ShardCount::new(1).expect("a power of two"),
             owners: 1,
             objects_per_subscriber: 10,
+            subscriptions: 1000,
             batch_bytes: 1000,
             hint_bytes: 1000,
             cursor_us: 100_000,
@@ -166,21 +198,48 @@ mod tests {
     fn a_busy_subscriber_stands_in_the_wheel_only_a_few_times() {
         let mut lane = lane();
         let object = lane.config.key.object("a");
-        let mut now = Now { mono_us: 1_000_000, wall_us: 1_000_000 };
+        let mut now = Now {
+            mono_us: 1_000_000,
+            wall_us: 1_000_000,
+        };
         let mut out = Vec::new();
-        let owned = Owned { shard: ShardId(0), epoch: Epoch(1), floor: Version::ZERO, cause: FloorCause::Lost };
+        let owned = Owned {
+            shard: ShardId(0),
+            epoch: Epoch(1),
+            floor: Version::ZERO,
+            cause: FloorCause::Lost,
+        };
         lane.owner_up(now, 0, 1, &mut out);
         lane.owner_frames(now, 0, 1, vec![OwnerToEdge::Own { shards: vec![owned] }], &mut out);
         let who = lane.connect(now, SinkKind::Stream(Encoding::WebSocketJson), false);
-        let entry = Entry { object: "a".into(), version: None, at_least: None };
-        let page = Page { entries: vec![Ok(entry)], ..Page::default() };
+        let entry = Entry {
+            object: "a".into(),
+            version: None,
+            at_least: None,
+        };
+        let page = Page {
+            entries: vec![Ok(entry)],
+            ..Page::default()
+        };
         lane.subscribe(now, who, page, &mut out).expect("known");
-        let answer = OwnerToEdge::Registered { objects: vec![(object, Version::ZERO)] };
-        lane.owner_frames(now, 0, 1, vec![answer, OwnerToEdge::Closed { version: Version(9) }], &mut out);
+        let answer = OwnerToEdge::Registered {
+            objects: vec![(object, Version::ZERO)],
+        };
+        lane.owner_frames(
+            now,
+            0,
+            1,
+            vec![answer, OwnerToEdge::Closed { version: Version(9) }],
+            &mut out,
+        );
         for round in 1..=100 {
             now.mono_us += 200_000;
             let version = Version(10 + round);
-            let changes = vec![Changed { object, version, hint: None }];
+            let changes = vec![Changed {
+                object,
+                version,
+                hint: None,
+            }];
             let frames = vec![OwnerToEdge::Changed { changes }, OwnerToEdge::Closed { version }];
             lane.owner_frames(now, 0, 1, frames, &mut out);
             while lane.next_write(now, &mut out).is_some() {}

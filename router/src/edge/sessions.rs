@@ -11,6 +11,9 @@ use tidings_protocol::client::Entry;
 use tidings_protocol::codec::{OwnedChange, PollAnswer, Resync, ResyncScope};
 use tidings_protocol::{Cursor, ObjectHash, Problem, ShardId, Version};
 
+/// How often a poll waits for more to be closed before it is told things again that did not fit its cursor.
+const PATIENCE: u8 = 20;
+
 /// One poll.
 #[derive(Debug, Default)]
 pub struct PollPage {
@@ -28,13 +31,13 @@ pub struct PollPage {
 #[derive(Debug)]
 pub(super) struct PollState {
     cursor: Option<String>,
-    /// What the client was told above its cursor.
-    carried: Vec<(ObjectHash, Version)>,
     refused: Vec<(String, Problem)>,
     /// Its objects are live and compared.
     caught_up: bool,
     /// What is to be told does not fit a cursor before more is closed.
     cramped: bool,
+    /// How often more was closed since.
+    waited: u8,
 }
 
 /// Sessions without poll or stream, the one unused for longest first. Entries of sessions that came back are stale.
@@ -43,6 +46,9 @@ pub(super) struct IdleSessions {
     queue: VecDeque<(MonoUs, SubscriberKey)>,
     pub(super) count: usize,
 }
+
+/// An object, the version up to which its subscriber knows it, and its shard.
+type Known = (ObjectHash, Version, ShardId);
 
 /// One object that a poll has yet to be told of.
 #[derive(Clone, Copy)]
@@ -62,7 +68,9 @@ impl Lane {
     }
 
     fn idle_since(&mut self, now: Now, who: SubscriberKey) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         subscriber.since_us = now.mono_us;
         self.idle.queue.push_back((now.mono_us, who));
         self.idle.count += 1;
@@ -73,9 +81,12 @@ impl Lane {
     }
 
     /// Forgets the session unused for longest if that was since `before_us`; `false` if there is none.
-    fn forget_oldest(&mut self, now: Now, before_us: MonoUs) -> bool {
+    pub(super) fn forget_oldest(&mut self, now: Now, before_us: MonoUs) -> bool {
         while let Some(&(since_us, who)) = self.idle.queue.front() {
-            let idle = self.subscribers.get(who).is_some_and(|s| matches!(s.sink, Sink::Idle) && s.since_us == since_us);
+            let idle = self
+                .subscribers
+                .get(who)
+                .is_some_and(|s| matches!(s.sink, Sink::Idle) && s.since_us == since_us);
             if idle && since_us > before_us {
                 return false;
             }
@@ -89,12 +100,17 @@ impl Lane {
     }
 
     pub(super) fn expire_sessions(&mut self, now: Now) {
-        let Some(before_us) = now.mono_us.checked_sub(self.config.session_us) else { return };
+        let Some(before_us) = now.mono_us.checked_sub(self.config.session_us) else {
+            return;
+        };
         while self.forget_oldest(now, before_us) {}
     }
 
     pub(super) fn next_session_end(&self) -> Option<MonoUs> {
-        self.idle.queue.front().map(|(since_us, _)| since_us + self.config.session_us + 1)
+        self.idle
+            .queue
+            .front()
+            .map(|(since_us, _)| since_us + self.config.session_us + 1)
     }
 
     /// Ends what a session is doing, so that something newer can take its place.
@@ -107,16 +123,18 @@ impl Lane {
         self.clear_marks(who);
         let subscriber = self.subscribers.get_mut(who)?;
         subscriber.page = None;
-        subscriber.reply = None;
+        subscriber.reply = Vec::new();
         subscriber.page_open = false;
         Some(subscriber)
     }
 
     fn clear_marks(&mut self, who: SubscriberKey) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         let pending = std::mem::take(&mut subscriber.pending);
         pending.for_each(|slot| self.objects.hints.told(slot));
-        subscriber.resync = None;
+        subscriber.resync = Vec::new();
     }
 
     /// A poll of a session. Answered by [`Output::Answer`] as soon as something is newer than its cursor; the shell ends
@@ -124,7 +142,13 @@ impl Lane {
     ///
     /// # Errors
     /// If the session is unknown; nothing was changed.
-    pub fn poll(&mut self, now: Now, who: SubscriberKey, page: PollPage, out: &mut Vec<Output>) -> Result<(), RequestError> {
+    pub fn poll(
+        &mut self,
+        now: Now,
+        who: SubscriberKey,
+        page: PollPage,
+        out: &mut Vec<Output>,
+    ) -> Result<(), RequestError> {
         self.take_over(who, out).ok_or(RequestError::Unknown)?;
         for object in &page.remove {
             if let Some(slot) = self.objects.find(object) {
@@ -132,20 +156,23 @@ impl Lane {
             }
         }
         let verdict = CursorVerdict::read(page.cursor.as_deref(), self.config.cluster, &self.upstream.place, now);
-        let carried = match &verdict {
-            CursorVerdict::At(cursor) => cursor.told.clone(),
-            CursorVerdict::None | CursorVerdict::Resync(_) => Vec::new(),
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return Err(RequestError::Unknown);
         };
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return Err(RequestError::Unknown) };
         subscriber.trace = page.trace;
         subscriber.sink = Sink::Poll(Box::new(PollState {
             cursor: page.cursor,
-            carried,
             refused: Vec::new(),
             caught_up: false,
             cramped: false,
+            waited: 0,
         }));
-        let page = Page { id: None, entries: page.entries, cursor: None, more: false };
+        let page = Page {
+            id: None,
+            entries: page.entries,
+            cursor: None,
+            more: false,
+        };
         self.open_page(now, who, Purpose::Session, page, verdict, out);
         Ok(())
     }
@@ -176,13 +203,15 @@ impl Lane {
     /// The poll or stream of a session ended without our doing. The session stays for a while.
     pub fn detach(&mut self, now: Now, who: SubscriberKey) {
         self.clear_marks(who);
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         if matches!(subscriber.sink, Sink::Idle) {
             return;
         }
         subscriber.sink = Sink::Idle;
         subscriber.page = None;
-        subscriber.reply = None;
+        subscriber.reply = Vec::new();
         subscriber.page_open = false;
         subscriber.farewell = None;
         self.idle_since(now, who);
@@ -190,7 +219,9 @@ impl Lane {
 
     /// The poll's page is live and compared.
     pub(super) fn poll_caught_up(&mut self, _now: Now, who: SubscriberKey, page: PageInFlight) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
         if let Sink::Poll(state) = &mut subscriber.sink {
             state.caught_up = true;
             state.refused = refused(page);
@@ -204,7 +235,9 @@ impl Lane {
             Some(page) if page.at_least_until_us.is_some() => self.at_least_over(now, who, out),
             Some(_) => {
                 self.refuse_too_old(now, who);
-                let Some(subscriber) = self.subscribers.get_mut(who) else { return };
+                let Some(subscriber) = self.subscribers.get_mut(who) else {
+                    return;
+                };
                 if let (Sink::Poll(state), Some(page)) = (&mut subscriber.sink, subscriber.page.take()) {
                     state.refused = refused(*page);
                 }
@@ -219,24 +252,41 @@ impl Lane {
         for who in std::mem::take(&mut self.cramped) {
             if let Some(Sink::Poll(state)) = self.subscribers.get_mut(who).map(|s| &mut s.sink) {
                 state.cramped = false;
+                state.waited = state.waited.saturating_add(1);
             }
             self.make_ready(who.index);
         }
     }
 
     /// Answers a poll if there is something to say, or in any case if it is `over`.
-    pub(super) fn answer_poll(&mut self, now: Now, who: SubscriberKey, over: Option<Option<u64>>, out: &mut Vec<Output>) {
-        let Some(subscriber) = self.subscribers.get(who) else { return };
+    pub(super) fn answer_poll(
+        &mut self,
+        now: Now,
+        who: SubscriberKey,
+        over: Option<Option<u64>>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(subscriber) = self.subscribers.get(who) else {
+            return;
+        };
         let Sink::Poll(state) = &subscriber.sink else { return };
-        let nothing = subscriber.pending.is_empty() && subscriber.resync.is_none() && state.refused.is_empty();
+        let nothing = subscriber.pending.is_empty() && subscriber.resync.is_empty() && state.refused.is_empty();
         let wait = !state.caught_up || (nothing && state.cursor.is_some());
         if wait && over.is_none() {
             return;
         }
-        let mut answer = if state.caught_up { self.compose_answer(who.index) } else { None };
+        let mut answer = if state.caught_up {
+            self.compose_answer(who.index)
+        } else {
+            None
+        };
         if answer.is_none() {
-            let Some(subscriber) = self.subscribers.get_mut(who) else { return };
-            let Sink::Poll(state) = &mut subscriber.sink else { return };
+            let Some(subscriber) = self.subscribers.get_mut(who) else {
+                return;
+            };
+            let Sink::Poll(state) = &mut subscriber.sink else {
+                return;
+            };
             if over.is_none() {
                 if !std::mem::replace(&mut state.cramped, true) {
                     self.cramped.push(who);
@@ -244,7 +294,11 @@ impl Lane {
                 return;
             }
             let refused = std::mem::take(&mut state.refused);
-            answer = Some(PollAnswer { refused, cursor: self.own_cursor(who.index), ..PollAnswer::default() });
+            answer = Some(PollAnswer {
+                refused,
+                cursor: self.own_cursor(who.index),
+                ..PollAnswer::default()
+            });
         }
         let Some(mut answer) = answer else { return };
         answer.poll_after_ms = over.flatten();
@@ -253,7 +307,10 @@ impl Lane {
             subscriber.told += told;
             self.counters.told += told;
         }
-        out.push(Output::Answer { who, answer: Box::new(answer) });
+        out.push(Output::Answer {
+            who,
+            answer: Box::new(answer),
+        });
         self.detach(now, who);
     }
 
@@ -262,7 +319,9 @@ impl Lane {
     fn own_cursor(&self, index: u32) -> String {
         match self.subscribers.at(index).map(|s| &s.sink) {
             Some(Sink::Poll(state)) if state.cursor.is_some() => state.cursor.clone().unwrap_or_default(),
-            _ => Cursor::new(self.config.cluster, Version::ZERO, Vec::new(), Vec::new()).encode().unwrap_or_default(),
+            _ => Cursor::new(self.config.cluster, Version::ZERO, Vec::new(), Vec::new())
+                .encode()
+                .unwrap_or_default(),
         }
     }
 
@@ -270,33 +329,32 @@ impl Lane {
     /// nothing fits before more is closed.
     fn compose_answer(&mut self, index: u32) -> Option<PollAnswer> {
         let subscriber = self.subscribers.at(index)?;
-        let Sink::Poll(state) = &subscriber.sink else { return None };
+        let Sink::Poll(state) = &subscriber.sink else {
+            return None;
+        };
         let mut news = Vec::with_capacity(subscriber.pending.len());
         subscriber.pending.for_each(|slot| {
             let hash = self.objects.hash(slot);
-            news.push(News { version: self.objects.slot(slot).version(), slot, hash, shard: self.config.shards.shard(hash) });
+            news.push(News {
+                version: self.objects.slot(slot).version(),
+                slot,
+                hash,
+                shard: self.config.shards.shard(hash),
+            });
         });
         news.sort_unstable_by_key(|n| n.version);
+        let known = self.known(subscriber, &news);
         let fit = self.fitting(&news);
-        let fetched = self.told_to_fetch(subscriber);
-        let (mut count, mut cursor) = (fit, self.cursor_after(state, &news[..], fit, &fetched).encode());
-        if cursor.is_err() {
-            // The told list is too long. This many surely fit, whatever they are; what was told to be fetched may then
-            // be told again.
-            count = fit.min(Cursor::MAX_TOLD.saturating_sub(state.carried.len()));
-            cursor = self.cursor_after(state, &news, count, &[]).coarser().encode();
-            if count == 0 && !news.is_empty() {
-                return None;
-            }
-        }
-        let cursor = cursor.ok()?;
+        let (count, cursor) = self.longest_cut(&news, fit, &known, state.waited >= PATIENCE)?;
         let trace = subscriber.trace;
         let changes = news[..count]
             .iter()
-            .map(|n| OwnedChange {
+            .enumerate()
+            .map(|(place, n)| OwnedChange {
                 object: self.objects.slot(n.slot).id.as_str().into(),
                 version: n.version,
-                hint: self.objects.hints.get(n.slot).cloned(),
+                // Past what fits only names and versions are told.
+                hint: self.objects.hints.get(n.slot).filter(|_| place < fit).cloned(),
                 trace: trace.then(|| (n.shard, self.upstream.shard(n.shard).epoch)),
             })
             .collect();
@@ -323,14 +381,34 @@ impl Lane {
         fitting.count().max(1).min(news.len())
     }
 
-    /// The place of a client that was told the first `count` of the news and, before, what its cursor carried.
-    fn cursor_after(
-        &self,
-        state: &PollState,
-        news: &[News],
-        count: usize,
-        fetched: &[(ObjectHash, Version, ShardId)],
-    ) -> Cursor {
+    /// How many of the news to tell, and the cursor that vouches for them. `None` if it is better to wait until more is
+    /// closed.
+    ///
+    /// Whatever is left untold keeps the cursor's base down, and everything told above the base must be listed in it. So
+    /// where too much would have to be listed, the cut is made between two versions: all that share one (objects of as
+    /// many shards) are told together, whatever they take.
+    fn longest_cut(&self, news: &[News], fit: usize, known: &[Known], impatient: bool) -> Option<(usize, String)> {
+        let whole = |count: usize| match count.checked_sub(1) {
+            Some(last) => news.partition_point(|n| n.version <= news[last].version),
+            None => 0,
+        };
+        let some = fit.min(Cursor::MAX_TOLD);
+        for count in [fit, whole(fit), some, whole(1)] {
+            let cursor = self.cursor_after(known, news, count);
+            if let Ok(text) = cursor.encode().or_else(|_| cursor.coarser().encode()) {
+                return Some((count, text));
+            }
+        }
+        if !impatient {
+            return None;
+        }
+        // A shard closes nothing. What the client knew before may be told again.
+        let cursor = self.cursor_after(&[], news, some).coarser().encode().ok()?;
+        Some((some, cursor))
+    }
+
+    /// The place of a client that knows the first `count` of the news and, of its other objects, what is `known`.
+    fn cursor_after(&self, known: &[Known], news: &[News], count: usize) -> Cursor {
         let mut place = self.upstream.place.clone();
         if let Some(untold) = news.get(count) {
             // Everything below the oldest untold change was told.
@@ -340,39 +418,49 @@ impl Lane {
                 *version = (*version).min(most);
             }
         }
-        let mut told: Vec<_> = news[..count].iter().map(|n| (n.hash, n.version, n.shard)).collect();
-        told.extend_from_slice(fetched);
-        for &(hash, version) in &state.carried {
-            told.push((hash, version, self.config.shards.shard(hash)));
-        }
-        let told = told.into_iter().filter(|&(_, version, shard)| version > place.at(shard)).map(|(h, v, _)| (h, v));
-        let cursor = place.cursor(self.config.cluster, told.collect());
-        Cursor::new(cursor.cluster, cursor.base, cursor.lagging, cursor.told)
+        let told = news[..count].iter().map(|n| (n.hash, n.version, n.shard));
+        let told = known.iter().copied().chain(told);
+        let above = told.filter(|&(_, version, shard)| version > place.at(shard));
+        let told = above.map(|(hash, version, _)| (hash, version)).collect();
+        Cursor::new(self.config.cluster, place.base, place.lagging.clone(), told)
     }
 
-    /// What this answer tells to fetch again counts as told up to the floor: else a shard that closes nothing yet would
-    /// have the next poll told the same at once.
-    fn told_to_fetch(&self, subscriber: &Subscriber) -> Vec<(ObjectHash, Version, ShardId)> {
-        let mut told = Vec::new();
-        for resync in subscriber.resync.iter().flat_map(|all| all.iter()) {
+    /// What a client knows of those of its objects that it need not be told of now, as far as the cursor may have to say
+    /// so: because its cursor covers it, perhaps beyond what this lane has heard; because it was told before; because it
+    /// fetches them after this answer, which is its first or tells it to.
+    fn known(&self, subscriber: &Subscriber, news: &[News]) -> Vec<Known> {
+        let place = &self.upstream.place;
+        let covered = news.first().map_or(place.base, |n| place.base.min(n.version.before()));
+        let mut known = Vec::new();
+        subscriber.slots.for_each(|slot| {
+            let version = self.objects.slot(slot).version();
+            if (version > covered || !place.lagging.is_empty()) && !subscriber.pending.contains(slot) {
+                let hash = self.objects.hash(slot);
+                known.push((hash, version, self.config.shards.shard(hash)));
+            }
+        });
+        for resync in &subscriber.resync {
+            // Up to the floor, or a shard that closes nothing yet would have the next poll told the same at once.
             resync.slots.for_each(|slot| {
                 let hash = self.objects.hash(slot);
                 let shard = self.config.shards.shard(hash);
-                told.push((hash, self.upstream.shard(shard).floor.before(), shard));
+                known.push((hash, self.upstream.shard(shard).floor.before(), shard));
             });
         }
-        told
+        known
     }
 
     fn poll_resync(&self, subscriber: &Subscriber) -> Option<Resync> {
-        let all = subscriber.resync.as_ref()?;
+        let all = &subscriber.resync;
         let cause = all.first()?.cause;
         let scope = if subscriber.resync_due() == subscriber.slots.len() {
             ResyncScope::All
         } else {
             let mut objects = Vec::new();
             for resync in all.iter() {
-                resync.slots.for_each(|slot| objects.push(self.objects.slot(slot).id.as_str().into()));
+                resync
+                    .slots
+                    .for_each(|slot| objects.push(self.objects.slot(slot).id.as_str().into()));
             }
             ResyncScope::Objects(objects)
         };

@@ -29,7 +29,10 @@ pub enum SinkKind {
 /// Where a subscriber's news go.
 #[derive(Debug)]
 pub(super) enum Sink {
-    Stream { encoding: Encoding, busy: bool },
+    Stream {
+        encoding: Encoding,
+        busy: bool,
+    },
     /// A session without a poll or stream: gathers nothing, its next poll compares versions.
     Idle,
     /// A session with a poll that waits.
@@ -92,7 +95,10 @@ impl Resync {
                 slots.insert(slot);
             }
         });
-        (!slots.is_empty()).then_some(Self { cause: self.cause, slots })
+        (!slots.is_empty()).then_some(Self {
+            cause: self.cause,
+            slots,
+        })
     }
 }
 
@@ -117,8 +123,6 @@ pub(super) struct Subscriber {
     pub(super) cursor_owed: bool,
     /// A heartbeat is to be sent with the next write.
     pub(super) ping_owed: bool,
-    /// Something was told since the last cursor.
-    pub(super) told_since_cursor: bool,
     /// It stands among those that wait for a shard without an owner.
     pub(super) orphan: bool,
     /// Kept when its stream ends: it was made as a session.
@@ -126,10 +130,10 @@ pub(super) struct Subscriber {
     pub(super) sink: Sink,
     pub(super) slots: IdSet,
     pub(super) pending: IdSet,
-    pub(super) resync: Option<Box<Vec<Resync>>>,
+    pub(super) resync: Vec<Resync>,
     pub(super) page: Option<Box<PageInFlight>>,
     /// Encoded answers to requests, to be written before anything else.
-    pub(super) reply: Option<Box<Vec<u8>>>,
+    pub(super) reply: Vec<u8>,
     pub(super) farewell: Option<Box<Farewell>>,
     pub(super) since_us: MonoUs,
     pub(super) stuck_since_us: MonoUs,
@@ -141,6 +145,8 @@ pub(super) struct Subscriber {
     /// A later time for which it stands there too.
     pub(super) wheel_later_us: MonoUs,
     pub(super) last_cursor: Version,
+    /// The highest version it was told: a cursor below it is followed by another soon.
+    pub(super) told_to: Version,
     pub(super) told: u64,
 }
 
@@ -153,39 +159,37 @@ impl Subscriber {
 
     /// Objects with a resync due.
     pub(super) fn resync_due(&self) -> usize {
-        self.resync.as_ref().map_or(0, |all| all.iter().map(|r| r.slots.len()).sum())
+        self.resync.iter().map(|r| r.slots.len()).sum()
     }
 
     /// Adds an object to what must be fetched again; `false` if it was there already.
     pub(super) fn add_resync(&mut self, slot: u32, cause: &'static str) -> bool {
-        let all = self.resync.get_or_insert_default();
+        let all = &mut self.resync;
         if all.iter().any(|r| r.slots.contains(slot)) {
             return false;
         }
         match all.iter_mut().find(|r| r.cause == cause) {
             Some(same) => same.slots.insert(slot),
             None => {
-                all.push(Resync { cause, slots: IdSet::One(slot) });
+                all.push(Resync {
+                    cause,
+                    slots: IdSet::One(slot),
+                });
                 true
             }
         }
     }
 
     pub(super) fn drop_resync(&mut self, slot: u32) {
-        if let Some(all) = &mut self.resync {
-            for resync in all.iter_mut() {
-                resync.slots.remove(slot);
-            }
-            all.retain(|r| !r.slots.is_empty());
-            if all.is_empty() {
-                self.resync = None;
-            }
+        for resync in &mut self.resync {
+            resync.slots.remove(slot);
         }
+        self.resync.retain(|r| !r.slots.is_empty());
     }
 
     /// Everything it watches was told up to what the lane knows, and nothing is under way.
     pub(super) fn drained(&self) -> bool {
-        self.pending.is_empty() && self.resync.is_none() && self.page.is_none() && !self.page_open
+        self.pending.is_empty() && self.resync.is_empty() && self.page.is_none() && !self.page_open
     }
 }
 
@@ -221,15 +225,14 @@ impl Subscribers {
             page_open: false,
             cursor_owed: false,
             ping_owed: false,
-            told_since_cursor: false,
             orphan: false,
             session: matches!(sink, Sink::Idle),
             sink,
             slots: IdSet::new(),
             pending: IdSet::new(),
-            resync: None,
+            resync: Vec::new(),
             page: None,
-            reply: None,
+            reply: Vec::new(),
             farewell: None,
             since_us: now_us,
             stuck_since_us: now_us,
@@ -239,6 +242,7 @@ impl Subscribers {
             wheel_us: MonoUs::MAX,
             wheel_later_us: MonoUs::MAX,
             last_cursor: Version::ZERO,
+            told_to: Version::ZERO,
             told: 0,
         }));
         self.count += 1;
@@ -249,7 +253,9 @@ impl Subscribers {
         let place = self.places.get_mut(index as usize)?;
         let Place::Taken(subscriber) = place else { return None };
         let next = subscriber.generation.wrapping_add(1);
-        let Place::Taken(subscriber) = std::mem::replace(place, Place::Free(next)) else { return None };
+        let Place::Taken(subscriber) = std::mem::replace(place, Place::Free(next)) else {
+            return None;
+        };
         self.free.push(index);
         self.count -= 1;
         Some(subscriber)
@@ -282,12 +288,21 @@ impl Subscribers {
     }
 
     pub(super) fn key(&self, index: u32) -> Option<SubscriberKey> {
-        self.at(index).map(|s| SubscriberKey { index, generation: s.generation })
+        self.at(index).map(|s| SubscriberKey {
+            index,
+            generation: s.generation,
+        })
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (SubscriberKey, &Subscriber)> {
         self.places.iter().enumerate().filter_map(|(index, place)| match place {
-            Place::Taken(s) => Some((SubscriberKey { index: index as u32, generation: s.generation }, &**s)),
+            Place::Taken(s) => Some((
+                SubscriberKey {
+                    index: index as u32,
+                    generation: s.generation,
+                },
+                &**s,
+            )),
             Place::Free(_) => None,
         })
     }

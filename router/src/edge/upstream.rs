@@ -109,16 +109,28 @@ impl Upstream {
     fn flush(&mut self, handled_every: u32, out: &mut Vec<Output>) {
         for (owner, link) in self.links.iter_mut().enumerate() {
             let generation = link.generation;
-            let mut send = |frame| out.push(Output::ToOwner { owner, generation, frame });
+            let mut send = |frame| {
+                out.push(Output::ToOwner {
+                    owner,
+                    generation,
+                    frame,
+                })
+            };
             if !link.to_unregister.is_empty() {
-                send(EdgeToOwner::Unregister { objects: std::mem::take(&mut link.to_unregister) });
+                send(EdgeToOwner::Unregister {
+                    objects: std::mem::take(&mut link.to_unregister),
+                });
             }
             if !link.to_register.is_empty() {
                 link.asked += 1;
-                send(EdgeToOwner::Register { objects: std::mem::take(&mut link.to_register) });
+                send(EdgeToOwner::Register {
+                    objects: std::mem::take(&mut link.to_register),
+                });
             }
             if link.handled >= handled_every.max(1) {
-                send(EdgeToOwner::Handled { changes: std::mem::take(&mut link.handled) });
+                send(EdgeToOwner::Handled {
+                    changes: std::mem::take(&mut link.handled),
+                });
             }
         }
     }
@@ -143,21 +155,40 @@ impl Lane {
     pub fn owner_up(&mut self, now: Now, owner: usize, generation: u32, out: &mut Vec<Output>) {
         self.owner_down(now, owner, out);
         let link = &mut self.upstream.links[owner];
-        *link = Link { generation, up: true, ..Link::default() };
+        *link = Link {
+            generation,
+            up: true,
+            ..Link::default()
+        };
     }
 
     /// A link broke. Its shards have no owner until one says `Own`; what they watch is then registered again.
     pub fn owner_down(&mut self, now: Now, owner: usize, out: &mut Vec<Output>) {
         self.upstream.links[owner].up = false;
-        let lost: Vec<ShardId> =
-            self.upstream.count.all().filter(|&s| self.upstream.shard(s).owner == Some(owner)).collect();
+        let lost: Vec<ShardId> = self
+            .upstream
+            .count
+            .all()
+            .filter(|&s| self.upstream.shard(s).owner == Some(owner))
+            .collect();
         self.shards_gone(now, owner, &lost, out);
         self.flush_upstream(out);
     }
 
     /// Frames of an owner, in order.
-    pub fn owner_frames(&mut self, now: Now, owner: usize, generation: u32, frames: Vec<OwnerToEdge>, out: &mut Vec<Output>) {
-        let known = self.upstream.links.get(owner).is_some_and(|l| l.up && l.generation == generation);
+    pub fn owner_frames(
+        &mut self,
+        now: Now,
+        owner: usize,
+        generation: u32,
+        frames: Vec<OwnerToEdge>,
+        out: &mut Vec<Output>,
+    ) {
+        let known = self
+            .upstream
+            .links
+            .get(owner)
+            .is_some_and(|l| l.up && l.generation == generation);
         if !known {
             self.upstream.ignored += frames.len() as u64;
             return;
@@ -254,7 +285,11 @@ impl Lane {
                 lost.push(shard);
             }
         }
-        for (slot, hash) in if lost.is_empty() { Vec::new() } else { self.objects.all() } {
+        for (slot, hash) in if lost.is_empty() {
+            Vec::new()
+        } else {
+            self.objects.all()
+        } {
             if lost.contains(&self.upstream.count.shard(hash)) {
                 self.objects.slot_mut(slot).set_registered(false);
             }
@@ -286,7 +321,8 @@ impl Lane {
                 if entry.advance(version) {
                     self.mark_changed(slot, None);
                 }
-                self.objects.linger_if_unwatched(slot, now.mono_us, self.config.linger_us);
+                self.objects
+                    .linger_if_unwatched(slot, now.mono_us, self.config.linger_us);
             });
         }
         loop {
@@ -315,10 +351,18 @@ impl Lane {
 
     /// The object has a new version: everyone who watches it has yet to be told.
     fn mark_changed(&mut self, slot: u32, hint: Option<tidings_protocol::hint::SharedHint>) {
-        let Self { objects, subscribers, ready, counters, .. } = self;
+        let Self {
+            objects,
+            subscribers,
+            ready,
+            counters,
+            ..
+        } = self;
         let mut awaiting = 0;
         objects.slot(slot).watchers.for_each(|index| {
-            let Some(subscriber) = subscribers.at_mut(index) else { return };
+            let Some(subscriber) = subscribers.at_mut(index) else {
+                return;
+            };
             if !subscriber.gathers(slot) {
                 return;
             }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidings_protocol::client::Entry;
 use tidings_protocol::codec::Encoding;
 use tidings_protocol::{Cursor, Hint, Version};
-use tidings_router::edge::{Page, PollPage, SinkKind, SubscriberKey};
+use tidings_router::edge::{Page, SinkKind, SubscriberKey};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -69,6 +69,8 @@ pub struct Client {
     pub held: BTreeMap<String, Held>,
     pub told: BTreeMap<String, u64>,
     pub resynced: BTreeMap<String, u64>,
+    /// Objects of which a cut answer left an older version untold, because this newer one is yet to come.
+    pub skipped: BTreeMap<String, Version>,
     pub connection: Option<Connection>,
 }
 
@@ -117,7 +119,7 @@ impl Drop for Town {
     }
 }
 
-fn encoding(transport: Transport) -> SinkKind {
+pub fn encoding(transport: Transport) -> SinkKind {
     match transport {
         Transport::WebSocket => SinkKind::Stream(Encoding::WebSocketJson),
         Transport::EventStream => SinkKind::Stream(Encoding::EventStream),
@@ -302,108 +304,6 @@ impl Town {
                 if more { " and more" } else { "" }
             ),
         );
-    }
-
-    /// One poll: with the objects to add and to remove.
-    pub fn poll(&mut self, client: usize, add: Vec<String>, remove: Vec<String>) {
-        let entries = self.entries(client, &add);
-        let wait_us = self.random.range(0, 2_000_000);
-        let until_us = self.world.now.mono_us + wait_us;
-        let person = &mut self.clients[client];
-        for object in &remove {
-            person.held.remove(object);
-        }
-        let cursor = person.cursor.clone();
-        let step = self.world.step;
-        if cursor.is_some() {
-            hold_from(person, &add, step);
-        }
-        let Some(connection) = &mut person.connection else {
-            return;
-        };
-        connection.live.extend(add.iter().cloned());
-        remove.iter().for_each(|object| _ = connection.live.remove(object));
-        connection.poll = Some((until_us, step));
-        let (lane, who) = (connection.lane, connection.who);
-        let page = PollPage {
-            entries,
-            remove: remove.iter().map(|o| o.as_str().into()).collect(),
-            cursor,
-            trace: false,
-        };
-        self.note(
-            client,
-            format_args!("polls, adds {}, removes {}", add.join(" "), remove.join(" ")),
-        );
-        if self
-            .world
-            .lane(lane, |l, now, out| l.poll(now, who, page, out))
-            .is_err()
-        {
-            self.note(client, "session unknown");
-            self.clients[client].connection = None;
-        }
-    }
-
-    /// Polls again, and at once as long as answers say that there is more.
-    pub fn poll_on(&mut self, client: usize) {
-        for _ in 0..1000 {
-            if !self.may_poll(client) {
-                return;
-            }
-            self.poll(client, Vec::new(), Vec::new());
-            self.pump();
-            if !self.clients[client]
-                .connection
-                .as_ref()
-                .is_some_and(|c| c.poll.is_none() && c.more)
-            {
-                return;
-            }
-        }
-        panic!("`more` never ends");
-    }
-
-    /// An event stream takes over the client's session, whatever that is doing.
-    pub fn attach(&mut self, client: usize) {
-        let (step, lost) = (self.world.step, self.world.lost);
-        let person = &mut self.clients[client];
-        let Some(connection) = &mut person.connection else {
-            return;
-        };
-        connection.transport = Transport::EventStream;
-        connection.poll = None;
-        connection.told.clear();
-        let objects = connection.live.iter().cloned().collect();
-        let cursor = person.cursor.clone();
-        let asked = Ask {
-            objects,
-            at_least: Vec::new(),
-            step,
-            lost,
-            cursor: cursor.is_some(),
-            more: false,
-        };
-        connection.ask = Some(asked);
-        let (lane, who) = (connection.lane, connection.who);
-        let kind = encoding(Transport::EventStream);
-        self.note(client, "streams its session");
-        if self
-            .world
-            .lane(lane, |l, now, out| {
-                l.attach(now, who, kind, cursor.as_deref(), false, out)
-            })
-            .is_err()
-        {
-            self.note(client, "session unknown");
-            self.clients[client].connection = None;
-        }
-    }
-
-    /// Whether the client could poll now.
-    pub fn may_poll(&self, client: usize) -> bool {
-        let may = |c: &Connection| c.transport == Transport::Poll && c.poll.is_none();
-        self.clients[client].connection.as_ref().is_some_and(may)
     }
 
     /// Whether the client could ask for more or less on its stream now.
@@ -601,7 +501,7 @@ impl Town {
     }
 }
 
-fn hold_from(person: &mut Client, objects: &[String], step: u64) {
+pub fn hold_from(person: &mut Client, objects: &[String], step: u64) {
     for object in objects {
         person.held.entry(object.clone()).or_insert(Held { step, version: 0 });
     }

@@ -180,26 +180,29 @@ impl Town {
             return;
         }
         let person = &self.clients[client];
+        let mut skipped = Vec::new();
         for object in person.held.keys() {
             let claim = cursor
                 .at(self.world.shard(object))
                 .max(cursor.told(self.world.hash(object)).unwrap_or_default());
-            let newest = self
-                .world
-                .history
-                .get(object)
-                .and_then(|all| all.last())
-                .map(|change| change.version);
-            if cut && newest.is_some_and(|newest| newest > claim) {
+            let Some(missing) = self.missing(person, object, claim) else {
                 continue;
-            }
-            if let Some(missing) = self.missing(person, object, claim) {
+            };
+            let newest = self.world.history[object].last().expect("something is missing").version;
+            if cut && newest > claim {
+                skipped.push((object.clone(), newest));
+            } else if person
+                .skipped
+                .get(object)
+                .is_none_or(|later| missing >= *later || claim >= *later)
+            {
                 panic!(
                     "{}'s cursor claims {object} up to {claim}, but nobody told it of {missing}",
                     person.name
                 );
             }
         }
+        self.clients[client].skipped.extend(skipped);
     }
 
     /// The newest change up to a version that the client is owed and knows nothing of.
@@ -262,7 +265,11 @@ impl Town {
         for person in &self.clients {
             for object in person.held.keys() {
                 if let Some(missing) = self.missing(person, object, Version(u64::MAX)) {
-                    panic!("{} was never told of {object}@{missing}", person.name);
+                    let known = person
+                        .connection
+                        .as_ref()
+                        .map(|c| self.world.lanes[c.lane].explain(c.who, object));
+                    panic!("{} was never told of {object}@{missing}: {known:?}", person.name);
                 }
             }
         }
@@ -292,5 +299,14 @@ impl Town {
             (version > known).then(|| (object.clone(), version.0))
         };
         person.wanted.iter().filter_map(newest).collect()
+    }
+
+    /// Whether the client came back with a cursor that names shards that lagged.
+    pub fn came_lagging(&self, client: usize) -> bool {
+        let cursor = self.clients[client]
+            .connection
+            .as_ref()
+            .and_then(|c| c.came_with.as_ref());
+        cursor.is_some_and(|cursor| !cursor.lagging.is_empty())
     }
 }

@@ -20,6 +20,7 @@ pub fn config(shards: u16, owners: usize) -> Config {
         shards: ShardCount::new(shards).expect("a power of two"),
         owners,
         objects_per_subscriber: 1000,
+        subscriptions: 1_000_000,
         batch_bytes: 64 * 1024,
         hint_bytes: 1 << 20,
         cursor_us: 100_000,

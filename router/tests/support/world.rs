@@ -134,6 +134,7 @@ pub fn lane_config(shape: &Shape) -> edge::Config {
         shards: ShardCount::new(shape.shards).expect("a power of two"),
         owners: shape.owners,
         objects_per_subscriber: shape.objects_per_subscriber,
+        subscriptions: 1_000_000,
         batch_bytes: shape.batch_bytes,
         hint_bytes: shape.hint_bytes,
         cursor_us: 100_000,
@@ -399,7 +400,8 @@ impl World {
 
     /// Whether nothing is under way between lanes and owners but closed versions.
     pub fn quiet(&self) -> bool {
-        self.map.iter().all(|(owner, _)| owner.is_some())
+        self.owners.iter().all(|owner| owner.stats().pending == 0)
+            && self.map.iter().all(|(owner, _)| owner.is_some())
             && self.roads.iter().flatten().all(|road| {
                 let closed = |(_, _, frame): &(MonoUs, u32, OwnerToEdge)| matches!(frame, OwnerToEdge::Closed { .. });
                 road.up == (true, true) && road.to_owner.is_empty() && road.to_lane.iter().all(closed)

@@ -1,0 +1,359 @@
+//! Where bytes for subscribers go: sockets, bodies of event streams, polls that wait. What the machine asks for is done here.
+
+use super::events::EventsSink;
+use super::shell::Shell;
+use super::{Connected, PollReply, SessionName};
+use crate::clock;
+use crate::telemetry::Limit;
+use bytes::{Buf as _, Bytes};
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+use tidings_protocol::peer::EdgeToOwner;
+use tidings_router::edge::{Lane, Output, SubscriberKey, Write};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, oneshot};
+
+/// How long a client may take to read the last words it is sent.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// What one step of the lane may touch.
+pub(super) struct State {
+    pub(super) lane: Lane,
+    pub(super) out: Vec<Output>,
+    sinks: Vec<Option<Entry>>,
+    pub(super) by_ticket: HashMap<u64, SubscriberKey>,
+    to_owners: Vec<(u32, Vec<EdgeToOwner>)>,
+    /// Subscribers that were sent away and are still reading why.
+    leaving: usize,
+    /// Told when the last sink has closed.
+    pub(super) drained: Vec<oneshot::Sender<()>>,
+    pub(super) draining: bool,
+    pub(super) jitter: u64,
+}
+
+/// What the shell keeps for one subscriber.
+pub(super) struct Entry {
+    generation: u32,
+    pub(super) sink: Sink,
+    peer: Option<SocketAddr>,
+    /// The secret of its name, if it is a session.
+    secret: Option<[u8; 16]>,
+}
+
+/// Where bytes for a subscriber go.
+pub(super) enum Sink {
+    Socket(Box<Socket>),
+    Events(EventsSink),
+    Poll {
+        ticket: u64,
+        reply: Option<oneshot::Sender<PollReply>>,
+    },
+    /// A session without poll or stream.
+    Idle,
+}
+
+/// An upgraded WebSocket.
+pub(super) struct Socket {
+    pub(super) stream: Rc<TcpStream>,
+    /// What the socket could not take of the last write.
+    pub(super) rest: Bytes,
+    /// The reader waits here for its next turn, or learns that the socket was cut.
+    pub(super) turn: Rc<Notify>,
+}
+
+impl State {
+    pub(super) fn new(lane: Lane, out: Vec<Output>, owners: usize, jitter: u64) -> Self {
+        Self {
+            lane,
+            out,
+            sinks: Vec::new(),
+            by_ticket: HashMap::new(),
+            to_owners: (0..owners).map(|_| (0, Vec::new())).collect(),
+            leaving: 0,
+            drained: Vec::new(),
+            draining: false,
+            jitter,
+        }
+    }
+
+    pub(super) fn entry(&mut self, who: SubscriberKey) -> Option<&mut Entry> {
+        self.sinks
+            .get_mut(who.index as usize)?
+            .as_mut()
+            .filter(|entry| entry.generation == who.generation)
+    }
+
+    pub(super) fn enter(&mut self, who: SubscriberKey, sink: Sink, peer: Option<SocketAddr>) {
+        let index = who.index as usize;
+        if self.sinks.len() <= index {
+            self.sinks.resize_with(index + 1, || None);
+        }
+        self.sinks[index] = Some(Entry {
+            generation: who.generation,
+            sink,
+            peer,
+            secret: None,
+        });
+    }
+
+    /// Ends what the subscriber's sink was, and gives it another.
+    pub(super) fn set_sink(&mut self, who: SubscriberKey, sink: Sink) {
+        let Some(entry) = self.entry(who) else { return };
+        let old = std::mem::replace(&mut entry.sink, sink);
+        self.end(old);
+    }
+
+    fn end(&mut self, sink: Sink) {
+        match sink {
+            Sink::Socket(socket) => socket.turn.notify_one(),
+            Sink::Events(events) => {
+                self.by_ticket.remove(&events.ticket);
+                events.end();
+            }
+            Sink::Poll { ticket, reply } => {
+                self.by_ticket.remove(&ticket);
+                if let Some(reply) = reply {
+                    _ = reply.send(PollReply::Superseded);
+                }
+            }
+            Sink::Idle => {}
+        }
+    }
+
+    /// The subscriber is gone from the machine: so is its sink.
+    pub(super) fn remove(&mut self, who: SubscriberKey) {
+        let Some(place) = self.sinks.get_mut(who.index as usize) else {
+            return;
+        };
+        if place.as_ref().is_some_and(|entry| entry.generation == who.generation)
+            && let Some(entry) = place.take()
+        {
+            self.end(entry.sink);
+            self.report_drained();
+        }
+    }
+
+    pub(super) fn report_drained(&mut self) {
+        if self.drained.is_empty() {
+            return;
+        }
+        let busy = self.leaving > 0
+            || self
+                .sinks
+                .iter()
+                .flatten()
+                .any(|entry| !matches!(entry.sink, Sink::Idle));
+        if !busy {
+            // Whoever asked may have given up waiting.
+            self.drained.drain(..).for_each(|reply| _ = reply.send(()));
+        }
+    }
+
+    pub(super) fn jitter_ms(&mut self, spread_ms: u64) -> u64 {
+        next_jitter(&mut self.jitter, spread_ms)
+    }
+
+    pub(super) fn is_session(&self, name: SessionName) -> bool {
+        let entry = self.sinks.get(name.who.index as usize).and_then(Option::as_ref);
+        entry.is_some_and(|e| e.generation == name.who.generation && e.secret == Some(name.secret))
+            && self.lane.connection(name.who).is_some()
+    }
+
+    /// The session's name, made on first use. `None` without randomness: then there is no session to come back to.
+    pub(super) fn session_name(&mut self, thread: usize, who: SubscriberKey) -> Option<SessionName> {
+        let entry = self.entry(who)?;
+        if entry.secret.is_none() {
+            let mut secret = [0; 16];
+            getrandom::fill(&mut secret).ok()?;
+            entry.secret = Some(secret);
+        }
+        Some(SessionName {
+            lane: thread as u16,
+            who,
+            secret: entry.secret?,
+        })
+    }
+
+    pub(super) fn connected(&self, view: tidings_router::edge::ConnectionView) -> Connected {
+        let entry = self.sinks.get(view.who.index as usize).and_then(Option::as_ref);
+        Connected {
+            peer: entry.and_then(|entry| entry.peer),
+            for_us: clock::mono_us() - view.since_us,
+            view,
+        }
+    }
+
+    /// Does what the machine asked for.
+    pub(super) fn perform(&mut self, shell: &Shell) {
+        let mut to_owners = false;
+        for output in std::mem::take(&mut self.out) {
+            match output {
+                Output::ToOwner {
+                    owner,
+                    generation,
+                    frame,
+                } => {
+                    to_owners = true;
+                    let (last, frames) = &mut self.to_owners[owner];
+                    *last = generation;
+                    frames.push(frame);
+                }
+                Output::MayRequest { who } => {
+                    if let Some(Entry {
+                        sink: Sink::Socket(socket),
+                        ..
+                    }) = self.entry(who)
+                    {
+                        socket.turn.notify_one();
+                    }
+                }
+                Output::Answer { who, mut answer } => {
+                    answer.session = self.session_name(shell.thread, who).map(|name| name.text());
+                    self.answer(who, PollReply::Answer(answer));
+                }
+                Output::Superseded { who } => self.set_sink(who, Sink::Idle),
+                Output::Cut { who, code } => {
+                    tracing::debug!(code = code.number(), "a subscriber was cut");
+                    shell.node.metrics.refused(Limit::Stuck);
+                    if let Some(Entry {
+                        sink: Sink::Socket(socket),
+                        ..
+                    }) = self.entry(who)
+                    {
+                        _ = socket2::SockRef::from(&*socket.stream).shutdown(std::net::Shutdown::Both);
+                    }
+                    self.remove(who);
+                }
+            }
+        }
+        if to_owners {
+            for (owner, (generation, frames)) in self.to_owners.iter_mut().enumerate() {
+                if !frames.is_empty() {
+                    shell.node.owners[owner].from_lane(shell.thread, *generation, std::mem::take(frames));
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, who: SubscriberKey, answer: PollReply) {
+        let Some(entry) = self.entry(who) else { return };
+        if let Sink::Poll { ticket, reply } = std::mem::replace(&mut entry.sink, Sink::Idle) {
+            if let Some(reply) = reply {
+                _ = reply.send(answer);
+            }
+            self.by_ticket.remove(&ticket);
+        }
+        self.report_drained();
+    }
+
+    pub(super) fn events_taken(&mut self, who: SubscriberKey, ticket: u64) {
+        let Some(Entry {
+            sink: Sink::Events(events),
+            ..
+        }) = self.entry(who)
+        else {
+            return;
+        };
+        if events.ticket == ticket && events.resume() {
+            self.lane.writable(clock::now(), who, &mut self.out);
+        }
+    }
+
+    /// Hands one write to its sink.
+    pub(super) fn write(&mut self, shell: &Rc<Shell>, write: Write) {
+        let now = clock::now();
+        let who = write.who;
+        let Some(entry) = self.entry(who) else { return };
+        match &mut entry.sink {
+            Sink::Socket(socket) => {
+                socket.rest = write.bytes;
+                let result = write_to(&socket.stream, &mut socket.rest);
+                if write.last {
+                    let place = self.sinks[who.index as usize].take();
+                    if let Some(Entry {
+                        sink: Sink::Socket(socket),
+                        ..
+                    }) = place
+                    {
+                        self.leaving += 1;
+                        tokio::task::spawn_local(last_words(Rc::clone(shell), socket));
+                    }
+                } else if result.is_err() {
+                    self.lane.disconnect(now, who);
+                    self.remove(who);
+                } else if !socket.rest.is_empty() {
+                    let stream = Rc::clone(&socket.stream);
+                    self.lane.blocked(now, who);
+                    tokio::task::spawn_local(wait_writable(Rc::clone(shell), stream, who));
+                }
+            }
+            Sink::Events(events) => {
+                let taken = events.put(write.bytes);
+                if write.last {
+                    self.remove(who);
+                } else if !taken {
+                    self.lane.blocked(now, who);
+                }
+            }
+            // The machine writes to streams only.
+            Sink::Poll { .. } | Sink::Idle => {}
+        }
+    }
+}
+
+/// Writes as much as the socket takes; what it does not take stays in `bytes`.
+pub(super) fn write_to(stream: &TcpStream, bytes: &mut Bytes) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match stream.try_write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            // Not advanced to its end: even empty it would hold on to its frame.
+            Ok(written) if written == bytes.len() => *bytes = Bytes::new(),
+            Ok(written) => bytes.advance(written),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+async fn wait_writable(shell: Rc<Shell>, stream: Rc<TcpStream>, who: SubscriberKey) {
+    loop {
+        // An error of the socket shows again when it is written to.
+        _ = stream.writable().await;
+        if shell.resume(who) {
+            return;
+        }
+    }
+}
+
+/// Writes what a dismissed subscriber is still to read, then ends the connection in order.
+async fn last_words(shell: Rc<Shell>, mut socket: Box<Socket>) {
+    let finish = async {
+        loop {
+            if write_to(&socket.stream, &mut socket.rest).is_err() || socket.rest.is_empty() {
+                break;
+            }
+            _ = socket.stream.writable().await;
+        }
+    };
+    // A client that does not read even this loses nothing but the reason.
+    _ = tokio::time::timeout(LAST_WORDS, finish).await;
+    _ = socket2::SockRef::from(&*socket.stream).shutdown(std::net::Shutdown::Write);
+    socket.turn.notify_one();
+    shell.step(|state| {
+        state.leaving -= 1;
+        state.report_drained();
+    });
+}
+
+pub(super) fn next_jitter(state: &mut u64, spread_ms: u64) -> u64 {
+    // xorshift64 (Marsaglia, 2003): good enough to spread clients.
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    100 + *state % spread_ms.max(1)
+}
