@@ -43,7 +43,12 @@ async fn readyz(State(app): State<App>) -> Response {
     if app.node.is_draining() {
         reasons.push("draining");
     }
-    if app.node.storage.as_ref().is_some_and(crate::storage::Status::is_failing) {
+    if app
+        .node
+        .storage
+        .as_ref()
+        .is_some_and(crate::storage::Status::is_failing)
+    {
         reasons.push("storage_unavailable");
     }
     let ready = reasons.is_empty();

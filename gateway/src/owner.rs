@@ -52,7 +52,10 @@ enum Command {
         reply: oneshot::Sender<Inspection>,
     },
     /// A piece of what is to be kept.
-    Keep { piece: Piece, reply: std::sync::mpsc::Sender<Kept> },
+    Keep {
+        piece: Piece,
+        reply: std::sync::mpsc::Sender<Kept>,
+    },
     /// A question about the owner as a whole.
     Report { reply: oneshot::Sender<Report> },
 }
@@ -457,6 +460,7 @@ impl Shell {
     }
 
     fn flush(&mut self) {
+        self.journal.flush();
         for (frames, lane) in self.to_lanes.iter_mut().zip(&self.node.lanes) {
             if !frames.is_empty() {
                 lane.from_owner(self.thread, GENERATION, std::mem::take(frames));
@@ -510,7 +514,10 @@ mod tests {
         let (handle, _receiver) = channel(1);
         let _held = handle.begin(change(), false, soon()).await.expect("room for one");
         let begin = Instant::now();
-        assert_eq!(handle.publish(change(), false, soon()).await, Err(PublishFailure::Overloaded));
+        assert_eq!(
+            handle.publish(change(), false, soon()).await,
+            Err(PublishFailure::Overloaded)
+        );
         assert!(begin.elapsed() >= Duration::from_millis(40), "it waited for room");
     }
 
@@ -529,7 +536,10 @@ mod tests {
         drop(receiver.batches.recv().await);
         drop(receiver);
         assert_eq!(begun.wait(soon()).await, Err(PublishFailure::OutcomeUnknown));
-        assert_eq!(handle.publish(change(), false, soon()).await, Err(PublishFailure::Overloaded));
+        assert_eq!(
+            handle.publish(change(), false, soon()).await,
+            Err(PublishFailure::Overloaded)
+        );
         assert_eq!(handle.inspect(ObjectHash(7)).await, None);
     }
 }

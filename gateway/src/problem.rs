@@ -127,9 +127,13 @@ impl IntoResponse for Refusal {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let retry_after_s = self
-            .retry_after_s
-            .or_else(|| matches!(code, Code::TooMany | Code::Overloaded | Code::Draining | Code::NoOwner | Code::StorageUnavailable).then_some(1));
+        let retry_after_s = self.retry_after_s.or_else(|| {
+            matches!(
+                code,
+                Code::TooMany | Code::Overloaded | Code::Draining | Code::NoOwner | Code::StorageUnavailable
+            )
+            .then_some(1)
+        });
         if let Some(seconds) = retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -23,11 +23,11 @@ use http::header::{ALLOW, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue};
 use http::{Method, Request};
 use hyper::body::{Body as _, Incoming};
 use std::time::Duration;
-use tidings_protocol::{ObjectHash, Problem};
 use tidings_protocol::client::{Ack, Change, PublishOptions};
 use tidings_protocol::error::{Applied, Code};
 use tidings_protocol::hint::SharedHint;
 use tidings_protocol::limits::MAX_IDEMPOTENCY_KEY_BYTES;
+use tidings_protocol::{ObjectHash, Problem};
 use tidings_router::owner::{Publish, PublishExtra};
 use tokio::time::Instant;
 
@@ -234,7 +234,8 @@ fn failed(failure: PublishFailure) -> (Problem, Applied) {
             (Problem::new(Code::StorageUnavailable, detail), Applied::No)
         }
         PublishFailure::NotStored => {
-            let detail = "the disk did not take the change: it was told to subscribers, and may be lost if the node stops now";
+            let detail =
+                "the disk did not take the change: it was told to subscribers, and may be lost if the node stops now";
             (Problem::new(Code::StorageUnavailable, detail), Applied::Unknown)
         }
         PublishFailure::OutcomeUnknown => {

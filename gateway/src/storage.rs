@@ -148,16 +148,20 @@ pub struct Opened {
 pub struct Handle {
     /// What became of orders.
     pub done: UnboundedReceiver<Done>,
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<Vec<Order>>,
     state: Arc<State>,
 }
 
 impl Handle {
-    /// Hands an order over.
-    pub fn give(&self, order: Order) {
+    /// The order is about to be handed over.
+    pub fn expect(&self, order: &Order) {
         self.state.queues(order.payload.bytes().len());
+    }
+
+    /// Hands over orders that are expected. Several at once: each time may wake the writer.
+    pub fn give(&self, orders: Vec<Order>) {
         // The writer outlives every owner, unless it panicked; then nobody is answered, which is the truth.
-        _ = self.orders.send(order);
+        _ = self.orders.send(orders);
     }
 
     /// Whether changes are to be refused before they are applied.
@@ -206,7 +210,7 @@ impl Status {
 pub struct Idle {
     writer: Writer,
     keeper: Keeper,
-    orders: mpsc::Receiver<Order>,
+    orders: mpsc::Receiver<Vec<Order>>,
 }
 
 impl std::fmt::Debug for Idle {

@@ -79,6 +79,8 @@ struct Waiting {
 pub(super) struct Journal {
     owner: usize,
     disk: Option<storage::Handle>,
+    // What was done in this burst, handed over at its end.
+    gathered: Vec<Order>,
     // Who waits for request number `first`, the one after it, and so on.
     waiting: VecDeque<Option<Waiting>>,
     first: u64,
@@ -89,6 +91,7 @@ impl Journal {
         Self {
             owner,
             disk,
+            gathered: Vec::new(),
             waiting: VecDeque::new(),
             first: 0,
         }
@@ -133,16 +136,18 @@ impl Journal {
         let (payload, highest) = draft.payload(&results);
         waiting.results = results;
         disk.saw(highest);
-        disk.give(Order {
+        let order = Order {
             owner: self.owner,
             ticket: Some(request),
             payload,
             durable: waiting.durable,
-        });
+        };
+        disk.expect(&order);
+        self.gathered.push(order);
     }
 
     /// Floors rose: nobody waits for that, but what comes later must not be written before it.
-    pub(super) fn owned(&self, shards: &[Owned]) {
+    pub(super) fn owned(&mut self, shards: &[Owned]) {
         let Some(disk) = &self.disk else { return };
         let mut payload = Payload::default();
         payload.floors(shards.iter().map(|owned| {
@@ -152,12 +157,21 @@ impl Journal {
             };
             (owned.shard, floor)
         }));
-        disk.give(Order {
+        let order = Order {
             owner: self.owner,
             ticket: None,
             payload,
             durable: false,
-        });
+        };
+        disk.expect(&order);
+        self.gathered.push(order);
+    }
+
+    /// Hands over what was gathered.
+    pub(super) fn flush(&mut self) {
+        if let (Some(disk), false) = (&self.disk, self.gathered.is_empty()) {
+            disk.give(std::mem::take(&mut self.gathered));
+        }
     }
 
     /// What became of orders; pending for ever without a disk.

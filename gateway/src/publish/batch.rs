@@ -76,11 +76,14 @@ pub(super) async fn answer(app: &App, terms: &Terms, changes: Changes) -> Result
 async fn one(app: &App, terms: &Terms, change: Publish) -> Result<Response, Refusal> {
     let object = change.object;
     let owner = &app.node.owners[app.node.owner_of(object)];
-    let result = owner.publish(vec![change], terms.is_durable(), terms.deadline).await.map_err(|failure| {
-        count_failure(&app.node.metrics, failure);
-        let (problem, applied) = failed(failure);
-        Refusal::from(problem).applied(applied)
-    })?;
+    let result = owner
+        .publish(vec![change], terms.is_durable(), terms.deadline)
+        .await
+        .map_err(|failure| {
+            count_failure(&app.node.metrics, failure);
+            let (problem, applied) = failed(failure);
+            Refusal::from(problem).applied(applied)
+        })?;
     // As many results as changes.
     let published = result
         .first()
@@ -134,7 +137,8 @@ async fn several(app: &App, terms: &Terms, changes: Vec<Result<Publish, Problem>
         if !share.changes.is_empty() {
             match owner
                 .begin(std::mem::take(&mut share.changes), terms.is_durable(), terms.deadline)
-                .await {
+                .await
+            {
                 Ok(begun) => share.begun = Some(begun),
                 Err(failure) => share.failure = Some(failure),
             }

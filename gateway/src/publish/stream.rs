@@ -159,7 +159,9 @@ impl<'a> Stream<'a> {
             if share.changes.is_empty() {
                 continue;
             }
-            let begun = self.app.node.owners[thread].begin(share.changes, self.terms.is_durable(), deadline).await;
+            let begun = self.app.node.owners[thread]
+                .begin(share.changes, self.terms.is_durable(), deadline)
+                .await;
             let begun = begun.map_err(|failure| self.failed(failure))?;
             self.begun = true;
             self.under_way.push_back((begun, share.lines, deadline));

@@ -128,19 +128,18 @@ impl Writer {
     }
 
     /// Works until nobody is left who could send an order. Whether everything is on the disk then.
-    pub(super) fn run(mut self, orders: &Receiver<Order>) -> bool {
+    pub(super) fn run(mut self, orders: &Receiver<Vec<Order>>) -> bool {
         loop {
-            let first = match orders.recv_timeout(PROBE) {
-                Ok(order) => Some(order),
+            let mut next = match orders.recv_timeout(PROBE) {
+                Ok(orders) => Some(orders),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
             };
             let mut group: Vec<Order> = Vec::new();
             let mut bytes = 0;
-            let mut next = first;
-            while let Some(order) = next {
-                bytes += order.payload.bytes().len();
-                group.push(order);
+            while let Some(several) = next {
+                bytes += several.iter().map(|order| order.payload.bytes().len()).sum::<usize>();
+                group.extend(several);
                 next = (bytes < GROUP_BYTES).then(|| orders.try_recv().ok()).flatten();
             }
             self.group(group);

@@ -139,7 +139,10 @@ impl Revisions {
     /// One of twice [`PIECES`] pieces of what it remembers.
     #[must_use]
     pub fn piece(&self, piece: usize) -> Vec<(u128, u64)> {
-        self.marks.piece(piece).map(|mark| (mark.key(), mark.revision)).collect()
+        self.marks
+            .piece(piece)
+            .map(|mark| (mark.key(), mark.revision))
+            .collect()
     }
 
     /// How many objects it remembers.
