@@ -70,6 +70,8 @@ limits! {
     Sessions = "sessions";
     /// A poll's body too large.
     PollBodyBytes = "poll_body_bytes";
+    /// A poll that asked to wait too long.
+    PollWait = "poll_wait_ms_max";
     /// No pong in time.
     Pong = "pong_ms";
     /// A subscriber's socket that took nothing.

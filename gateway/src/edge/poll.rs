@@ -120,6 +120,7 @@ async fn poll(app: &App, head: &Parts, asked: PollRequest) -> Result<Response, R
     let wait_ms = asked.wait_ms.unwrap_or(WAIT_MS);
     if wait_ms > limits.poll_wait_ms_max {
         let most = limits.poll_wait_ms_max;
+        app.node.metrics.refused(Limit::PollWait);
         return Err(Problem::new(Code::InvalidField, format!("`wait_ms` is at most {most}")).into());
     }
     let unknown = || {
