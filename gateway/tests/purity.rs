@@ -81,8 +81,26 @@ const IMPURE: &[(&str, &[&str])] = &[
 const IMPORTS: &[(&str, &[&str])] = &[
     ("tidings-protocol", &[]),
     ("tidings-router", &["tidings-protocol"]),
-    ("tidings", &["tidings-router", "tidings-protocol"]),
+    ("tidings-membership", &["tidings-protocol"]),
+    ("tidings", &["tidings-router", "tidings-membership", "tidings-protocol"]),
     ("tidings-bench", &[]),
+    ("tidings-client", &["tidings-protocol"]),
+    ("tidings-checker", &["tidings-protocol"]),
+    ("tidings-report", &[]),
+    (
+        "tidings-loadtest",
+        &[
+            "tidings-client",
+            "tidings-checker",
+            "tidings-report",
+            "tidings-protocol",
+        ],
+    ),
+    ("tidings-model", &[]),
+    (
+        "simulation",
+        &["tidings-router", "tidings-membership", "tidings-protocol"],
+    ),
 ];
 
 fn metadata() -> Metadata {

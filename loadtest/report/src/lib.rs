@@ -1,0 +1,1 @@
+//! What a load test found, for people and for machines.
