@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod edge;
+pub mod mesh;
 pub mod node;
 mod openapi;
 pub mod owner;

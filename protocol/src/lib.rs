@@ -10,11 +10,12 @@ pub mod error;
 pub mod hint;
 pub mod id;
 pub mod limits;
+pub mod mesh;
 pub mod peer;
 pub mod version;
 
 pub use cursor::Cursor;
 pub use error::{Code, Problem};
 pub use hint::Hint;
-pub use id::{ClusterId, HashKey, IdError, ObjectHash, ShardCount, ShardId};
+pub use id::{ClusterId, HashKey, IdError, NodeId, ObjectHash, ShardCount, ShardId};
 pub use version::{Epoch, Version};

@@ -1,9 +1,10 @@
 //! Who owns an object, who wants it, and what each has yet to hear.
 //!
 //! Pure state machines: time, input and randomness come in; sends, timers and facts go out. Nothing here knows sockets,
-//! tasks, files or clocks. `owner` and `edge` never import each other: they meet only through the peer frames of
-//! `tidings_protocol::peer`.
+//! tasks, files or clocks. `control`, `owner` and `edge` never import each other: owner and edge meet only through the peer
+//! frames of `tidings_protocol::peer`, and what control decides reaches both through their callers.
 
+pub mod control;
 pub mod edge;
 pub mod id_set;
 pub mod link;

@@ -6,6 +6,7 @@ mod client_requests;
 mod cursors;
 mod documents;
 mod encoders;
+mod mesh;
 mod publishing;
 
 mod vectors;

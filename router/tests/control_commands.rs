@@ -1,0 +1,522 @@
+//! The map's commands one by one: what each changes, and that it changes nothing where what it takes for granted is no
+//! longer so. And where the coordinator puts things.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use tidings_protocol::peer::FloorCause;
+use tidings_protocol::{ClusterId, Epoch, NodeId, ShardCount, ShardId, Version};
+use tidings_router::control::command::{Command, Refusal, Seen, With};
+use tidings_router::control::map::{MOST_NODES, Map, NodeInfo, Process, Roles};
+use tidings_router::control::placement::Loads;
+
+const S: ShardId = ShardId(3);
+
+/// As large as those that are drawn at random, so that sizes are honest.
+fn node(number: u64) -> NodeId {
+    NodeId((1 << 63) + number)
+}
+
+fn process(number: u64, incarnation: u64) -> Process {
+    Process {
+        node: node(number),
+        incarnation: (1 << 62) + incarnation,
+    }
+}
+
+fn info(zone: &str) -> NodeInfo {
+    NodeInfo {
+        roles: Roles {
+            owner: true,
+            edge: true,
+        },
+        zone: zone.to_owned(),
+        peer_address: "10.0.0.1:7401".to_owned(),
+        client_address: "http://10.0.0.1:7400".to_owned(),
+    }
+}
+
+/// Nodes 1 to `nodes`, in zones by turns, and a ceiling of 1,000.
+fn map(shards: u16, nodes: u64, zones: u64) -> Map {
+    let mut map = Map::new(ClusterId(7), ShardCount::new(shards).unwrap(), 2);
+    for node in 1..=nodes {
+        let info = info(&format!("zone {}", node % zones));
+        map.apply(&Command::Register {
+            process: process(node, 1),
+            info,
+        })
+        .unwrap();
+    }
+    map.apply(&Command::RaiseCeiling { to: Version(1_000) }).unwrap();
+    map
+}
+
+fn seen(map: &Map) -> Seen {
+    Seen::of(map, S).unwrap()
+}
+
+fn assign(map: &mut Map, to: Process, with: With) -> Result<(), Refusal> {
+    let seen = seen(map);
+    let applied = map.apply(&Command::Assign { seen, to, with });
+    map.check().unwrap();
+    applied
+}
+
+fn fill_and_join(map: &mut Map, member: Process) {
+    let seen = seen(map);
+    map.apply(&Command::Fill {
+        seen: seen.clone(),
+        member,
+    })
+    .unwrap();
+    map.apply(&Command::Join { seen, member }).unwrap();
+    map.check().unwrap();
+}
+
+/// Node 1 owns the shard, node 2 is in sync.
+fn with_copy() -> Map {
+    let mut map = map(8, 3, 1);
+    assign(&mut map, process(1, 1), With::Fresh).unwrap();
+    fill_and_join(&mut map, process(2, 1));
+    map
+}
+
+/// Refused, and nothing changed.
+#[track_caller]
+fn refused(map: &mut Map, command: &Command, why: Refusal) {
+    let before = map.clone();
+    assert_eq!(map.apply(command), Err(why));
+    assert_eq!(*map, before, "a refused command changes nothing");
+}
+
+#[test]
+fn a_fresh_shard_has_a_floor_of_zero_and_begins_above_the_ceiling() {
+    let mut map = map(8, 3, 1);
+    assign(&mut map, process(1, 1), With::Fresh).unwrap();
+    let shard = map.shard(S).unwrap();
+    assert_eq!(
+        (shard.epoch, shard.begins, shard.floor),
+        (Epoch(1), Version(1_001), Version::ZERO)
+    );
+    assert_eq!(assign(&mut map, process(2, 1), With::Fresh), Err(Refusal::NotItsPart));
+}
+
+#[test]
+fn a_copy_takes_over_without_a_new_floor() {
+    let mut map = with_copy();
+    map.apply(&Command::RaiseCeiling { to: Version(2_000) }).unwrap();
+    assert_eq!(assign(&mut map, process(3, 1), With::Copy), Err(Refusal::NotItsPart));
+    assign(&mut map, process(2, 1), With::Copy).unwrap();
+    let shard = map.shard(S).unwrap();
+    assert_eq!(
+        (shard.epoch, shard.begins, shard.floor),
+        (Epoch(2), Version(2_001), Version::ZERO)
+    );
+    assert_eq!((shard.owner, shard.in_sync.len()), (Some(process(2, 1)), 0));
+}
+
+#[test]
+fn an_owner_with_nothing_raises_the_floor_to_its_first_version() {
+    let mut map = with_copy();
+    assign(&mut map, process(3, 1), With::Nothing(FloorCause::Lost)).unwrap();
+    let shard = map.shard(S).unwrap();
+    assert_eq!(
+        (shard.begins, shard.floor, shard.in_sync.len()),
+        (Version(1_001), Version(1_001), 0)
+    );
+}
+
+#[test]
+fn only_a_later_process_of_a_node_that_had_everything_begins_with_its_disk() {
+    let mut map = with_copy();
+    assert_eq!(assign(&mut map, process(1, 1), With::Disk), Err(Refusal::NotItsPart));
+    for node in [1, 3] {
+        map.apply(&Command::Register {
+            process: process(node, 2),
+            info: info(""),
+        })
+        .unwrap();
+    }
+    assert_eq!(assign(&mut map, process(3, 2), With::Disk), Err(Refusal::NotItsPart));
+    assert_eq!(assign(&mut map, process(1, 1), With::Disk), Err(Refusal::NotCurrent));
+    assign(&mut map, process(1, 2), With::Disk).unwrap();
+    let shard = map.shard(S).unwrap();
+    assert_eq!((shard.epoch, shard.floor), (Epoch(2), Version::ZERO));
+    assert_eq!(shard.in_sync, [process(2, 1)]);
+}
+
+#[test]
+fn a_command_decided_on_another_epoch_or_in_sync_set_changes_nothing() {
+    let mut map = with_copy();
+    let (now, me) = (seen(&map), process(1, 1));
+    let old_epoch = Seen {
+        epoch: Epoch(0),
+        ..now.clone()
+    };
+    let old_set = Seen {
+        in_sync: vec![],
+        ..now.clone()
+    };
+    for seen in [old_epoch, old_set] {
+        let to = process(2, 1);
+        let commands = [
+            Command::Assign {
+                seen: seen.clone(),
+                to,
+                with: With::Nothing(FloorCause::Lost),
+            },
+            Command::Fill {
+                seen: seen.clone(),
+                member: process(3, 1),
+            },
+            Command::Join {
+                seen: seen.clone(),
+                member: to,
+            },
+            Command::Remove {
+                seen: seen.clone(),
+                member: to,
+            },
+            Command::Move {
+                seen: seen.clone(),
+                to: Some(to),
+            },
+            Command::Release {
+                seen: seen.clone(),
+                from: me,
+                to,
+            },
+        ];
+        for command in &commands {
+            refused(&mut map, command, Refusal::Changed);
+        }
+    }
+    let nowhere = Seen {
+        shard: ShardId(8),
+        ..now
+    };
+    let command = Command::Remove {
+        seen: nowhere,
+        member: me,
+    };
+    refused(&mut map, &command, Refusal::NoSuchShard);
+}
+
+#[test]
+fn a_process_that_is_not_current_or_not_there_to_own_gets_nothing() {
+    let mut map = with_copy();
+    let edge = NodeInfo {
+        roles: Roles {
+            owner: false,
+            edge: true,
+        },
+        ..info("")
+    };
+    map.apply(&Command::Register {
+        process: process(4, 1),
+        info: edge,
+    })
+    .unwrap();
+    for (member, why) in [
+        (process(9, 1), Refusal::NotCurrent),
+        (process(3, 2), Refusal::NotCurrent),
+        (process(4, 1), Refusal::NotAnOwner),
+    ] {
+        let seen = seen(&map);
+        refused(
+            &mut map,
+            &Command::Fill {
+                seen: seen.clone(),
+                member,
+            },
+            why,
+        );
+        refused(
+            &mut map,
+            &Command::Join {
+                seen: seen.clone(),
+                member,
+            },
+            why,
+        );
+        let (to, with) = (member, With::Nothing(FloorCause::Lost));
+        refused(&mut map, &Command::Assign { seen, to, with }, why);
+    }
+}
+
+#[test]
+fn only_who_is_filling_joins() {
+    let mut map = with_copy();
+    let (seen, member) = (seen(&map), process(3, 1));
+    refused(
+        &mut map,
+        &Command::Join {
+            seen: seen.clone(),
+            member,
+        },
+        Refusal::NotItsPart,
+    );
+    map.apply(&Command::Fill {
+        seen: seen.clone(),
+        member,
+    })
+    .unwrap();
+    refused(
+        &mut map,
+        &Command::Fill {
+            seen: seen.clone(),
+            member,
+        },
+        Refusal::NotItsPart,
+    );
+    map.apply(&Command::Join { seen, member }).unwrap();
+    assert_eq!(map.shard(S).unwrap().in_sync, [process(2, 1), member]);
+}
+
+#[test]
+fn filling_a_node_anew_takes_its_earlier_process_out_of_the_in_sync_set() {
+    let mut map = with_copy();
+    map.apply(&Command::Register {
+        process: process(2, 2),
+        info: info(""),
+    })
+    .unwrap();
+    let seen = seen(&map);
+    map.apply(&Command::Fill {
+        seen,
+        member: process(2, 2),
+    })
+    .unwrap();
+    map.check().unwrap();
+    let shard = map.shard(S).unwrap();
+    assert_eq!((shard.in_sync.len(), &shard.filling[..]), (0, &[process(2, 2)][..]));
+}
+
+#[test]
+fn a_hand_over_leaves_the_old_owner_in_sync() {
+    let mut map = with_copy();
+    let (seen, from, to) = (seen(&map), process(1, 1), process(2, 1));
+    let wrong = Command::Release {
+        seen: seen.clone(),
+        from: to,
+        to: from,
+    };
+    refused(&mut map, &wrong, Refusal::NotItsPart);
+    let wrong = Command::Release {
+        seen: seen.clone(),
+        from,
+        to: process(3, 1),
+    };
+    refused(&mut map, &wrong, Refusal::NotItsPart);
+    map.apply(&Command::Release { seen, from, to }).unwrap();
+    map.check().unwrap();
+    let shard = map.shard(S).unwrap();
+    assert_eq!((shard.owner, &shard.in_sync[..]), (Some(to), &[from][..]));
+    assert_eq!((shard.epoch, shard.begins), (Epoch(2), Version(1_001)));
+}
+
+#[test]
+fn an_owner_that_takes_its_shard_anew_makes_its_earlier_release_void() {
+    let mut map = with_copy();
+    let (seen, from) = (seen(&map), process(1, 1));
+    let retake = Command::Release {
+        seen: seen.clone(),
+        from,
+        to: from,
+    };
+    map.apply(&retake).unwrap();
+    map.check().unwrap();
+    assert_eq!(map.shard(S).unwrap().in_sync, [process(2, 1)]);
+    let late = Command::Release {
+        seen,
+        from,
+        to: process(2, 1),
+    };
+    refused(&mut map, &late, Refusal::Changed);
+}
+
+#[test]
+fn a_floor_only_rises_and_only_by_the_owner_of_the_epoch() {
+    let mut map = with_copy();
+    let raise = |by, epoch, floor| Command::RaiseFloor {
+        shard: S,
+        epoch: Epoch(epoch),
+        by,
+        floor: Version(floor),
+        cause: FloorCause::Evicted,
+    };
+    refused(&mut map, &raise(process(2, 1), 1, 500), Refusal::Changed);
+    refused(&mut map, &raise(process(1, 1), 2, 500), Refusal::Changed);
+    refused(&mut map, &raise(process(1, 1), 1, 1_002), Refusal::NoVersions);
+    map.apply(&raise(process(1, 1), 1, 500)).unwrap();
+    refused(&mut map, &raise(process(1, 1), 1, 500), Refusal::NotHigher);
+    assign(&mut map, process(2, 1), With::Copy).unwrap();
+    let shard = map.shard(S).unwrap();
+    assert_eq!((shard.floor, shard.cause), (Version(500), FloorCause::Evicted));
+}
+
+#[test]
+fn the_ceiling_only_rises_and_ends_where_versions_end() {
+    let mut map = map(8, 1, 1);
+    let revision = map.revision();
+    refused(
+        &mut map,
+        &Command::RaiseCeiling { to: Version(1_000) },
+        Refusal::NotHigher,
+    );
+    let over = Version(Version::LIMIT);
+    refused(&mut map, &Command::RaiseCeiling { to: over }, Refusal::NoVersions);
+    map.apply(&Command::RaiseCeiling { to: over.before() }).unwrap();
+    assert_eq!(map.revision(), revision, "the ceiling is no news of the map");
+    assert_eq!(assign(&mut map, process(1, 1), With::Fresh), Err(Refusal::NoVersions));
+}
+
+#[test]
+fn a_node_is_forgotten_only_when_no_shard_names_it() {
+    let mut map = with_copy();
+    for number in [1, 2] {
+        refused(&mut map, &Command::Forget { node: node(number) }, Refusal::StillNamed);
+    }
+    map.apply(&Command::Forget { node: node(3) }).unwrap();
+    refused(&mut map, &Command::Forget { node: node(3) }, Refusal::NotCurrent);
+}
+
+#[test]
+fn an_older_process_does_not_register_over_a_newer_and_a_restart_ends_a_drain() {
+    let mut map = map(8, 2, 1);
+    let node = node(1);
+    let register = |incarnation| Command::Register {
+        process: process(1, incarnation),
+        info: info("zone 0"),
+    };
+    map.apply(&Command::Drain { node, draining: true }).unwrap();
+    map.apply(&register(2)).unwrap();
+    assert!(!map.node(node).unwrap().draining);
+    refused(&mut map, &register(1), Refusal::NotCurrent);
+    refused(&mut map, &register(2), Refusal::Same);
+    assert!(map.is_superseded(process(1, 1)) && map.is_current(process(1, 2)));
+}
+
+#[test]
+fn the_number_of_nodes_and_of_copies_has_its_limit() {
+    let mut map = map(1, MOST_NODES as u64, 1);
+    let one_more = Command::Register {
+        process: process(MOST_NODES as u64 + 1, 1),
+        info: info(""),
+    };
+    refused(&mut map, &one_more, Refusal::Limit);
+    refused(&mut map, &Command::SetCopies { copies: 0 }, Refusal::Limit);
+    refused(&mut map, &Command::SetCopies { copies: 4 }, Refusal::Limit);
+    map.apply(&Command::SetCopies { copies: 3 }).unwrap();
+}
+
+#[test]
+fn the_map_of_1000_nodes_and_4096_shards_is_under_a_megabyte_and_a_change_a_few_hundred_bytes() {
+    let mut map = map(4096, 1_000, 3);
+    for shard in 0..4096 {
+        let at = |by: u64| process(1 + (u64::from(shard) + by) % 1_000, 1);
+        let seen = Seen::of(&map, ShardId(shard)).unwrap();
+        let with = With::Fresh;
+        map.apply(&Command::Assign { seen, to: at(0), with }).unwrap();
+        for by in [1, 2] {
+            let (seen, member) = (Seen::of(&map, ShardId(shard)).unwrap(), at(by));
+            map.apply(&Command::Fill {
+                seen: seen.clone(),
+                member,
+            })
+            .unwrap();
+            map.apply(&Command::Join { seen, member }).unwrap();
+        }
+    }
+    map.check().unwrap();
+    let bytes = rmp_serde::to_vec(&map).unwrap();
+    assert!(bytes.len() < 1_000_000, "{} bytes", bytes.len());
+    assert_eq!(rmp_serde::from_slice::<Map>(&bytes).unwrap(), map);
+    let (seen, from) = (seen(&map), map.shard(S).unwrap().owner.unwrap());
+    let to = seen.in_sync[0];
+    let change = rmp_serde::to_vec(&Command::Release { seen, from, to }).unwrap();
+    assert!(change.len() < 300, "{} bytes", change.len());
+    println!("map {} bytes, change {} bytes", bytes.len(), change.len());
+}
+
+fn usable(nodes: std::ops::RangeInclusive<u64>) -> Vec<Process> {
+    nodes.map(|node| process(node, 1)).collect()
+}
+
+fn owned_by(map: &Map, node: u64) -> usize {
+    let owned = map.shards().filter(|(_, shard)| shard.owner == Some(process(node, 1)));
+    owned.count()
+}
+
+/// A map all of whose shards were given out.
+fn placed(nodes: u64, zones: u64) -> Map {
+    let mut map = map(256, nodes, zones);
+    let mut loads = Loads::new(&map, usable(1..=nodes));
+    for shard in 0..256 {
+        let (seen, to) = (
+            Seen::of(&map, ShardId(shard)).unwrap(),
+            loads.take_owner(|_| true).unwrap(),
+        );
+        let with = With::Fresh;
+        map.apply(&Command::Assign { seen, to, with }).unwrap();
+    }
+    map
+}
+
+#[test]
+fn shards_are_given_out_evenly() {
+    let map = placed(5, 1);
+    for node in 1..=5 {
+        assert!([51, 52].contains(&owned_by(&map, node)));
+    }
+}
+
+#[test]
+fn a_copy_stands_in_another_zone_than_the_owner_and_copies_are_even() {
+    let mut map = placed(6, 3);
+    let mut loads = Loads::new(&map, usable(1..=6));
+    for shard in 0..256 {
+        let known = map.shard(ShardId(shard)).unwrap().clone();
+        let member = loads.take_copy(&map, &known).unwrap();
+        let zone = |process: Process| map.node(process.node).unwrap().info.zone.clone();
+        assert_ne!(zone(member), zone(known.owner.unwrap()), "shard {shard}");
+        let seen = Seen::of(&map, ShardId(shard)).unwrap();
+        map.apply(&Command::Fill { seen, member }).unwrap();
+    }
+    let copies = |node| {
+        map.shards()
+            .filter(|(_, shard)| shard.filling.contains(&process(node, 1)))
+            .count()
+    };
+    for node in 1..=6 {
+        assert!((41..=45).contains(&copies(node)), "node {node}: {}", copies(node));
+    }
+}
+
+#[test]
+fn a_node_that_joins_gets_its_share_with_as_few_moves_as_that_takes() {
+    let mut map = placed(4, 1);
+    map.apply(&Command::Register {
+        process: process(5, 1),
+        info: info(""),
+    })
+    .unwrap();
+    let mut loads = Loads::new(&map, usable(1..=5));
+    let mut moved = Vec::new();
+    while let Some((id, to)) = loads.take_move(&map, |id, _| !moved.contains(&id)) {
+        assert_eq!(to, process(5, 1), "only to the new one");
+        moved.push(id);
+    }
+    assert_eq!(moved.len(), 51, "256 shards, five nodes");
+}
+
+#[test]
+fn a_node_that_may_not_be_used_loses_everything_and_nothing_else_moves() {
+    let map = placed(4, 1);
+    let mut loads = Loads::new(&map, usable(2..=4));
+    let mut moved = Vec::new();
+    while let Some((id, _)) = loads.take_move(&map, |id, _| !moved.contains(&id)) {
+        assert_eq!(map.shard(id).unwrap().owner, Some(process(1, 1)));
+        moved.push(id);
+    }
+    assert_eq!(moved.len(), 64);
+}
