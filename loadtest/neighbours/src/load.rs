@@ -143,7 +143,7 @@ impl Chance {
     }
 
     fn below(&mut self, limit: u32) -> u32 {
-        ((self.bits() >> 32) * u64::from(limit.max(1)) >> 32) as u32
+        (((self.bits() >> 32) * u64::from(limit.max(1))) >> 32) as u32
     }
 }
 

@@ -139,7 +139,8 @@ fn find(system: System, program: Option<&Path>) -> Result<PathBuf, StartError> {
         how: system.how_to_install(),
     };
     if let Some(program) = program {
-        return fs::canonicalize(program).map_err(|_| missing(program.display().to_string()));
+        let there = program.is_file().then(|| std::path::absolute(program));
+        return Ok(there.ok_or_else(|| missing(program.display().to_string()))??);
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
@@ -152,7 +153,8 @@ fn find(system: System, program: Option<&Path>) -> Result<PathBuf, StartError> {
     if system == System::Nchan && !Path::new(NCHAN_MODULE).is_file() {
         return Err(missing(NCHAN_MODULE.to_owned()));
     }
-    Ok(fs::canonicalize(found)?)
+    // Not its canonical name: Debian's redis-server is a link to a program that asks what it was called.
+    Ok(std::path::absolute(found)?)
 }
 
 fn command(system: System, program: &Path, address: SocketAddr, directory: &Path) -> io::Result<Command> {
@@ -160,7 +162,16 @@ fn command(system: System, program: &Path, address: SocketAddr, directory: &Path
     let port = address.port().to_string();
     match system {
         System::Nats => command.args(["--addr", "127.0.0.1", "--port", &port]),
-        System::Redis => command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no"]),
+        System::Redis => command.args([
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            &port,
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]),
         System::Nchan => {
             let file = directory.join("nginx.conf");
             fs::write(&file, nginx_configuration(address, directory))?;
@@ -169,7 +180,16 @@ fn command(system: System, program: &Path, address: SocketAddr, directory: &Path
         System::Tidings => {
             let node = free_address()?.to_string();
             let listen = address.to_string();
-            command.args(["--listen", &listen, "--node-listen", &node, "--data-dir", "none", "--threads", "1"])
+            command.args([
+                "--listen",
+                &listen,
+                "--node-listen",
+                &node,
+                "--data-dir",
+                "none",
+                "--threads",
+                "1",
+            ])
         }
     };
     Ok(command)
@@ -241,7 +261,10 @@ mod tests {
         for system in System::ALL {
             let nowhere = Path::new("/nonexistent/program");
             let said = Server::start(system, Some(nowhere)).unwrap_err().to_string();
-            assert!(said.contains("/nonexistent/program") && said.contains(system.how_to_install()), "{said}");
+            assert!(
+                said.contains("/nonexistent/program") && said.contains(system.how_to_install()),
+                "{said}"
+            );
         }
     }
 

@@ -98,12 +98,6 @@ impl Subscriber {
         }
     }
 
-    /// The objects, in the order given.
-    #[must_use]
-    pub fn objects(&self) -> &[u32] {
-        &self.objects
-    }
-
     /// What to send first on a new connection, the first one or a later one.
     pub fn opening(&mut self) -> Vec<u8> {
         match self.system {
@@ -147,7 +141,9 @@ impl Subscriber {
         let mut used = 0;
         let shaken = if self.system == System::Nchan { 0 } else { 1 };
         if self.missing > shaken {
-            let Some(answer) = http::answer(bytes)? else { return Ok(0) };
+            let Some(answer) = http::answer(bytes)? else {
+                return Ok(0);
+            };
             if answer.status != 101 {
                 return Err(Broken::Refused(format!("status {}", answer.status)));
             }
@@ -209,7 +205,10 @@ impl Subscriber {
             } else if let Some(resync) = message.get("resync") {
                 let named = resync["objects"].as_array();
                 on(Told::Resync(named.map(|names| {
-                    names.iter().filter_map(|name| name.as_str().and_then(object_number)).collect()
+                    names
+                        .iter()
+                        .filter_map(|name| name.as_str().and_then(object_number))
+                        .collect()
                 })));
             } else if message.get("error").is_some() {
                 return Err(Broken::Refused(message["error"].to_string()));

@@ -22,7 +22,11 @@ pub(super) fn publish(object: u32, payload: &str, out: &mut Vec<u8>) {
     let _ = write!(out, "PUB {} {}\r\n{payload}\r\n", object_name(object), payload.len());
 }
 
-pub(super) fn read_subscriber(missing: &mut usize, bytes: &[u8], on: &mut dyn FnMut(Told<'_>)) -> Result<usize, Broken> {
+pub(super) fn read_subscriber(
+    missing: &mut usize,
+    bytes: &[u8],
+    on: &mut dyn FnMut(Told<'_>),
+) -> Result<usize, Broken> {
     read(bytes, &mut |word, payload| match word {
         Word::Message => on(Told::Message { payload, version: 0 }),
         Word::Ping => on(Told::Answer(b"PONG\r\n".to_vec())),
@@ -59,7 +63,9 @@ fn read(bytes: &[u8], on: &mut dyn FnMut(Word, &[u8])) -> Result<usize, Broken> 
                 let size = text.rsplit(|byte| *byte == b' ').next().and_then(number);
                 let size = size.ok_or_else(|| Broken::what(text))?;
                 let from = used + length;
-                let Some(payload) = bytes.get(from..from.saturating_add(size)) else { return Ok(used) };
+                let Some(payload) = bytes.get(from..from.saturating_add(size)) else {
+                    return Ok(used);
+                };
                 if bytes.len() < from + size + 2 {
                     return Ok(used);
                 }

@@ -20,7 +20,11 @@ fn text(content: &str, out: &mut Vec<u8>) {
     let _ = write!(out, "${}\r\n{content}\r\n", content.len());
 }
 
-pub(super) fn read_subscriber(missing: &mut usize, bytes: &[u8], on: &mut dyn FnMut(Told<'_>)) -> Result<usize, Broken> {
+pub(super) fn read_subscriber(
+    missing: &mut usize,
+    bytes: &[u8],
+    on: &mut dyn FnMut(Told<'_>),
+) -> Result<usize, Broken> {
     let mut used = 0;
     while let Some((parts, length)) = array(&bytes[used..])? {
         match parts {
@@ -51,9 +55,14 @@ pub(super) fn read_publisher(bytes: &[u8], on: &mut dyn FnMut(Told<'_>)) -> Resu
     Ok(used)
 }
 
+/// Its parts, and how long it is in all.
+type Array<'a> = ([&'a [u8]; 3], usize);
+
 /// An array of three, and how long it is; `None` if it is not all there. An error of the server comes alone.
-fn array(bytes: &[u8]) -> Result<Option<([&[u8]; 3], usize)>, Broken> {
-    let Some((head, mut used)) = line(bytes) else { return Ok(None) };
+fn array(bytes: &[u8]) -> Result<Option<Array<'_>>, Broken> {
+    let Some((head, mut used)) = line(bytes) else {
+        return Ok(None);
+    };
     match head {
         b"*3" => {}
         [b'-', why @ ..] => return Err(Broken::Refused(String::from_utf8_lossy(why).into_owned())),
@@ -61,13 +70,17 @@ fn array(bytes: &[u8]) -> Result<Option<([&[u8]; 3], usize)>, Broken> {
     }
     let mut parts: [&[u8]; 3] = [&[]; 3];
     for part in &mut parts {
-        let Some((head, length)) = line(&bytes[used..]) else { return Ok(None) };
+        let Some((head, length)) = line(&bytes[used..]) else {
+            return Ok(None);
+        };
         used += length;
         match head {
             [b':', digits @ ..] => *part = digits,
             [b'$', size @ ..] => {
                 let size = number(size).ok_or_else(|| Broken::what(head))?;
-                let Some(content) = bytes.get(used..used.saturating_add(size)) else { return Ok(None) };
+                let Some(content) = bytes.get(used..used.saturating_add(size)) else {
+                    return Ok(None);
+                };
                 *part = content;
                 used += size + 2;
                 if bytes.len() < used {

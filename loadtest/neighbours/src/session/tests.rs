@@ -1,7 +1,11 @@
+//! Each protocol as it is spoken, whole and torn at every place, and as it is not.
+
 use super::*;
 
+type Reader = Box<dyn FnMut(&[u8], &mut dyn FnMut(Told<'_>)) -> Result<usize, Broken>>;
+
 /// What a reader makes of `bytes`, whole and torn at every place.
-fn told(mut make: impl FnMut() -> Box<dyn FnMut(&[u8], &mut dyn FnMut(Told<'_>)) -> Result<usize, Broken>>, bytes: &[u8]) -> Vec<String> {
+fn told(mut make: impl FnMut() -> Reader, bytes: &[u8]) -> Vec<String> {
     let mut whole = Vec::new();
     let used = make()(bytes, &mut |told| whole.push(format!("{told:?}"))).unwrap();
     assert_eq!(used, bytes.len(), "everything was of use");
@@ -10,19 +14,23 @@ fn told(mut make: impl FnMut() -> Box<dyn FnMut(&[u8], &mut dyn FnMut(Told<'_>))
         let mut pieces = Vec::new();
         let mut on = |told: Told<'_>| pieces.push(format!("{told:?}"));
         let used = read(&bytes[..torn], &mut on).unwrap();
-        assert_eq!(used + read(&bytes[used..], &mut on).unwrap(), bytes.len(), "torn at {torn}");
+        assert_eq!(
+            used + read(&bytes[used..], &mut on).unwrap(),
+            bytes.len(),
+            "torn at {torn}"
+        );
         assert_eq!(pieces, whole, "torn at {torn}");
     }
     whole
 }
 
-fn subscriber(system: System) -> Box<dyn FnMut(&[u8], &mut dyn FnMut(Told<'_>)) -> Result<usize, Broken>> {
+fn subscriber(system: System) -> Reader {
     let mut subscriber = Subscriber::new(system, vec![3, 7]);
     subscriber.opening();
     Box::new(move |bytes, on| subscriber.read(bytes, on))
 }
 
-fn publisher(system: System) -> Box<dyn FnMut(&[u8], &mut dyn FnMut(Told<'_>)) -> Result<usize, Broken>> {
+fn publisher(system: System) -> Reader {
     let publisher = Publisher::new(system);
     Box::new(move |bytes, on| publisher.read(bytes, on))
 }
@@ -68,7 +76,14 @@ fn redis_is_understood_wherever_it_is_torn() {
     Publisher::new(System::Redis).publish(3, "hello", &mut out);
     assert_eq!(out, b"*3\r\n$7\r\nPUBLISH\r\n$2\r\no3\r\n$5\r\nhello\r\n");
     let answers = self::told(|| publisher(System::Redis), b":0\r\n-ERR no\r\n:2\r\n");
-    assert_eq!(answers, ["Accepted { version: 0 }", "Refused(\"ERR no\")", "Accepted { version: 0 }"]);
+    assert_eq!(
+        answers,
+        [
+            "Accepted { version: 0 }",
+            "Refused(\"ERR no\")",
+            "Accepted { version: 0 }"
+        ]
+    );
 }
 
 /// A frame as a server sends it.
@@ -90,7 +105,10 @@ fn nchan_is_understood_wherever_it_is_torn_and_is_come_back_to_with_the_last_mes
     let bytes = [
         SWITCHED.to_vec(),
         server_frame(websocket::TEXT, "id: 17:[0],-\n\nhello"),
-        server_frame(websocket::TEXT, &format!("id: 18:-,[0]\ncontent-type: text/plain\n\n{long}")),
+        server_frame(
+            websocket::TEXT,
+            &format!("id: 18:-,[0]\ncontent-type: text/plain\n\n{long}"),
+        ),
         server_frame(websocket::PING, "are you there"),
     ]
     .concat();
@@ -100,7 +118,10 @@ fn nchan_is_understood_wherever_it_is_torn_and_is_come_back_to_with_the_last_mes
 
     let mut back = Subscriber::new(System::Nchan, vec![3, 7]);
     let first = String::from_utf8(back.opening()).unwrap();
-    assert!(first.starts_with("GET /sub/o3,o7 HTTP/1.1\r\n") && !first.contains("Last-Event-ID"), "{first}");
+    assert!(
+        first.starts_with("GET /sub/o3,o7 HTTP/1.1\r\n") && !first.contains("Last-Event-ID"),
+        "{first}"
+    );
     back.read(&bytes, &mut |_| {}).unwrap();
     let again = String::from_utf8(back.opening()).unwrap();
     assert!(again.contains("\r\nLast-Event-ID: 18:-,[0]\r\n"), "{again}");
@@ -111,9 +132,18 @@ fn tidings_is_understood_wherever_it_is_torn_and_is_come_back_to_with_the_last_c
     let bytes = [
         SWITCHED.to_vec(),
         server_frame(websocket::TEXT, r#"{"hello":{"connection":"c"}}"#),
-        server_frame(websocket::TEXT, "{\"subscribed\":{\"objects\":[]}}\n{\"cursor\":\"first\"}"),
-        server_frame(websocket::TEXT, r#"{"changes":[{"object":"o3","version":17,"data":"hello"},{"object":"o7","version":18}]}"#),
-        server_frame(websocket::TEXT, r#"{"resync":{"objects":["o7"],"cause":"versions_lost"}}"#),
+        server_frame(
+            websocket::TEXT,
+            "{\"subscribed\":{\"objects\":[]}}\n{\"cursor\":\"first\"}",
+        ),
+        server_frame(
+            websocket::TEXT,
+            r#"{"changes":[{"object":"o3","version":17,"data":"hello"},{"object":"o7","version":18}]}"#,
+        ),
+        server_frame(
+            websocket::TEXT,
+            r#"{"resync":{"objects":["o7"],"cause":"versions_lost"}}"#,
+        ),
         server_frame(websocket::TEXT, r#"{"resync":{"all":true,"cause":"cursor_foreign"}}"#),
         server_frame(websocket::TEXT, r#"{"cursor":"last"}"#),
     ]
@@ -133,7 +163,10 @@ fn tidings_is_understood_wherever_it_is_torn_and_is_come_back_to_with_the_last_c
     let mut back = Subscriber::new(System::Tidings, vec![3, 7]);
     back.opening();
     back.read(&bytes, &mut |_| {}).unwrap();
-    assert_eq!(back.tidings_subscribe(), r#"{"subscribe":{"cursor":"last","objects":["o3","o7"]}}"#);
+    assert_eq!(
+        back.tidings_subscribe(),
+        r#"{"subscribe":{"cursor":"last","objects":["o3","o7"]}}"#
+    );
 
     let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{\"version\":17}HTTP/1.1 503 Busy\r\ncontent-length: 2\r\n\r\n{}";
     assert_eq!(
@@ -145,7 +178,15 @@ fn tidings_is_understood_wherever_it_is_torn_and_is_come_back_to_with_the_last_c
 #[test]
 fn what_is_not_the_protocol_breaks_the_connection_and_nothing_else() {
     for system in System::ALL {
-        for bytes in [&b"garbage\r\n"[..], b"HTTP/1.1 403 No\r\n\r\n", b"*3\r\n$x\r\n", b"MSG\r\n", b"-ERR no\r\n", &[0x01; 40][..], b"\xff\xff\xff\xff\n"] {
+        for bytes in [
+            &b"garbage\r\n"[..],
+            b"HTTP/1.1 403 No\r\n\r\n",
+            b"*3\r\n$x\r\n",
+            b"MSG\r\n",
+            b"-ERR no\r\n",
+            &[0x01; 40][..],
+            b"\xff\xff\xff\xff\n",
+        ] {
             let mut reader = Subscriber::new(system, vec![3]);
             reader.opening();
             let _ = reader.read(bytes, &mut |_| {});
@@ -154,7 +195,10 @@ fn what_is_not_the_protocol_breaks_the_connection_and_nothing_else() {
         let mut reader = Subscriber::new(system, vec![3]);
         reader.opening();
         assert!(reader.read(b"garbage\r\n", &mut |_| {}).is_err(), "{system}");
-        assert!(Publisher::new(system).read(b"garbage\r\n", &mut |_| {}).is_err(), "{system}");
+        assert!(
+            Publisher::new(system).read(b"garbage\r\n", &mut |_| {}).is_err(),
+            "{system}"
+        );
     }
     let huge = [0x81, 127, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
     assert!(websocket::frame(&huge).is_ok_and(|frame| frame.is_none()));

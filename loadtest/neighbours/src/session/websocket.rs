@@ -53,15 +53,20 @@ fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 /// The first frame in `bytes`; `None` if it is not all there. Servers do not mask, and these do not fragment.
 pub(super) fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, Broken> {
-    let [first, second, rest @ ..] = bytes else { return Ok(None) };
+    let [first, second, rest @ ..] = bytes else {
+        return Ok(None);
+    };
     if first & 0x80 == 0 || second & 0x80 != 0 {
         return Err(Broken::what(b"a fragment or a masked frame"));
     }
-    let (size, head) = match (second & 0x7f, rest) {
+    let (size, head): (usize, usize) = match (second & 0x7f, rest) {
         (126, [a, b, ..]) => (usize::from(u16::from_be_bytes([*a, *b])), 4),
         (127, [a, b, c, d, e, f, g, h, ..]) => {
             let size = u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]);
-            (usize::try_from(size).map_err(|_| Broken::what(b"a frame of many exabytes"))?, 10)
+            (
+                usize::try_from(size).map_err(|_| Broken::what(b"a frame of many exabytes"))?,
+                10,
+            )
         }
         (126 | 127, _) => return Ok(None),
         (size, _) => (usize::from(size), 2),
@@ -76,7 +81,10 @@ pub(super) fn frame(bytes: &[u8]) -> Result<Option<Frame<'_>>, Broken> {
 
 /// nchan's `ws+meta.nchan`: headers, among them the message's ID, an empty line, the message.
 pub(super) fn nchan_message(text: &[u8]) -> Result<(&str, &[u8]), Broken> {
-    let end = text.windows(2).position(|pair| pair == b"\n\n").ok_or_else(|| Broken::what(text))?;
+    let end = text
+        .windows(2)
+        .position(|pair| pair == b"\n\n")
+        .ok_or_else(|| Broken::what(text))?;
     let headers = std::str::from_utf8(&text[..end]).map_err(|_| Broken::what(text))?;
     let id = headers.lines().find_map(|header| header.strip_prefix("id: "));
     Ok((id.ok_or_else(|| Broken::what(text))?, &text[end + 2..]))
