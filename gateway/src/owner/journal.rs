@@ -11,7 +11,8 @@ use std::collections::VecDeque;
 use std::sync::mpsc;
 use tidings_protocol::peer::Owned;
 use tidings_protocol::{ObjectHash, ShardCount, ShardId, Version};
-use tidings_router::owner::keeping::Floor;
+use tidings_router::Now;
+use tidings_router::owner::keeping::{Floor, KeptAnswer};
 use tidings_router::owner::{Owner, Publish, Published};
 
 /// What is written of one batch, before its versions are known.
@@ -19,6 +20,7 @@ use tidings_router::owner::{Owner, Publish, Published};
 struct Draft {
     objects: Vec<ObjectHash>,
     marks: Vec<Mark>,
+    wall_us: u64,
 }
 
 /// By what a repetition of one change will be recognised.
@@ -30,7 +32,7 @@ struct Mark {
 }
 
 impl Draft {
-    fn of(changes: &[Publish]) -> Self {
+    fn of(changes: &[Publish], now: Now) -> Self {
         let marks = changes.iter().enumerate().filter_map(|(place, change)| {
             let extra = change.extra.as_ref()?;
             (extra.revision.is_some() || extra.idempotency.is_some()).then_some(Mark {
@@ -42,6 +44,7 @@ impl Draft {
         Self {
             objects: changes.iter().map(|change| change.object).collect(),
             marks: marks.collect(),
+            wall_us: now.wall_us,
         }
     }
 
@@ -61,7 +64,13 @@ impl Draft {
         let version = |mark: &Mark| results.get(mark.place).and_then(accepted);
         let marks = || self.marks.iter().filter(|mark| version(mark).is_some());
         payload.revisions(marks().filter_map(|mark| mark.revision));
-        payload.answers(marks().filter_map(|mark| Some((mark.key?, version(mark)?))));
+        payload.answers(marks().filter_map(|mark| {
+            Some(KeptAnswer {
+                key: mark.key?,
+                version: version(mark)?,
+                wall_us: self.wall_us,
+            })
+        }));
         (payload, highest)
     }
 }
@@ -113,12 +122,12 @@ impl Journal {
     }
 
     /// A batch is about to be applied; gives the number of its request.
-    pub(super) fn begin(&mut self, changes: &[Publish], durable: bool, reply: Reply) -> u64 {
+    pub(super) fn begin(&mut self, now: Now, changes: &[Publish], durable: bool, reply: Reply) -> u64 {
         let request = self.first + self.waiting.len() as u64;
         self.waiting.push_back(Some(Waiting {
             reply,
             durable,
-            draft: self.disk.is_some().then(|| Draft::of(changes)),
+            draft: self.disk.is_some().then(|| Draft::of(changes, now)),
             results: Vec::new(),
         }));
         request
@@ -236,13 +245,13 @@ pub(super) enum Kept {
 }
 
 impl Kept {
-    pub(super) fn of(machine: &Owner, piece: Piece) -> Self {
+    pub(super) fn of(machine: &Owner, now: Now, piece: Piece) -> Self {
         match piece {
             Piece::Versions { shard, piece } => {
                 let versions = machine.kept_versions(shard, piece);
                 Self::Versions(machine.kept_floor(shard).map(|floor| (versions, floor)))
             }
-            Piece::Marks { piece } => Self::Marks((machine.kept_revisions(piece), machine.kept_answers(piece))),
+            Piece::Marks { piece } => Self::Marks((machine.kept_revisions(piece), machine.kept_answers(piece, now))),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::disk::Disk;
 use super::notes::{self, Ceiling};
 use super::snapshots::{Round, Source};
 use super::state::{State, Trouble};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -47,6 +48,8 @@ pub(super) struct Keeper {
     /// The log may grow to this many bytes before snapshots replace it.
     pub(super) snapshot_bytes: u64,
     pub(super) wall_us: fn() -> u64,
+    // That the ceiling cannot be written was said.
+    pub(super) complained: Cell<bool>,
 }
 
 /// The ceiling for this clock and these versions in use.
@@ -78,17 +81,15 @@ impl Keeper {
             written,
             synced,
         };
-        let was_failing = self.state.trouble(Trouble::Ceiling);
         match notes::put_ceiling(&*self.disk, &ceiling) {
             Ok(()) => {
                 self.state.set_ceiling(ceiling.version);
-                if was_failing {
-                    self.state.fails(Trouble::Ceiling, false);
-                }
+                self.complained.set(false);
+                self.state.fails(Trouble::Ceiling, false);
             }
             Err(error) => {
-                if !was_failing {
-                    tracing::error!(%error, "the ceiling of versions cannot be written");
+                if !self.complained.replace(true) {
+                    tracing::error!(%error, "the ceiling of versions cannot be written: publishes are refused once it is reached");
                 }
                 // Until the old ceiling is reached everything goes on.
                 let reached = self.state.ceiling().0 <= wall_us.max(highest.0);
@@ -114,6 +115,7 @@ impl Keeper {
                 if begin.elapsed() > PATIENCE {
                     return false;
                 }
+                self.raise_ceiling();
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
@@ -122,12 +124,12 @@ impl Keeper {
 
     /// Takes snapshots that make the log files before the present one needless. Whether they are all on the disk.
     pub(super) fn replace_log(&self, source: &dyn Source) -> bool {
-        let replaced = self.state.metrics.log_bytes.get();
+        let (number, replaced) = self.state.file();
         let round = Round {
             disk: &*self.disk,
             cluster: self.cluster,
             shards: self.shards,
-            number: self.state.file(),
+            number,
         };
         match round.write(source, &mut || self.raise_ceiling()) {
             Ok(Some(bytes)) => {

@@ -9,9 +9,9 @@ use super::frame::{self, FORMAT, Head, Payload, Place, Sink};
 use super::recovery::{Contents, Part, snapshot_name};
 use std::io;
 use tidings_protocol::{ObjectHash, ShardCount, ShardId, Version};
-use tidings_router::MonoUs;
+use tidings_router::Now;
 use tidings_router::owner::Owner;
-use tidings_router::owner::keeping::{Floor, MARK_PIECES, SHARD_PIECES};
+use tidings_router::owner::keeping::{Floor, KeptAnswer, MARK_PIECES, SHARD_PIECES};
 
 /// Gives what is known, a piece at a time. `None`: the process ends.
 pub trait Source: Send {
@@ -24,7 +24,7 @@ pub trait Source: Send {
 }
 
 /// Revisions and answers.
-pub type Marks = (Vec<(u128, u64)>, Vec<(u128, Version)>);
+pub type Marks = (Vec<(u128, u64)>, Vec<KeptAnswer>);
 
 /// One set of snapshots.
 pub(super) struct Round<'a> {
@@ -60,10 +60,9 @@ impl Round<'_> {
     fn part(&self, part: Part, source: &dyn Source) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut append = |payload: &Payload| {
-            let offset = bytes.len() as u64;
             let place = Place {
-                file: self.number,
-                offset,
+                offset: bytes.len() as u64,
+                ..part.place(self.number)
             };
             frame::append(&mut bytes, place, payload.bytes());
         };
@@ -114,9 +113,7 @@ impl Round<'_> {
 pub(super) struct Tables {
     pub(super) owners: Vec<Owner>,
     pub(super) shards: ShardCount,
-    pub(super) now_us: MonoUs,
-    /// Answers below this version are past their window.
-    pub(super) answers_from: Version,
+    pub(super) now: Now,
     /// The newest version seen.
     pub(super) newest: Version,
     /// Floors as they were kept.
@@ -147,11 +144,9 @@ impl Sink for Tables {
         self.owners[owner].restore_revision(key, revision);
     }
 
-    fn answer(&mut self, key: u128, version: Version) {
-        if version >= self.answers_from {
-            let owner = self.owner_of_mark(key);
-            self.owners[owner].restore_answer(key, version, self.now_us);
-        }
+    fn answer(&mut self, answer: KeptAnswer) {
+        let owner = self.owner_of_mark(answer.key);
+        self.owners[owner].restore_answer(answer, self.now);
     }
 
     fn floor(&mut self, shard: ShardId, floor: Floor) {
@@ -171,6 +166,6 @@ impl Source for Tables {
 
     fn marks(&self, owner: usize, piece: usize) -> Option<Marks> {
         let owner = self.owners.get(owner)?;
-        Some((owner.kept_revisions(piece), owner.kept_answers(piece)))
+        Some((owner.kept_revisions(piece), owner.kept_answers(piece, self.now)))
     }
 }

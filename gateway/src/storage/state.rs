@@ -88,7 +88,8 @@ pub(super) struct State {
     queued: AtomicUsize,
     queue_bytes: usize,
     new_file: AtomicBool,
-    file: AtomicU64,
+    // Number of the log's file, and the bytes of all files before it.
+    file: Mutex<(u64, i64)>,
     snapshots_wanted: AtomicBool,
     snapshots_since: AtomicU64,
     // Written and synced up to.
@@ -106,7 +107,7 @@ impl State {
             queued: AtomicUsize::new(0),
             queue_bytes,
             new_file: AtomicBool::new(false),
-            file: AtomicU64::new(0),
+            file: Mutex::default(),
             snapshots_wanted: AtomicBool::new(false),
             snapshots_since: AtomicU64::new(0),
             places: Mutex::default(),
@@ -187,14 +188,15 @@ impl State {
         self.new_file.load(Ordering::Acquire)
     }
 
+    /// A file was begun, of which nothing is counted yet.
     pub(super) fn began_file(&self, number: u64) {
-        self.file.store(number, Ordering::Release);
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = (number, self.metrics.log_bytes.get());
         self.new_file.store(false, Ordering::Release);
     }
 
-    /// The number of the file that is written now.
-    pub(super) fn file(&self) -> u64 {
-        self.file.load(Ordering::Acquire)
+    /// The number of the file that is written now, and the bytes of all files before it.
+    pub(super) fn file(&self) -> (u64, i64) {
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn ask_for_snapshots(&self) {

@@ -8,6 +8,7 @@ use crate::storage::frame::Payload;
 use simulated::{Back, Fault, Simulated};
 use std::collections::BTreeMap;
 use tidings_protocol::ObjectHash;
+use tidings_router::owner::keeping::KeptAnswer;
 use tidings_router::owner::{Output, Publish, PublishExtra, Published};
 
 const WALL_US: u64 = 1_795_000_000_000_000;
@@ -76,8 +77,7 @@ fn open_at(disk: &Simulated, boot: &str, owners: usize, wall_us: u64, memory: Me
     let mut tables = Tables {
         owners: opened.machines,
         shards,
-        now_us: 0,
-        answers_from: Version::ZERO,
+        now: plan.now,
         newest: Version::ZERO,
         floors: Vec::new(),
     };
@@ -132,7 +132,12 @@ impl World {
             assert!(before < Some(version), "{version} was given before: {before:?}");
             payload.changes([(object, version)].into_iter());
             payload.revisions(marks.revision.into_iter());
-            payload.answers(marks.idempotency.map(|key| (key, version)).into_iter());
+            let answer = |key| KeptAnswer {
+                key,
+                version,
+                wall_us: self.wall_us,
+            };
+            payload.answers(marks.idempotency.map(answer).into_iter());
         }
         self.idle.writer.group(vec![Order {
             owner: 0,

@@ -3,6 +3,7 @@
 use crate::storage::disk::{Disk, DiskFile};
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 /// What goes wrong.
@@ -29,8 +30,34 @@ pub(super) enum Back {
 
 #[derive(Clone, Debug, Default)]
 struct Inode {
+    /// What a process reads.
     data: Vec<u8>,
+    /// What the disk holds.
     synced: Vec<u8>,
+    /// Parts that a failed sync left behind as if they were written: no later sync writes them.
+    lost: Vec<Range<usize>>,
+    birth: u64,
+}
+
+impl Inode {
+    fn sync(&mut self) {
+        self.synced.clone_from(&self.data);
+        for lost in &self.lost {
+            self.synced[lost.clone()].fill(0);
+        }
+    }
+
+    fn fail_to_sync(&mut self) {
+        // Parts that were synced before are not concerned: files only grow, or are cut.
+        self.lost.push(self.synced.len().min(self.data.len())..self.data.len());
+    }
+
+    fn cut(&mut self, len: usize) {
+        self.data.truncate(len);
+        for lost in &mut self.lost {
+            *lost = lost.start.min(len)..lost.end.min(len);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -102,7 +129,7 @@ impl Simulated {
                 new.names = new.durable_names.clone();
                 for inode in &mut new.inodes {
                     let unsynced = inode.data.len().saturating_sub(inode.synced.len());
-                    let appended = inode.data.starts_with(&inode.synced);
+                    let appended = inode.data.starts_with(&inode.synced) && inode.lost.is_empty();
                     let half = inode.synced.len() + unsynced / 2;
                     if how == Back::PowerTorn && appended {
                         inode.data.truncate(half);
@@ -111,13 +138,34 @@ impl Simulated {
                     }
                 }
             }
-            new.durable_names = new.names.clone();
-            for inode in &mut new.inodes {
-                inode.synced.clone_from(&inode.data);
+            if how != Back::Process {
+                for inode in &mut new.inodes {
+                    inode.synced.clone_from(&inode.data);
+                    inode.lost.clear();
+                }
             }
             new
         });
         Self(Arc::new(Mutex::new(new)))
+    }
+
+    /// A copy of all files, as somebody makes it who keeps backups.
+    pub(super) fn copy(&self) -> Self {
+        let copy = self.back(Back::Process);
+        copy.with(|inner| {
+            for inode in &mut inner.inodes {
+                inode.birth += 1_000_000;
+            }
+        });
+        copy
+    }
+
+    /// What would be left of a file if the machine went down now.
+    pub(super) fn durable(&self, name: &str) -> Option<Vec<u8>> {
+        self.with(|inner| {
+            let inode = *inner.durable_names.get(name)?;
+            Some(inner.inodes[inode].synced.clone())
+        })
     }
 
     /// Changes one byte of a file.
@@ -148,7 +196,10 @@ impl Disk for Simulated {
             }
             let step = inner.operation(true)?;
             let inode = inner.inodes.len();
-            inner.inodes.push(Inode::default());
+            inner.inodes.push(Inode {
+                birth: inode as u64 + 1,
+                ..Inode::default()
+            });
             inner.names.insert(name.to_owned(), inode);
             match step {
                 Step::Whole => Ok(inode),
@@ -196,13 +247,34 @@ impl Disk for Simulated {
             let inode = inner.inode(name)?;
             let step = inner.operation(false)?;
             let inode = &mut inner.inodes[inode];
-            inode.data.truncate(len as usize);
+            inode.cut(len as usize);
             match step {
-                Step::Whole => inode.synced.clone_from(&inode.data),
-                Step::Half => return Err(broken()),
+                Step::Whole => inode.sync(),
+                Step::Half => {
+                    inode.fail_to_sync();
+                    return Err(broken());
+                }
             }
             Ok(())
         })
+    }
+
+    fn sync_behind(&self, name: &str) -> io::Result<()> {
+        self.with(|inner| {
+            let inode = inner.inode(name)?;
+            match inner.operation(false)? {
+                Step::Whole => inner.inodes[inode].sync(),
+                Step::Half => {
+                    inner.inodes[inode].fail_to_sync();
+                    return Err(broken());
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn birth(&self, name: &str) -> io::Result<Option<u64>> {
+        self.with(|inner| Ok(Some(inner.inodes[inner.inode(name)?].birth)))
     }
 
     fn sync_names(&self) -> io::Result<()> {
@@ -242,11 +314,13 @@ impl DiskFile for SimulatedFile {
         let inode = self.inode;
         self.disk.with(|inner| match inner.operation(false)? {
             Step::Whole => {
-                let inode = &mut inner.inodes[inode];
-                inode.synced.clone_from(&inode.data);
+                inner.inodes[inode].sync();
                 Ok(())
             }
-            Step::Half => Err(broken()),
+            Step::Half => {
+                inner.inodes[inode].fail_to_sync();
+                Err(broken())
+            }
         })
     }
 }
