@@ -139,9 +139,7 @@ impl Keeper {
                     .snapshot_bytes
                     .set(i64::try_from(bytes).unwrap_or(i64::MAX));
                 match round.tidy() {
-                    Ok(()) => {
-                        self.state.metrics.log_bytes.dec_by(replaced);
-                    }
+                    Ok(()) => self.state.log_shrank(replaced),
                     Err(error) => tracing::warn!(%error, "old files cannot be removed; tried again later"),
                 }
                 true

@@ -190,8 +190,16 @@ impl State {
 
     /// A file was begun, of which nothing is counted yet.
     pub(super) fn began_file(&self, number: u64) {
-        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = (number, self.metrics.log_bytes.get());
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        *file = (number, self.metrics.log_bytes.get());
         self.new_file.store(false, Ordering::Release);
+    }
+
+    /// Files with so many bytes were removed.
+    pub(super) fn log_shrank(&self, bytes: i64) {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        self.metrics.log_bytes.dec_by(bytes);
+        file.1 -= bytes;
     }
 
     /// The number of the file that is written now, and the bytes of all files before it.

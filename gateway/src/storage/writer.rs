@@ -193,9 +193,14 @@ impl Writer {
         }
     }
 
+    /// Whether another thread syncs the file now.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| !ending.is_finished())
+    }
+
     /// Has another thread sync the file while there is much to sync. Whether the file is better ended later.
     fn sync_behind(&mut self) -> bool {
-        if self.ending.as_ref().is_some_and(|ending| !ending.is_finished()) {
+        if self.is_ending() {
             return true;
         }
         // What became of it shows again at our own sync.

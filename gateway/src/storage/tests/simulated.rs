@@ -36,6 +36,8 @@ struct Inode {
     synced: Vec<u8>,
     /// Parts that a failed sync left behind as if they were written: no later sync writes them.
     lost: Vec<Range<usize>>,
+    /// How many syncs failed. Whoever had the file open then is told once.
+    failures: u64,
     birth: u64,
 }
 
@@ -50,6 +52,7 @@ impl Inode {
     fn fail_to_sync(&mut self) {
         // Parts that were synced before are not concerned: files only grow, or are cut.
         self.lost.push(self.synced.len().min(self.data.len())..self.data.len());
+        self.failures += 1;
     }
 
     fn cut(&mut self, len: usize) {
@@ -84,6 +87,13 @@ impl Inner {
             Some(Fault::Crash { at }) if now > at => Err(broken()),
             Some(Fault::Full { from, count }) if takes_room && (from..from + count).contains(&now) => Ok(Step::Half),
             _ => Ok(Step::Whole),
+        }
+    }
+
+    /// A sync is half done: whatever it was about is lost unless the process ended in the midst of it.
+    fn fail_to_sync(&mut self, inode: usize) {
+        if matches!(self.fault, Some(Fault::Fail { .. })) {
+            self.inodes[inode].fail_to_sync();
         }
     }
 
@@ -209,6 +219,7 @@ impl Disk for Simulated {
         Ok(Box::new(SimulatedFile {
             disk: self.clone(),
             inode,
+            told: 0,
         }))
     }
 
@@ -246,12 +257,11 @@ impl Disk for Simulated {
         self.with(|inner| {
             let inode = inner.inode(name)?;
             let step = inner.operation(false)?;
-            let inode = &mut inner.inodes[inode];
-            inode.cut(len as usize);
+            inner.inodes[inode].cut(len as usize);
             match step {
-                Step::Whole => inode.sync(),
+                Step::Whole => inner.inodes[inode].sync(),
                 Step::Half => {
-                    inode.fail_to_sync();
+                    inner.fail_to_sync(inode);
                     return Err(broken());
                 }
             }
@@ -265,7 +275,7 @@ impl Disk for Simulated {
             match inner.operation(false)? {
                 Step::Whole => inner.inodes[inode].sync(),
                 Step::Half => {
-                    inner.inodes[inode].fail_to_sync();
+                    inner.fail_to_sync(inode);
                     return Err(broken());
                 }
             }
@@ -292,6 +302,8 @@ impl Disk for Simulated {
 struct SimulatedFile {
     disk: Simulated,
     inode: usize,
+    /// Of how many failed syncs it was told.
+    told: u64,
 }
 
 impl DiskFile for SimulatedFile {
@@ -311,16 +323,24 @@ impl DiskFile for SimulatedFile {
 
     /// After a failure the pages count as clean although they never reached the disk, as on Linux.
     fn sync(&mut self) -> io::Result<()> {
-        let inode = self.inode;
-        self.disk.with(|inner| match inner.operation(false)? {
-            Step::Whole => {
-                inner.inodes[inode].sync();
-                Ok(())
-            }
-            Step::Half => {
-                inner.inodes[inode].fail_to_sync();
-                Err(broken())
-            }
-        })
+        let (at, told) = (self.inode, self.told);
+        let (result, failures) = self.disk.with(|inner| {
+            let whole = match inner.operation(false) {
+                Ok(Step::Whole) => {
+                    inner.inodes[at].sync();
+                    true
+                }
+                Ok(Step::Half) => {
+                    inner.fail_to_sync(at);
+                    false
+                }
+                Err(error) => return (Err(error), told),
+            };
+            let failures = inner.inodes[at].failures;
+            let fine = whole && failures == told;
+            (if fine { Ok(()) } else { Err(broken()) }, failures)
+        });
+        self.told = failures;
+        result
     }
 }
