@@ -257,7 +257,10 @@ impl Idle {
 
 /// A thread without which nothing is acknowledged any more: if it panics, the process ends rather than go on as if it
 /// lived.
-fn vital<T: Send + 'static>(name: &'static str, body: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+fn vital<T: Send + 'static>(
+    name: &'static str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         std::panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
             tracing::error!(name, "a vital thread panicked");
@@ -326,7 +329,9 @@ pub fn open(disk: Arc<dyn Disk>, plan: &Plan) -> Result<Opened, StorageError> {
     };
     if anew {
         report.log_bytes = 0;
-        report.snapshot_bytes = round.write(&tables, &mut || {})?.unwrap_or_default();
+        // What is damaged is kept for whoever wants to look at it.
+        let older = Contents::default();
+        report.snapshot_bytes = round.write(&tables, &older, &mut || {})?.unwrap_or_default();
     }
     if past.ceiling_lost {
         set_aside(&*disk, notes::CEILING)?;

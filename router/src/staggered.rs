@@ -279,7 +279,11 @@ mod tests {
                 let skipped = hash >> 1 >> (63 - skip_bits);
                 let piece = table.piece(hash);
                 let back = table.hash_of(skipped, piece, hash & REST_MASK);
-                assert_eq!(back >> 1 >> (63 - skip_bits), skipped, "{hash:x}: the same table of 2^{skip_bits}");
+                assert_eq!(
+                    back >> 1 >> (63 - skip_bits),
+                    skipped,
+                    "{hash:x}: the same table of 2^{skip_bits}"
+                );
                 assert_eq!(table.piece(back), piece, "{hash:x}: the same piece");
                 assert_eq!(back & REST_MASK, hash & REST_MASK, "{hash:x}: the same entry");
             }

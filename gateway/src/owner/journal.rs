@@ -8,6 +8,7 @@ use super::{OwnerHandle, PublishFailure, Reply};
 use crate::storage::frame::Payload;
 use crate::storage::{self, Done, Marks, Order};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::mpsc;
 use tidings_protocol::peer::Owned;
 use tidings_protocol::{ObjectHash, ShardCount, ShardId, Version};
@@ -278,14 +279,24 @@ impl storage::Source for OwnerSource {
         self.owners.len()
     }
 
-    fn versions(&self, shard: ShardId, piece: usize) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
-        match self.ask(
-            usize::from(shard.0) % self.owners.len(),
-            Piece::Versions { shard, piece },
-        )? {
-            Kept::Versions(versions) => versions,
-            Kept::Marks(_) => None,
+    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
+        let owner = self.owners.get(usize::from(shard.0) % self.owners.len())?;
+        let (reply, answers) = mpsc::channel();
+        let count = pieces.len();
+        for piece in pieces {
+            owner.keep(Piece::Versions { shard, piece }, reply.clone());
         }
+        // Without this a process that ends would be waited for.
+        drop(reply);
+        let (mut all, mut last) = (Vec::new(), None);
+        for _ in 0..count {
+            let Kept::Versions(Some((versions, floor))) = answers.recv().ok()? else {
+                return None;
+            };
+            all.extend(versions);
+            last = Some(floor);
+        }
+        Some((all, last?))
     }
 
     fn marks(&self, owner: usize, piece: usize) -> Option<Marks> {

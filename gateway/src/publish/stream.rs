@@ -239,7 +239,9 @@ impl<'a> Stream<'a> {
             Applied::Unknown => "others may have been applied",
         };
         refusal
-            .adding(&format!("; of {line} lines read, {accepted} were acknowledged and {others}"))
+            .adding(&format!(
+                "; of {line} lines read, {accepted} were acknowledged and {others}"
+            ))
             .applied(Applied::Unknown)
     }
 }

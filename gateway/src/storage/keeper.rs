@@ -2,8 +2,10 @@
 
 use super::disk::Disk;
 use super::notes::{self, Ceiling};
+use super::recovery::Contents;
 use super::snapshots::{Round, Source};
 use super::state::{State, Trouble};
+use prometheus_client::metrics::gauge::Gauge;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -59,6 +61,10 @@ pub(super) fn ceiling_over(wall_us: u64, highest: Version, ahead: Ahead) -> Vers
     Version(version.min(Version::LIMIT - 1))
 }
 
+fn bytes(gauge: &Gauge) -> u64 {
+    gauge.get().try_into().unwrap_or(0)
+}
+
 impl Keeper {
     pub(super) fn run(self, source: &dyn Source, stop: &Receiver<()>) {
         let mut rest_until = Instant::now();
@@ -98,12 +104,14 @@ impl Keeper {
         }
     }
 
+    /// How long the log may be before snapshots replace it.
+    fn log_bytes(&self) -> u64 {
+        self.snapshot_bytes.max(bytes(&self.state.metrics.snapshot_bytes))
+    }
+
     fn snapshots_due(&self) -> bool {
-        let bytes = |gauge: &prometheus_client::metrics::gauge::Gauge| gauge.get().try_into().unwrap_or(0_u64);
-        let metrics = &self.state.metrics;
-        self.state.snapshots_wanted()
-            || (!self.state.trouble(Trouble::Log)
-                && bytes(&metrics.log_bytes) > self.snapshot_bytes.max(bytes(&metrics.snapshot_bytes)))
+        let is_long = || bytes(&self.state.metrics.log_bytes) > self.log_bytes();
+        self.state.snapshots_wanted() || (!self.state.trouble(Trouble::Log) && is_long())
     }
 
     /// Has a log file begun and takes snapshots. Whether they are all on the disk.
@@ -119,7 +127,12 @@ impl Keeper {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        self.replace_log(source)
+        // Changes that come faster than snapshots are written have to wait, or the log would grow without end.
+        let limit = self.log_bytes() / 4 * 7;
+        self.state.limit_log(Some(limit));
+        let done = self.replace_log(source);
+        self.state.limit_log(None);
+        done
     }
 
     /// Takes snapshots that make the log files before the present one needless. Whether they are all on the disk.
@@ -131,7 +144,9 @@ impl Keeper {
             shards: self.shards,
             number,
         };
-        match round.write(source, &mut || self.raise_ceiling()) {
+        let written =
+            Contents::of(&*self.disk).and_then(|older| Ok(round.write(source, &older, &mut || self.raise_ceiling())?));
+        match written {
             Ok(Some(bytes)) => {
                 self.state.snapshots_done(round.number);
                 self.state

@@ -88,10 +88,21 @@ impl Contents {
         for log in self.logs.range(..number) {
             disk.remove(&log_name(*log))?;
         }
-        for (part, numbers) in &self.snapshots {
-            for number in numbers.range(..number) {
-                disk.remove(&snapshot_name(*part, *number))?;
-            }
+        for part in self.snapshots.keys() {
+            self.remove_older(disk, *part, number)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the snapshots of one part that a newer one makes needless.
+    pub(super) fn remove_older(&self, disk: &dyn Disk, part: Part, number: u64) -> std::io::Result<()> {
+        for number in self
+            .snapshots
+            .get(&part)
+            .into_iter()
+            .flat_map(|numbers| numbers.range(..number))
+        {
+            disk.remove(&snapshot_name(part, *number))?;
         }
         Ok(())
     }

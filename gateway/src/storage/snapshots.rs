@@ -8,6 +8,7 @@ use super::disk::{self, Disk};
 use super::frame::{self, FORMAT, Head, Payload, Place, Sink};
 use super::recovery::{Contents, Part, snapshot_name};
 use std::io;
+use std::ops::Range;
 use tidings_protocol::{ObjectHash, ShardCount, ShardId, Version};
 use tidings_router::Now;
 use tidings_router::owner::Owner;
@@ -17,14 +18,21 @@ use tidings_router::owner::keeping::{Floor, KeptAnswer, MARK_PIECES, SHARD_PIECE
 pub trait Source: Send {
     /// How many owners there are.
     fn owners(&self) -> usize;
-    /// A piece of a shard's versions, and its floor as it is afterwards.
-    fn versions(&self, shard: ShardId, piece: usize) -> Option<(Vec<(ObjectHash, Version)>, Floor)>;
+    /// Some pieces of a shard's versions, and its floor as it is afterwards.
+    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)>;
     /// A piece of an owner's marks: revisions and answers.
     fn marks(&self, owner: usize, piece: usize) -> Option<Marks>;
 }
 
 /// Revisions and answers.
 pub type Marks = (Vec<(u128, u64)>, Vec<KeptAnswer>);
+
+/// So many pieces an owner is asked for at once: an owner under load answers between two batches of changes, and must
+/// not be held up by all of a shard's.
+const PIECES_AT_ONCE: usize = 4;
+
+/// So many snapshots are written before the older ones of the same parts are removed.
+const PARTS_AT_ONCE: usize = 16;
 
 /// One set of snapshots.
 pub(super) struct Round<'a> {
@@ -37,17 +45,30 @@ pub(super) struct Round<'a> {
 
 impl Round<'_> {
     /// Writes them all and gives their bytes; `None` if the process ends. `between` is called now and then.
-    pub(super) fn write(&self, source: &dyn Source, between: &mut dyn FnMut()) -> io::Result<Option<u64>> {
+    ///
+    /// Of `older` each goes as soon as its successor is there, so that never all are on the disk twice.
+    pub(super) fn write(
+        &self,
+        source: &dyn Source,
+        older: &Contents,
+        between: &mut dyn FnMut(),
+    ) -> io::Result<Option<u64>> {
         let mut total = 0;
-        for part in self.shards.all().map(Part::Shard).chain([Part::Marks]) {
-            let Some(bytes) = self.part(part, source) else {
-                return Ok(None);
-            };
-            disk::put(self.disk, &snapshot_name(part, self.number), &bytes)?;
-            total += bytes.len() as u64;
-            between();
+        let parts: Vec<Part> = self.shards.all().map(Part::Shard).chain([Part::Marks]).collect();
+        for some in parts.chunks(PARTS_AT_ONCE) {
+            for part in some {
+                let Some(bytes) = self.part(*part, source) else {
+                    return Ok(None);
+                };
+                disk::put(self.disk, &snapshot_name(*part, self.number), &bytes)?;
+                total += bytes.len() as u64;
+                between();
+            }
+            self.disk.sync_names()?;
+            for part in some {
+                older.remove_older(self.disk, *part, self.number)?;
+            }
         }
-        self.disk.sync_names()?;
         Ok(Some(total))
     }
 
@@ -76,8 +97,9 @@ impl Round<'_> {
         match part {
             Part::Shard(shard) => {
                 let mut last = None;
-                for piece in 0..SHARD_PIECES {
-                    let (versions, floor) = source.versions(shard, piece)?;
+                for piece in (0..SHARD_PIECES).step_by(PIECES_AT_ONCE) {
+                    let pieces = piece..SHARD_PIECES.min(piece + PIECES_AT_ONCE);
+                    let (versions, floor) = source.versions(shard, pieces)?;
                     last = Some(floor);
                     let mut payload = Payload::default();
                     payload.changes(versions.into_iter());
@@ -159,9 +181,10 @@ impl Source for Tables {
         self.owners.len()
     }
 
-    fn versions(&self, shard: ShardId, piece: usize) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
+    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
         let owner = self.owners.get(self.owner_of(shard))?;
-        Some((owner.kept_versions(shard, piece), owner.kept_floor(shard)?))
+        let versions = pieces.flat_map(|piece| owner.kept_versions(shard, piece));
+        Some((versions.collect(), owner.kept_floor(shard)?))
     }
 
     fn marks(&self, owner: usize, piece: usize) -> Option<Marks> {

@@ -5,7 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use tidings_protocol::Version;
 
@@ -87,6 +87,7 @@ pub(super) struct State {
     highest: AtomicU64,
     queued: AtomicUsize,
     queue_bytes: usize,
+    log_limit: AtomicI64,
     new_file: AtomicBool,
     // Number of the log's file, and the bytes of all files before it.
     file: Mutex<(u64, i64)>,
@@ -106,6 +107,7 @@ impl State {
             highest: AtomicU64::new(0),
             queued: AtomicUsize::new(0),
             queue_bytes,
+            log_limit: AtomicI64::new(i64::MAX),
             new_file: AtomicBool::new(false),
             file: Mutex::default(),
             snapshots_wanted: AtomicBool::new(false),
@@ -162,6 +164,13 @@ impl State {
 
     pub(super) fn is_congested(&self) -> bool {
         self.queued.load(Ordering::Relaxed) > self.queue_bytes
+            || self.metrics.log_bytes.get() > self.log_limit.load(Ordering::Relaxed)
+    }
+
+    /// The log is about to be replaced, and must not grow beyond this meanwhile; `None` when it was.
+    pub(super) fn limit_log(&self, bytes: Option<u64>) {
+        let limit = bytes.map_or(i64::MAX, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.log_limit.store(limit, Ordering::Relaxed);
     }
 
     pub(super) fn log_grew(&self, bytes: u64) {

@@ -200,7 +200,9 @@ fn the_count_of_the_logs_bytes_stays_true() {
         world.work();
         assert!(world.idle.keeper.replace_log(&world.tables));
         let logs = Contents::of(&disk).expect("names").logs;
-        let bytes = logs.iter().map(|log| disk.read(&recovery::log_name(*log)).expect("a log").len());
+        let bytes = logs
+            .iter()
+            .map(|log| disk.read(&recovery::log_name(*log)).expect("a log").len());
         assert_eq!(
             world.idle.status().metrics().log_bytes.get(),
             bytes.sum::<usize>() as i64
@@ -360,7 +362,11 @@ fn an_idempotency_key_is_known_for_its_window_and_no_longer_also_across_restarts
             let disk = disk.back(Back::Process);
             let mut world = open_at(&disk, "boot 1", 2, WALL_US + age_us, memory.clone()).expect("usable");
             let again = world.publish(object, false, Some(extra.clone()));
-            assert_eq!(matches!(again, Some(Published::Duplicate(_))), known, "{age_us}: {again:?}");
+            assert_eq!(
+                matches!(again, Some(Published::Duplicate(_))),
+                known,
+                "{age_us}: {again:?}"
+            );
         }
     }
 }

@@ -358,10 +358,12 @@ impl Writer {
     fn recover(&mut self) -> io::Result<bool> {
         if let Some(place) = self.uncut {
             // Behind what was acknowledged may lie a part of what was not.
-            self.disk.truncate(&log_name(place.file), place.offset).inspect_err(|_| {
-                // That it was the sync which failed is told only once.
-                self.distrusted = true;
-            })?;
+            self.disk
+                .truncate(&log_name(place.file), place.offset)
+                .inspect_err(|_| {
+                    // That it was the sync which failed is told only once.
+                    self.distrusted = true;
+                })?;
             self.uncut = None;
         }
         if self.mark == Mark::Wanted {

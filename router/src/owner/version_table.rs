@@ -202,7 +202,11 @@ mod tests {
             assert_eq!(back.len(), table.len());
             for number in 0..20_000 {
                 let object = object(number);
-                assert_eq!(back.get(object), table.get(object), "{object:?} of one of 2^{bits} shards");
+                assert_eq!(
+                    back.get(object),
+                    table.get(object),
+                    "{object:?} of one of 2^{bits} shards"
+                );
             }
         }
     }

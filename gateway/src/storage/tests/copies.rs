@@ -20,7 +20,10 @@ fn a_copy_is_recognised_vouches_for_nothing_and_gives_no_version_twice() {
     restored.assert_confessed("the copy");
     restored.assert_goes_on("the copy");
     for object in memory.acked.keys() {
-        assert!(restored.floor(*object) > before, "every cursor of the original is below the floor");
+        assert!(
+            restored.floor(*object) > before,
+            "every cursor of the original is below the floor"
+        );
     }
     let highest = restored.memory.highest.values().max().copied();
     assert!(highest > Some(before), "no version of the original is given again");
@@ -94,7 +97,8 @@ fn a_cut_log_is_noticed_though_its_end_is_whole() {
     // The last file is gone, and the one before it ends where a frame ends.
     let contents = Contents::of(&disk).expect("names");
     let last = contents.logs.last().expect("a log");
-    disk.remove(&crate::storage::recovery::log_name(*last)).expect("removed");
+    disk.remove(&crate::storage::recovery::log_name(*last))
+        .expect("removed");
     let opened = open_at(&disk, "boot 1", 2, WALL_US, memory).expect("usable");
     opened.assert_confessed("without the last file");
     assert!(opened.idle.status().metrics().damage.get() > 0);

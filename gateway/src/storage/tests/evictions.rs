@@ -46,17 +46,31 @@ fn what_was_dropped_stays_below_the_floor_after_a_restart_and_no_floor_falls() {
     fill(&mut world);
     let before = floors(&world);
     assert!(before.iter().all(|floor| *floor > world.identity.since), "{before:?}");
-    let kept = world.tables.owners.iter().map(|owner| owner.stats().objects).sum::<usize>();
+    let kept = world
+        .tables
+        .owners
+        .iter()
+        .map(|owner| owner.stats().objects)
+        .sum::<usize>();
     let memory = world.memory.clone();
     for snapshots in [false, true] {
         assert!(!snapshots || world.snapshots());
         let after = open(&disk.back(Back::Process), "boot 1", &memory);
         after.assert_confessed("after the restart");
         assert_eq!(floors(&after), before, "a restart alone drops nothing more");
-        let again = after.tables.owners.iter().map(|owner| owner.stats().objects).sum::<usize>();
+        let again = after
+            .tables
+            .owners
+            .iter()
+            .map(|owner| owner.stats().objects)
+            .sum::<usize>();
         assert!(again >= kept, "{again} of {kept} are left");
         for owner in &after.tables.owners {
-            assert!(owner.stats().bytes <= tight().version_table_bytes + 4_096, "{:?}", owner.stats());
+            assert!(
+                owner.stats().bytes <= tight().version_table_bytes + 4_096,
+                "{:?}",
+                owner.stats()
+            );
         }
     }
 }
@@ -73,7 +87,11 @@ fn a_crash_while_versions_are_dropped_and_snapshots_taken_loses_nothing_silently
             continue;
         };
         fill(&mut world);
-        for (back, boot) in [(Back::Process, "boot 1"), (Back::Power, "boot 2"), (Back::PowerTorn, "boot 2")] {
+        for (back, boot) in [
+            (Back::Process, "boot 1"),
+            (Back::Power, "boot 2"),
+            (Back::PowerTorn, "boot 2"),
+        ] {
             let mut after = open(&disk.back(back), boot, &world.memory);
             after.assert_confessed(&format!("{back:?} at {at}"));
             after.assert_goes_on(&format!("{back:?} at {at}"));

@@ -170,14 +170,6 @@ impl Simulated {
         copy
     }
 
-    /// What would be left of a file if the machine went down now.
-    pub(super) fn durable(&self, name: &str) -> Option<Vec<u8>> {
-        self.with(|inner| {
-            let inode = *inner.durable_names.get(name)?;
-            Some(inner.inodes[inode].synced.clone())
-        })
-    }
-
     /// Changes one byte of a file.
     pub(super) fn flip(&self, name: &str, at: usize, mask: u8) {
         self.with(|inner| {

@@ -149,7 +149,12 @@ impl World {
     }
 
     /// Publishes as an owner's shell does; whether it was acknowledged.
-    pub(super) fn publish(&mut self, object: ObjectHash, durable: bool, extra: Option<PublishExtra>) -> Option<Published> {
+    pub(super) fn publish(
+        &mut self,
+        object: ObjectHash,
+        durable: bool,
+        extra: Option<PublishExtra>,
+    ) -> Option<Published> {
         let marks = extra.clone().unwrap_or_default();
         let now = Now {
             mono_us: 0,
@@ -286,4 +291,3 @@ impl World {
         self.assert_goes_on(what);
     }
 }
-
