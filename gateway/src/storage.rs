@@ -298,15 +298,15 @@ impl Running {
 ///
 /// # Errors
 /// If the directory cannot be used; see [`StorageError`].
-pub fn open(disk: Arc<dyn Disk>, plan: &Plan) -> Result<Opened, StorageError> {
-    let identity = identify(&*disk, &plan.fresh)?;
+pub fn open(disk: &Arc<dyn Disk>, plan: &Plan) -> Result<Opened, StorageError> {
+    let identity = identify(&**disk, &plan.fresh)?;
     let shards = ShardCount::new(identity.shards).ok_or(StorageError::Damaged {
         file: notes::IDENTITY.to_owned(),
     })?;
-    let past = Past::read(&*disk, plan)?;
+    let past = Past::read(&**disk, plan)?;
     let mut tables = tables(plan, shards, &identity);
     let task = Task {
-        disk: &*disk,
+        disk: &**disk,
         cluster: identity.cluster,
         shards: shards.all().collect(),
         power_lost: past.power_lost,
@@ -322,7 +322,7 @@ pub fn open(disk: Arc<dyn Disk>, plan: &Plan) -> Result<Opened, StorageError> {
         owner.forget_below_floors();
     }
     let round = Round {
-        disk: &*disk,
+        disk: &**disk,
         cluster: identity.cluster,
         shards,
         number: report.next_file,
@@ -334,19 +334,19 @@ pub fn open(disk: Arc<dyn Disk>, plan: &Plan) -> Result<Opened, StorageError> {
         report.snapshot_bytes = round.write(&tables, &older, &mut || {})?.unwrap_or_default();
     }
     if past.ceiling_lost {
-        set_aside(&*disk, notes::CEILING)?;
+        set_aside(&**disk, notes::CEILING)?;
     }
     let ceiling = Ceiling {
         version: ceiling_over(plan.now.wall_us, first, AHEAD),
         written: past.surely,
         synced: past.surely,
     };
-    notes::put_ceiling(&*disk, &ceiling)?;
-    let opened = begin(&disk, plan, identity, tables, &report, ceiling.version, first)?;
+    notes::put_ceiling(&**disk, &ceiling)?;
+    let opened = begin(disk, plan, identity, tables, &report, ceiling.version, first)?;
     if anew {
         // Only now: without the log file that completes them the snapshots would look damaged.
         for file in &report.damaged_files {
-            set_aside(&*disk, file)?;
+            set_aside(&**disk, file)?;
         }
         round.tidy()?;
     }

@@ -134,6 +134,10 @@ fn a_full_disk_refuses_publishes_keeps_subscribers_and_is_used_again_when_there_
     assert_eq!(refused.json()["retryable"], true);
     let next = post_json(address, "/v1/publish", &json!({"object": "filler"}));
     assert_eq!((next.status, &next.json()["applied"]), (503, &json!("no")));
+    let lines = b"{\"object\":\"filler\"}\n{\"object\":\"other\"}\n";
+    let stream = post(address, "/v1/publish", "application/x-ndjson", lines);
+    assert_eq!((stream.status, stream.code().as_str()), (503, "storage_unavailable"));
+    assert_eq!(stream.json()["applied"], "no", "{}", stream.text());
     assert_eq!(get(address, "/readyz").status, 503);
     std::fs::remove_file(&ballast).expect("removed");
     drop(file);

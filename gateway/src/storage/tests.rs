@@ -46,13 +46,14 @@ fn after_a_crash_of_the_process_at_any_operation_everything_acknowledged_is_ther
 #[test]
 fn after_a_power_cut_at_any_operation_what_was_durable_is_there_and_the_rest_is_there_or_confessed() {
     for at in 0..=operations() {
-        for back in [Back::Power, Back::PowerTorn] {
+        for back in [Back::Power, Back::PowerTorn, Back::PowerNames] {
             let disk = Simulated::default();
             disk.set_fault(Some(Fault::Crash { at }));
             let memory = live(&disk);
             let disk = disk.back(back);
             let mut world = open_again(&disk, "boot 2", &memory);
             world.assert_true(&format!("{back:?} at {at}"));
+            assert_eq!(world.idle.status().metrics().damage.get(), 0, "{back:?} at {at}");
             // What was confessed once stays confessed.
             let memory = world.memory.clone();
             let mut world = open_again(&disk.back(Back::Process), "boot 2", &memory);
@@ -99,6 +100,12 @@ fn a_failing_operation_refuses_and_the_disk_is_used_again_by_itself() {
                 }
             }
             assert!(!world.idle.writer.state.is_failing(), "{what}: it works again");
+            for (back, boot) in [(Back::Process, "boot 1"), (Back::Power, "boot 2")] {
+                let memory = world.memory.clone();
+                let mut after = open_again(&disk.back(back), boot, &memory);
+                assert_eq!(after.idle.status().metrics().damage.get(), 0, "{what}");
+                after.assert_true(&what);
+            }
             world.work();
             let memory = world.memory.clone();
             for (back, boot) in [(Back::Process, "boot 1"), (Back::Power, "boot 2")] {
@@ -129,7 +136,12 @@ fn what_a_killed_process_had_acknowledged_is_durable_once_the_next_one_runs() {
 #[test]
 fn a_failure_during_the_start_refuses_it_or_is_overcome() {
     let disk = Simulated::default();
-    let memory = live(&disk);
+    let mut world = open_again(&disk, "boot 1", &Memory::default());
+    world.work();
+    for number in 0..3 {
+        world.publish(ObjectHash(number << 62), false, None);
+    }
+    let memory = world.memory.clone();
     for at in 0..200 {
         let disk = disk.back(Back::Process);
         disk.set_fault(Some(Fault::Fail { at }));
@@ -147,6 +159,98 @@ fn a_failure_during_the_start_refuses_it_or_is_overcome() {
         open_again(&disk.back(Back::Process), "boot 1", &memory).assert_exact(&format!("a failure at {at}"));
     }
     panic!("a start takes more operations than were tried");
+}
+
+#[test]
+fn what_was_applied_and_not_stored_is_stored_once_the_disk_works_so_that_a_repetition_is_answered_truly() {
+    let disk = Simulated::default();
+    let mut world = open_again(&disk, "boot 1", &Memory::default());
+    let object = ObjectHash(0x7777_0000_0000_0001);
+    let extra = PublishExtra {
+        hint: None,
+        revision: Some((key(object), 17)),
+        idempotency: Some(key(object) + (1 << 20)),
+    };
+    disk.set_fault(Some(Fault::Fail { at: disk.operations() }));
+    assert_eq!(world.publish(object, true, Some(extra.clone())), None, "not stored");
+    world.idle.writer.next_probe = std::time::Instant::now();
+    world.idle.writer.care();
+    let again = world.publish(object, true, Some(extra.clone()));
+    let Some(Published::Duplicate(version)) = again else {
+        panic!("it had been applied: {again:?}");
+    };
+    for (back, boot) in [(Back::Process, "boot 1"), (Back::Power, "boot 2")] {
+        let mut after = open_again(&disk.back(back), boot, &world.memory);
+        assert_eq!(after.version(object.0), version, "{back:?}");
+        let again = after.publish(object, true, Some(extra.clone()));
+        assert_eq!(again, Some(Published::Duplicate(version)), "{back:?}");
+    }
+}
+
+#[test]
+fn a_cut_whose_sync_failed_is_not_trusted_at_the_second_try() {
+    let disk = Simulated::default();
+    let mut world = open_again(&disk, "boot 1", &Memory::default());
+    assert!(world.publish(ObjectHash(1), false, None).is_some());
+    disk.set_fault(Some(Fault::Fail { at: disk.operations() }));
+    assert_eq!(world.publish(ObjectHash(1), false, None), None);
+    // The first thing tried is the cut of what was written in part.
+    disk.set_fault(Some(Fault::Fail { at: disk.operations() }));
+    for _ in 0..4 {
+        world.idle.writer.next_probe = std::time::Instant::now();
+        world.idle.writer.care();
+        if world.idle.writer.state.snapshots_wanted() {
+            world.idle.keeper.replace_log(&world.tables);
+        }
+    }
+    assert!(!world.idle.writer.state.is_failing());
+    let mut after = open_again(&disk.back(Back::Power), "boot 2", &world.memory);
+    assert_eq!(after.idle.status().metrics().damage.get(), 0);
+    after.assert_true("what the failed sync lost is in the snapshots");
+}
+
+#[test]
+fn a_run_that_ended_in_order_vouches_for_itself_and_not_for_the_next_one() {
+    let disk = Simulated::default();
+    let mut world = open_again(&disk, "boot 1", &Memory::default());
+    world.work();
+    assert!(world.idle.writer.sync().is_ok());
+    world.note_places();
+    notes::end_run(&disk).expect("written");
+    let memory = world.memory.clone();
+    open_again(&disk.back(Back::Power), "boot 2", &memory).assert_exact("after an ordered end");
+    let mut next = open_again(&disk, "boot 1", &memory);
+    next.publish(ObjectHash(7), false, None);
+    let memory = next.memory.clone();
+    let mut after = open_again(&disk.back(Back::Power), "boot 2", &memory);
+    after.assert_true("a power cut in the next run");
+    assert!(after.floor(7) > after.identity.since);
+}
+
+#[test]
+fn a_log_file_cut_between_two_frames_is_noticed_if_another_follows() {
+    let disk = Simulated::default();
+    let mut world = open_again(&disk, "boot 1", &Memory::default());
+    for number in 0..60 {
+        world.publish(ObjectHash(number << 58), false, None);
+    }
+    let memory = world.memory.clone();
+    let logs = Contents::of(&disk).expect("names").logs;
+    assert!(logs.len() > 2, "{logs:?}");
+    for number in logs.range(..logs.last().copied().unwrap_or(0)) {
+        let hurt = disk.back(Back::Process);
+        let name = recovery::log_name(*number);
+        let bytes = hurt.read(&name).expect("a log");
+        let head = frame::Place {
+            file: *number,
+            offset: 0,
+        };
+        let second = frame::next_whole(&bytes, head).expect("more than a head");
+        hurt.lose(&name, Some(second.offset as usize));
+        let after = open_again(&hurt, "boot 1", &memory);
+        after.assert_confessed(&name);
+        assert_eq!(after.idle.status().metrics().damage.get(), 1, "{name}");
+    }
 }
 
 #[test]

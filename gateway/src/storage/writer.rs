@@ -286,7 +286,7 @@ impl Writer {
     }
 
     /// Makes durable what was written; a failure is seen to here.
-    fn sync(&mut self) -> io::Result<()> {
+    pub(super) fn sync(&mut self) -> io::Result<()> {
         if self.unsynced == 0 {
             return Ok(());
         }

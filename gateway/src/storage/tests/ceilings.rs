@@ -2,6 +2,7 @@
 
 use super::simulated::{Back, Fault, Simulated};
 use super::world::{Memory, WALL_US, World, open_again};
+use crate::storage::disk::Disk as _;
 use crate::storage::keeper::AHEAD;
 use crate::storage::notes;
 use crate::storage::state::Trouble;
@@ -102,6 +103,8 @@ fn a_marker_that_cannot_be_written_keeps_the_node_refusing_until_it_can() {
     world.idle.writer.next_probe = std::time::Instant::now();
     world.idle.writer.care();
     assert!(!world.handles[0].is_failing());
+    let marked = disk.list().expect("names").iter().any(|name| name == "unsynced");
+    assert!(marked, "it works only once the marker is there");
     assert!(matches!(give(&mut world), Some(Published::Accepted(_))));
     let memory = world.memory.clone();
     open_again(&disk.back(Back::Power), "boot 2", &memory).assert_true("after the power cut");
@@ -115,9 +118,15 @@ fn a_power_cut_without_acknowledged_losses_raises_no_floor() {
         world.publish(ObjectHash(number << 60 | 1), true, None);
     }
     let memory = world.memory.clone();
+    world.note_places();
     for back in [Back::Power, Back::PowerTorn] {
         open_again(&disk.back(back), "boot 2", &memory).assert_exact("only durable");
     }
+    // Just begun, nothing in it.
+    world.idle.writer.state.ask_for_file();
+    world.idle.writer.care();
+    world.note_places();
+    open_again(&disk.back(Back::Power), "boot 2", &memory).assert_exact("a file just begun");
     assert!(give(&mut world).is_some(), "accepted, not durable");
     let mut after = open_again(&disk.back(Back::Power), "boot 2", &world.memory);
     after.assert_true("one was lost");

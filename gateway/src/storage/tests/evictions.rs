@@ -2,8 +2,13 @@
 
 use super::simulated::{Back, Fault, Simulated};
 use super::world::{Memory, WALL_US, World, machine, open_with};
+use crate::storage::recovery::Contents;
+use crate::storage::snapshots::{Marks, Round, Source, Tables};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tidings_protocol::{ObjectHash, ShardId, Version};
 use tidings_router::owner::Config;
+use tidings_router::owner::keeping::Floor;
 
 /// Room for some hundred objects an owner.
 fn tight() -> Config {
@@ -21,11 +26,11 @@ fn object(number: u64) -> ObjectHash {
     ObjectHash(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
-/// More objects than there is room for, snapshots in between.
-fn fill(world: &mut World) {
+/// More objects than there is room for.
+fn fill(world: &mut World, snapshots: bool) {
     for number in 0..3_000 {
         world.publish(object(number), number % 50 == 0, None);
-        if number % 700 == 699 {
+        if snapshots && number % 700 == 699 {
             world.snapshots();
         }
     }
@@ -41,9 +46,14 @@ fn floors(world: &World) -> Vec<Version> {
 
 #[test]
 fn what_was_dropped_stays_below_the_floor_after_a_restart_and_no_floor_falls() {
+    restart_after_dropping(true);
+    restart_after_dropping(false);
+}
+
+fn restart_after_dropping(with_snapshots: bool) {
     let disk = Simulated::default();
     let mut world = open(&disk, "boot 1", &Memory::default());
-    fill(&mut world);
+    fill(&mut world, with_snapshots);
     let before = floors(&world);
     assert!(before.iter().all(|floor| *floor > world.identity.since), "{before:?}");
     let kept = world
@@ -78,7 +88,7 @@ fn what_was_dropped_stays_below_the_floor_after_a_restart_and_no_floor_falls() {
 #[test]
 fn a_crash_while_versions_are_dropped_and_snapshots_taken_loses_nothing_silently() {
     let disk = Simulated::default();
-    fill(&mut open(&disk, "boot 1", &Memory::default()));
+    fill(&mut open(&disk, "boot 1", &Memory::default()), true);
     let operations = disk.operations();
     for at in (0..40).map(|step| operations * step / 40 + step % 7) {
         let disk = Simulated::default();
@@ -86,7 +96,7 @@ fn a_crash_while_versions_are_dropped_and_snapshots_taken_loses_nothing_silently
         let Ok(mut world) = open_with(&disk, "boot 1", 2, WALL_US, Memory::default(), tight()) else {
             continue;
         };
-        fill(&mut world);
+        fill(&mut world, true);
         for (back, boot) in [
             (Back::Process, "boot 1"),
             (Back::Power, "boot 2"),
@@ -97,4 +107,47 @@ fn a_crash_while_versions_are_dropped_and_snapshots_taken_loses_nothing_silently
             after.assert_goes_on(&format!("{back:?} at {at}"));
         }
     }
+}
+
+/// Its floors rise while it is asked.
+#[derive(Debug)]
+struct Rising<'a>(&'a Tables, AtomicU64);
+
+impl Source for Rising<'_> {
+    fn owners(&self) -> usize {
+        self.0.owners()
+    }
+
+    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
+        let (_, floor) = self.0.versions(shard, pieces)?;
+        let version = Version(floor.version.0 + self.1.fetch_add(1, Ordering::Relaxed));
+        // What lies below it is gone already.
+        Some((Vec::new(), Floor { version, ..floor }))
+    }
+
+    fn marks(&self, owner: usize, piece: usize) -> Option<Marks> {
+        self.0.marks(owner, piece)
+    }
+}
+
+#[test]
+fn the_floor_of_a_snapshot_is_the_one_after_its_last_piece() {
+    let disk = Simulated::default();
+    let mut world = open(&disk, "boot 1", &Memory::default());
+    world.idle.writer.state.ask_for_file();
+    world.idle.writer.care();
+    let (number, _) = world.idle.writer.state.file();
+    let round = Round {
+        disk: &disk,
+        cluster: world.identity.cluster,
+        shards: machine().shards,
+        number,
+    };
+    let source = Rising(&world.tables, AtomicU64::new(1));
+    round.write(&source, &Contents::default(), &mut || {}).expect("written");
+    let asked = source.1.load(Ordering::Relaxed) - 1;
+    let since = world.identity.since.0;
+    let after = open(&disk.back(Back::Process), "boot 1", &Memory::default());
+    let last: Vec<Version> = (1..=4).map(|shard| Version(since + asked / 4 * shard)).collect();
+    assert_eq!(floors(&after), last);
 }

@@ -26,6 +26,8 @@ pub(super) enum Back {
     Power,
     /// The machine went down, and half of what was not synced is there.
     PowerTorn,
+    /// The machine went down, and of the names changed since they were last synced only the removals reached the disk.
+    PowerNames,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -136,7 +138,9 @@ impl Simulated {
                 ..Inner::default()
             };
             if how != Back::Process {
+                let left = |name: &String| how != Back::PowerNames || inner.names.contains_key(name);
                 new.names = new.durable_names.clone();
+                new.names.retain(|name, _| left(name));
                 for inode in &mut new.inodes {
                     let unsynced = inode.data.len().saturating_sub(inode.synced.len());
                     let appended = inode.data.starts_with(&inode.synced) && inode.lost.is_empty();

@@ -89,7 +89,8 @@ pub(super) fn open_with(
         log_bytes: 1 << 20,
         queue_bytes: 1 << 20,
     };
-    let opened = open(Arc::new(disk.clone()), &plan)?;
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let opened = open(&disk, &plan)?;
     let mut tables = Tables {
         owners: opened.machines,
         shards,
@@ -216,6 +217,18 @@ impl World {
         !self.idle.writer.state.wants_new_file() && self.idle.keeper.replace_log(&self.tables)
     }
 
+    /// The ceiling is written again, and with it how far the log goes.
+    pub(super) fn note_places(&self) {
+        let (written, synced) = self.idle.writer.state.places();
+        let ceiling = Ceiling {
+            version: self.idle.writer.state.ceiling(),
+            written,
+            synced,
+        };
+        // A failure leaves the old one, which is as true.
+        _ = notes::put_ceiling(&*self.idle.keeper.disk, &ceiling);
+    }
+
     /// Some changes, snapshots and files of the log, the same each time.
     pub(super) fn work(&mut self) {
         self.memory.identity = Some(self.identity);
@@ -232,6 +245,9 @@ impl World {
             self.publish(object, number % 3 == 0, extra);
             if number % 13 == 12 {
                 self.snapshots();
+            }
+            if number % 9 == 4 {
+                self.note_places();
             }
         }
     }
