@@ -406,6 +406,7 @@ fn begin(
                 shards: tables.shards,
                 snapshot_bytes: plan.log_bytes,
                 wall_us: plan.wall_us,
+                inherited: Cell::new(report.log_bytes),
                 complained: Cell::new(false),
             },
             writer,

@@ -50,6 +50,8 @@ pub(super) struct Keeper {
     /// The log may grow to this many bytes before snapshots replace it.
     pub(super) snapshot_bytes: u64,
     pub(super) wall_us: fn() -> u64,
+    /// Bytes of the log that the last run left, until they are replaced.
+    pub(super) inherited: Cell<u64>,
     // That the ceiling cannot be written was said.
     pub(super) complained: Cell<bool>,
 }
@@ -127,11 +129,16 @@ impl Keeper {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        // Changes that come faster than snapshots are written have to wait, or the log would grow without end.
-        let limit = self.log_bytes() / 4 * 7;
+        // Changes that come faster than snapshots are written have to wait, or the log would grow without end. What a
+        // restart found is no reason to wait.
+        let usual = self.log_bytes();
+        let limit = (usual / 4 * 7).max(self.inherited.get().saturating_add(usual / 2));
         self.state.limit_log(Some(limit));
         let done = self.replace_log(source);
         self.state.limit_log(None);
+        if done {
+            self.inherited.set(0);
+        }
         done
     }
 
