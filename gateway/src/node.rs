@@ -272,7 +272,8 @@ fn open(
         log_bytes: config.storage.log_bytes,
         queue_bytes: usize::try_from(config.storage.queue_bytes).unwrap_or(usize::MAX),
     };
-    storage::open(Arc::new(folder), &plan).map(Some)
+    let disk: Arc<dyn storage::disk::Disk> = Arc::new(folder);
+    storage::open(&disk, &plan).map(Some)
 }
 
 async fn accept(

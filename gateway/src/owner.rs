@@ -371,9 +371,10 @@ impl Shell {
             return;
         }
         self.heed_ceiling();
-        let request = self.journal.begin(&batch.changes, batch.durable, batch.reply);
+        let now = clock::now();
+        let request = self.journal.begin(now, &batch.changes, batch.durable, batch.reply);
         self.handle(
-            clock::now(),
+            now,
             Input::Publish {
                 request,
                 changes: batch.changes,
@@ -416,7 +417,7 @@ impl Shell {
                 });
             }
             Command::Keep { piece, reply } => {
-                _ = reply.send(Kept::of(&self.machine, piece));
+                _ = reply.send(Kept::of(&self.machine, clock::now(), piece));
             }
             Command::Report { reply } => {
                 let shards = self

@@ -27,8 +27,9 @@ use notes::Ceiling;
 use recovery::{Contents, Report, Task};
 use snapshots::{Round, Tables};
 use state::State;
-use std::collections::BTreeSet;
+use std::cell::Cell;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -245,17 +246,27 @@ impl Idle {
         let (disk, state) = (Arc::clone(&self.keeper.disk), Arc::clone(&self.keeper.state));
         let Self { writer, keeper, orders } = self;
         Ok(Running {
-            writer: std::thread::Builder::new()
-                .name("tidings-log".to_owned())
-                .spawn(move || writer.run(&orders))?,
-            keeper: std::thread::Builder::new()
-                .name("tidings-keeper".to_owned())
-                .spawn(move || keeper.run(&source, &stopped))?,
+            writer: vital("tidings-log", move || writer.run(&orders))?,
+            keeper: vital("tidings-keeper", move || keeper.run(&source, &stopped))?,
             stop,
             disk,
             state,
         })
     }
+}
+
+/// A thread without which nothing is acknowledged any more: if it panics, the process ends rather than go on as if it
+/// lived.
+fn vital<T: Send + 'static>(
+    name: &'static str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        std::panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| {
+            tracing::error!(name, "a vital thread panicked");
+            std::process::abort()
+        })
+    })
 }
 
 impl Running {
@@ -287,49 +298,59 @@ impl Running {
 ///
 /// # Errors
 /// If the directory cannot be used; see [`StorageError`].
-pub fn open(disk: Arc<dyn Disk>, plan: &Plan) -> Result<Opened, StorageError> {
-    let identity = identify(&*disk, &plan.fresh)?;
+pub fn open(disk: &Arc<dyn Disk>, plan: &Plan) -> Result<Opened, StorageError> {
+    let identity = identify(&**disk, &plan.fresh)?;
     let shards = ShardCount::new(identity.shards).ok_or(StorageError::Damaged {
         file: notes::IDENTITY.to_owned(),
     })?;
-    let past = Past::read(&*disk, plan)?;
-    let mut tables = tables(plan, shards, &identity, past.ceiling.unwrap_or_default().version);
+    let past = Past::read(&**disk, plan)?;
+    let mut tables = tables(plan, shards, &identity);
     let task = Task {
-        disk: &*disk,
+        disk: &**disk,
         cluster: identity.cluster,
         shards: shards.all().collect(),
         power_lost: past.power_lost,
         surely: past.surely,
     };
-    let report = task.run(&mut tables)?;
+    let mut report = task.run(&mut tables)?;
     let first = past.first_version(plan, &tables);
     for owner in &mut tables.owners {
         owner.resume_above(first.before());
     }
-    let changed = raise_floors(&mut tables, &past, &report, first, shards);
-    if changed {
-        let round = Round {
-            disk: &*disk,
-            cluster: identity.cluster,
-            shards,
-            number: report.next_file,
-        };
-        round.write(&tables, &mut || {})?;
-        for file in &report.damaged_files {
-            set_aside(&*disk, file)?;
-        }
-        round.tidy()?;
+    let anew = raise_floors(&mut tables, &past, &report, first, shards);
+    for owner in &mut tables.owners {
+        owner.forget_below_floors();
     }
-    if past.ceiling_damaged {
-        set_aside(&*disk, notes::CEILING)?;
+    let round = Round {
+        disk: &**disk,
+        cluster: identity.cluster,
+        shards,
+        number: report.next_file,
+    };
+    if anew {
+        report.log_bytes = 0;
+        // What is damaged is kept for whoever wants to look at it.
+        let older = Contents::default();
+        report.snapshot_bytes = round.write(&tables, &older, &mut || {})?.unwrap_or_default();
+    }
+    if past.ceiling_lost {
+        set_aside(&**disk, notes::CEILING)?;
     }
     let ceiling = Ceiling {
         version: ceiling_over(plan.now.wall_us, first, AHEAD),
         written: past.surely,
         synced: past.surely,
     };
-    notes::put_ceiling(&*disk, &ceiling)?;
-    begin(disk, plan, identity, tables, &report, ceiling.version, first)
+    notes::put_ceiling(&**disk, &ceiling)?;
+    let opened = begin(disk, plan, identity, tables, &report, ceiling.version, first)?;
+    if anew {
+        // Only now: without the log file that completes them the snapshots would look damaged.
+        for file in &report.damaged_files {
+            set_aside(&**disk, file)?;
+        }
+        round.tidy()?;
+    }
+    Ok(opened)
 }
 
 /// Further above clock and versions than any ceiling was.
@@ -339,7 +360,7 @@ const FAR: Ahead = Ahead {
 };
 
 fn begin(
-    disk: Arc<dyn Disk>,
+    disk: &Arc<dyn Disk>,
     plan: &Plan,
     identity: Identity,
     tables: Tables,
@@ -359,7 +380,7 @@ fn begin(
     let (answers, ends): (Vec<_>, Vec<_>) = (0..plan.owners).map(|_| unbounded_channel()).unzip();
     let (orders, orders_end) = mpsc::channel();
     let mut writer = Writer::new(
-        Arc::clone(&disk),
+        Arc::clone(disk),
         Arc::clone(&state),
         answers,
         identity.cluster,
@@ -367,8 +388,7 @@ fn begin(
     );
     writer.place = report.end;
     writer.begin(report.next_file)?;
-    state.began_file(report.next_file);
-    notes::begin_run(&*disk, plan.boot.as_deref())?;
+    notes::begin_run(&**disk, plan.boot.as_deref())?;
     let handle = |done| Handle {
         done,
         orders: orders.clone(),
@@ -380,12 +400,14 @@ fn begin(
         handles: ends.into_iter().map(handle).collect(),
         idle: Idle {
             keeper: Keeper {
-                disk,
+                disk: Arc::clone(disk),
                 state,
                 cluster: identity.cluster,
                 shards: tables.shards,
                 snapshot_bytes: plan.log_bytes,
                 wall_us: plan.wall_us,
+                inherited: Cell::new(report.log_bytes),
+                complained: Cell::new(false),
             },
             writer,
             orders: orders_end,
@@ -399,6 +421,12 @@ fn identify(disk: &dyn Disk, fresh: &Identity) -> Result<Identity, StorageError>
         if !Contents::of(disk)?.is_empty() {
             return Err(StorageError::NoIdentity);
         }
+        // Before the identity: where that is alone, something was lost.
+        let ceiling = Ceiling {
+            version: fresh.since.before(),
+            ..Ceiling::default()
+        };
+        notes::put_ceiling(disk, &ceiling)?;
         notes::put_identity(disk, fresh)?;
         return Ok(*fresh);
     };
@@ -414,7 +442,10 @@ fn identify(disk: &dyn Disk, fresh: &Identity) -> Result<Identity, StorageError>
 /// What the last run left.
 struct Past {
     ceiling: Option<Ceiling>,
-    ceiling_damaged: bool,
+    /// The file with the ceiling is damaged or missing.
+    ceiling_lost: bool,
+    /// The directory is a copy of one that may have lived on.
+    copied: bool,
     /// The machine went down.
     power_lost: bool,
     /// Something may have been acknowledged that was lost then.
@@ -424,21 +455,29 @@ struct Past {
 
 impl Past {
     fn read(disk: &dyn Disk, plan: &Plan) -> Result<Self, StorageError> {
-        let empty = Contents::of(disk)?.is_empty();
         let ceiling = match notes::ceiling(disk) {
             Ok(ceiling) => ceiling,
-            Err(StorageError::Damaged { file }) => {
-                tracing::error!(file, "damaged: subscribers are told to fetch again");
-                None
-            }
+            Err(StorageError::Damaged { .. }) => None,
             Err(error) => return Err(error),
         };
+        if ceiling.is_none() {
+            let file = notes::CEILING;
+            tracing::error!(file, "damaged or missing: subscribers are told to fetch again");
+        }
+        let copied = ceiling.is_some() && notes::is_copy(disk)?;
+        if copied {
+            tracing::warn!(
+                "the data directory is a copy, and nobody knows what happened after it was made: subscribers are told to \
+                 fetch again"
+            );
+        }
         let last = notes::last_run(disk, plan.boot.as_deref())?;
-        let power_lost = !last.clean && !last.same_boot && !empty;
+        let power_lost = !last.clean && !last.same_boot && !Contents::of(disk)?.is_empty();
         let surely = ceiling.map(|ceiling| if power_lost { ceiling.synced } else { ceiling.written });
         Ok(Self {
-            ceiling_damaged: ceiling.is_none() && !empty,
+            ceiling_lost: ceiling.is_none(),
             ceiling,
+            copied,
             power_lost,
             acknowledged_lost: power_lost && last.unsynced,
             surely: surely.unwrap_or_default(),
@@ -447,22 +486,21 @@ impl Past {
 
     /// Above every version that was ever given or closed.
     fn first_version(&self, plan: &Plan, tables: &Tables) -> Version {
-        match self.ceiling {
-            Some(ceiling) => ceiling.version.max(tables.newest).next(),
-            // Nobody knows how far the last run was ahead of what it wrote; a running node is at most so far ahead.
-            None if self.ceiling_damaged => ceiling_over(plan.now.wall_us, tables.newest, FAR),
-            None => tables.newest.next().max(plan.fresh.since),
+        let known = self.ceiling.unwrap_or_default().version.max(tables.newest);
+        if self.ceiling_lost || self.copied {
+            // Nobody knows how far versions went beyond what is here; a running node is at most so far ahead.
+            ceiling_over(plan.now.wall_us, known, FAR)
+        } else {
+            known.next()
         }
     }
 }
 
-fn tables(plan: &Plan, shards: ShardCount, identity: &Identity, ceiling: Version) -> Tables {
-    let now_version = plan.now.wall_us.max(ceiling.0);
+fn tables(plan: &Plan, shards: ShardCount, identity: &Identity) -> Tables {
     let mut tables = Tables {
         owners: (0..plan.owners).map(|_| Owner::new(plan.machine)).collect(),
         shards,
-        now_us: plan.now.mono_us,
-        answers_from: Version(now_version.saturating_sub(plan.machine.idempotency_window_us + FAR.of_clock_us)),
+        now: plan.now,
         newest: Version::ZERO,
         floors: Vec::new(),
     };
@@ -487,27 +525,27 @@ fn assign(tables: &mut Tables, shards: &[ShardId], floor: Version, cause: FloorC
     }
 }
 
-/// Brings the floors back, and raises those of shards that are not whole. Whether any was raised or anything is to be
-/// set aside.
+/// Brings the floors back, and raises those of shards that are not whole. Whether everything has to be written anew.
 fn raise_floors(tables: &mut Tables, past: &Past, report: &Report, first: Version, shards: ShardCount) -> bool {
     for (shard, floor) in std::mem::take(&mut tables.floors) {
         assign(tables, &[shard], floor.version, floor.cause);
     }
-    let damaged: BTreeSet<ShardId> = if past.ceiling_damaged {
-        shards.all().collect()
-    } else {
-        report.damaged_shards.clone()
-    };
-    let damaged: Vec<ShardId> = damaged.into_iter().collect();
+    let everywhere: Vec<ShardId> = shards.all().collect();
+    let damaged: Vec<ShardId> = report.damaged_shards.iter().copied().collect();
     assign(tables, &damaged, first, FloorCause::Damaged);
+    if past.ceiling_lost {
+        assign(tables, &everywhere, first, FloorCause::Damaged);
+    }
     if past.acknowledged_lost {
         tracing::warn!(
             "the machine went down with acknowledged changes that were not synced: subscribers are told to fetch again"
         );
-        let everywhere: Vec<ShardId> = shards.all().collect();
         assign(tables, &everywhere, first, FloorCause::PowerLost);
     }
-    past.acknowledged_lost || past.ceiling_damaged || report.damage > 0
+    if past.copied {
+        assign(tables, &everywhere, first, FloorCause::Lost);
+    }
+    past.acknowledged_lost || past.ceiling_lost || past.copied || report.distrusted || report.damage > 0
 }
 
 fn set_aside(disk: &dyn Disk, file: &str) -> Result<(), StorageError> {

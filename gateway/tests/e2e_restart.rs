@@ -6,60 +6,12 @@ mod support;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::io::Write as _;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use support::*;
-
-fn serve(folder: &Path, more: &[&str]) -> (Program, SocketAddr) {
-    let folder = folder.to_str().expect("text");
-    let mut arguments = vec!["--data-dir", folder];
-    arguments.extend(more);
-    Program::serve(&arguments)
-}
-
-/// One publish on a connection that may break at any moment; its version if it was acknowledged.
-fn try_publish(stream: &mut TcpStream, object: &str, ack: &str) -> Option<u64> {
-    let target = format!("/v1/publish?object={object}&ack={ack}");
-    let request = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut text = Vec::new();
-    while !text.ends_with(b"}") {
-        let mut byte = [0];
-        match stream.read(&mut byte) {
-            Ok(1) => text.push(byte[0]),
-            Ok(_) | Err(_) => return None,
-        }
-    }
-    let text = String::from_utf8(text).ok()?;
-    let body = text.split("\r\n\r\n").nth(1)?;
-    serde_json::from_str::<Value>(body).ok()?["version"].as_u64()
-}
-
-/// Publishes to 20 objects of its own until told to stop or cut off; gives what was acknowledged.
-fn load(address: SocketAddr, number: usize, stop: &AtomicBool) -> HashMap<String, u64> {
-    let mut acked = HashMap::new();
-    let Ok(mut stream) = TcpStream::connect(address) else {
-        return acked;
-    };
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    let ack = ["accepted", "replicated", "durable"][number % 3];
-    for change in 0.. {
-        let object = format!("load-{number}-{}", change % 20);
-        match try_publish(&mut stream, &object, ack) {
-            Some(version) => _ = acked.insert(object, version),
-            None => break,
-        }
-        if stop.load(Ordering::Relaxed) {
-            break;
-        }
-    }
-    acked
-}
 
 #[test]
 fn killed_again_and_again_under_load_nothing_acknowledged_is_missing_and_nobody_resyncs() {
@@ -69,14 +21,14 @@ fn killed_again_and_again_under_load_nothing_acknowledged_is_missing_and_nobody_
     let watched: Vec<String> = (0..6).map(|number| format!("load-{number}-0")).collect();
     for round in 0..10 {
         let small = ["--storage.log_file_bytes", "20000", "--storage.log_bytes", "60000"];
-        let (program, address) = serve(folder.path(), &small);
-        let mut poll = Poll::of(address, &watched).wait_ms(0);
-        if let Some(cursor) = &cursor {
-            poll = poll.cursor(cursor);
+        let (program, address) = serve_in(folder.path(), &small);
+        let mut poller = Poller::resume(Poll::of(address, &watched), cursor.as_deref().unwrap_or_default());
+        if cursor.is_none() {
+            poller = Poller::new(Poll::of(address, &watched));
         }
-        let answer = poll.ask();
-        assert_eq!(answer["resync"], Value::Null, "round {round}: {answer}");
-        cursor = Some(answer["cursor"].as_str().expect("a cursor").to_owned());
+        let heard = poller.up_to(publish(address, "mark"));
+        assert_eq!(heard.resyncs, Vec::<Value>::new(), "round {round}: {heard:?}");
+        cursor = Some(poller.cursor);
         for (object, version) in &acked {
             let there = version_of(address, object);
             assert!(
@@ -88,7 +40,14 @@ fn killed_again_and_again_under_load_nothing_acknowledged_is_missing_and_nobody_
         let publishers: Vec<_> = (0..6)
             .map(|number| {
                 let stop = Arc::clone(&stop);
-                std::thread::spawn(move || load(address, number, &stop))
+                std::thread::spawn(move || {
+                    load(
+                        address,
+                        number,
+                        ["accepted", "replicated", "durable"][number % 3],
+                        &stop,
+                    )
+                })
             })
             .collect();
         std::thread::sleep(Duration::from_millis(150 + 37 * round));
@@ -108,7 +67,7 @@ fn killed_again_and_again_under_load_nothing_acknowledged_is_missing_and_nobody_
 #[test]
 fn a_stop_in_order_and_a_start_are_invisible_to_a_subscriber_who_comes_back() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (program, address) = serve(folder.path(), &[]);
+    let (program, address) = serve_in(folder.path(), &[]);
     let a = publish(address, "a");
     let mut poller = Poller::new(Poll::of(address, &["a", "b"]));
     poller.up_to(a);
@@ -117,7 +76,7 @@ fn a_stop_in_order_and_a_start_are_invisible_to_a_subscriber_who_comes_back() {
     program.terminate();
     assert!(program.end().0.success());
     assert!(folder.path().join("clean").exists());
-    let (_program, address) = serve(folder.path(), &[]);
+    let (_program, address) = serve_in(folder.path(), &[]);
     assert!(
         !folder.path().join("clean").exists(),
         "it is gone before the first publish"
@@ -131,7 +90,7 @@ fn a_stop_in_order_and_a_start_are_invisible_to_a_subscriber_who_comes_back() {
 #[test]
 fn a_second_process_on_a_directory_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (_program, _) = serve(folder.path(), &[]);
+    let (_program, _) = serve_in(folder.path(), &[]);
     let text = folder.path().to_str().expect("text");
     let second = Program::start(&["--listen", "127.0.0.1:0", "--data-dir", text]);
     let (status, _, errors) = second.end();
@@ -150,9 +109,9 @@ fn a_full_disk_refuses_publishes_keeps_subscribers_and_is_used_again_when_there_
         println!("SKIPPED: only root can mount the small file system that this test fills up");
         return;
     }
-    let _mount = Mount(folder.path());
+    let _mount = Mount(folder.path().to_owned());
     let data = folder.path().join("data");
-    let (_program, address) = serve(&data, &[]);
+    let (_program, address) = serve_in(&data, &[]);
     let mut ws = Ws::open(address);
     ws.subscribe(&["watched"]);
     let before = publish(address, "kept");
@@ -175,6 +134,10 @@ fn a_full_disk_refuses_publishes_keeps_subscribers_and_is_used_again_when_there_
     assert_eq!(refused.json()["retryable"], true);
     let next = post_json(address, "/v1/publish", &json!({"object": "filler"}));
     assert_eq!((next.status, &next.json()["applied"]), (503, &json!("no")));
+    let lines = b"{\"object\":\"filler\"}\n{\"object\":\"other\"}\n";
+    let stream = post(address, "/v1/publish", "application/x-ndjson", lines);
+    assert_eq!((stream.status, stream.code().as_str()), (503, "storage_unavailable"));
+    assert_eq!(stream.json()["applied"], "no", "{}", stream.text());
     assert_eq!(get(address, "/readyz").status, 503);
     std::fs::remove_file(&ballast).expect("removed");
     drop(file);
@@ -185,13 +148,4 @@ fn a_full_disk_refuses_publishes_keeps_subscribers_and_is_used_again_when_there_
     ws.until_told(&[("watched", watched)]);
     assert_eq!(get(address, "/readyz").status, 200);
     assert_eq!(version_of(address, "kept"), Some(before));
-}
-
-struct Mount<'a>(&'a Path);
-
-impl Drop for Mount<'_> {
-    fn drop(&mut self) {
-        // Lazily, because the program that uses it may end a little later.
-        _ = Command::new("umount").arg("-l").arg(self.0).status();
-    }
 }

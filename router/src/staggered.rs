@@ -270,6 +270,35 @@ mod tests {
     }
 
     #[test]
+    fn a_rest_gives_back_a_hash_that_leads_to_its_entry_however_many_bits_chose_the_table() {
+        for skip_bits in 0..=12 {
+            let table = Staggered::<u64>::new(skip_bits);
+            for number in 0..40_000 {
+                let hash = hash(number);
+                // Two shifts, because one by 64 is not defined.
+                let skipped = hash >> 1 >> (63 - skip_bits);
+                let piece = table.piece(hash);
+                let back = table.hash_of(skipped, piece, hash & REST_MASK);
+                assert_eq!(
+                    back >> 1 >> (63 - skip_bits),
+                    skipped,
+                    "{hash:x}: the same table of 2^{skip_bits}"
+                );
+                assert_eq!(table.piece(back), piece, "{hash:x}: the same piece");
+                assert_eq!(back & REST_MASK, hash & REST_MASK, "{hash:x}: the same entry");
+            }
+            for (piece, start) in STARTS[..PIECES].iter().enumerate() {
+                let at = 64 - WIDTH_BITS - u32::from(skip_bits);
+                let end = (u128::from(STARTS[piece + 1]) << at) - 1;
+                for hash in [u64::from(*start) << at, end as u64] {
+                    let back = table.hash_of(0, piece, hash & REST_MASK);
+                    assert_eq!((table.piece(back), back & REST_MASK), (piece, hash & REST_MASK));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn an_empty_table_has_no_memory() {
         let table = Staggered::<u64>::new(8);
         assert_eq!(table.bytes(), 0);

@@ -8,10 +8,12 @@ use super::{OwnerHandle, PublishFailure, Reply};
 use crate::storage::frame::Payload;
 use crate::storage::{self, Done, Marks, Order};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::mpsc;
 use tidings_protocol::peer::Owned;
 use tidings_protocol::{ObjectHash, ShardCount, ShardId, Version};
-use tidings_router::owner::keeping::Floor;
+use tidings_router::Now;
+use tidings_router::owner::keeping::{Floor, KeptAnswer};
 use tidings_router::owner::{Owner, Publish, Published};
 
 /// What is written of one batch, before its versions are known.
@@ -19,6 +21,7 @@ use tidings_router::owner::{Owner, Publish, Published};
 struct Draft {
     objects: Vec<ObjectHash>,
     marks: Vec<Mark>,
+    wall_us: u64,
 }
 
 /// By what a repetition of one change will be recognised.
@@ -30,7 +33,7 @@ struct Mark {
 }
 
 impl Draft {
-    fn of(changes: &[Publish]) -> Self {
+    fn of(changes: &[Publish], now: Now) -> Self {
         let marks = changes.iter().enumerate().filter_map(|(place, change)| {
             let extra = change.extra.as_ref()?;
             (extra.revision.is_some() || extra.idempotency.is_some()).then_some(Mark {
@@ -42,6 +45,7 @@ impl Draft {
         Self {
             objects: changes.iter().map(|change| change.object).collect(),
             marks: marks.collect(),
+            wall_us: now.wall_us,
         }
     }
 
@@ -61,7 +65,13 @@ impl Draft {
         let version = |mark: &Mark| results.get(mark.place).and_then(accepted);
         let marks = || self.marks.iter().filter(|mark| version(mark).is_some());
         payload.revisions(marks().filter_map(|mark| mark.revision));
-        payload.answers(marks().filter_map(|mark| Some((mark.key?, version(mark)?))));
+        payload.answers(marks().filter_map(|mark| {
+            Some(KeptAnswer {
+                key: mark.key?,
+                version: version(mark)?,
+                wall_us: self.wall_us,
+            })
+        }));
         (payload, highest)
     }
 }
@@ -113,12 +123,12 @@ impl Journal {
     }
 
     /// A batch is about to be applied; gives the number of its request.
-    pub(super) fn begin(&mut self, changes: &[Publish], durable: bool, reply: Reply) -> u64 {
+    pub(super) fn begin(&mut self, now: Now, changes: &[Publish], durable: bool, reply: Reply) -> u64 {
         let request = self.first + self.waiting.len() as u64;
         self.waiting.push_back(Some(Waiting {
             reply,
             durable,
-            draft: self.disk.is_some().then(|| Draft::of(changes)),
+            draft: self.disk.is_some().then(|| Draft::of(changes, now)),
             results: Vec::new(),
         }));
         request
@@ -236,13 +246,13 @@ pub(super) enum Kept {
 }
 
 impl Kept {
-    pub(super) fn of(machine: &Owner, piece: Piece) -> Self {
+    pub(super) fn of(machine: &Owner, now: Now, piece: Piece) -> Self {
         match piece {
             Piece::Versions { shard, piece } => {
                 let versions = machine.kept_versions(shard, piece);
                 Self::Versions(machine.kept_floor(shard).map(|floor| (versions, floor)))
             }
-            Piece::Marks { piece } => Self::Marks((machine.kept_revisions(piece), machine.kept_answers(piece))),
+            Piece::Marks { piece } => Self::Marks((machine.kept_revisions(piece), machine.kept_answers(piece, now))),
         }
     }
 }
@@ -269,14 +279,24 @@ impl storage::Source for OwnerSource {
         self.owners.len()
     }
 
-    fn versions(&self, shard: ShardId, piece: usize) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
-        match self.ask(
-            usize::from(shard.0) % self.owners.len(),
-            Piece::Versions { shard, piece },
-        )? {
-            Kept::Versions(versions) => versions,
-            Kept::Marks(_) => None,
+    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
+        let owner = self.owners.get(usize::from(shard.0) % self.owners.len())?;
+        let (reply, answers) = mpsc::channel();
+        let count = pieces.len();
+        for piece in pieces {
+            owner.keep(Piece::Versions { shard, piece }, reply.clone());
         }
+        // Without this a process that ends would be waited for.
+        drop(reply);
+        let (mut all, mut last) = (Vec::new(), None);
+        for _ in 0..count {
+            let Kept::Versions(Some((versions, floor))) = answers.recv().ok()? else {
+                return None;
+            };
+            all.extend(versions);
+            last = Some(floor);
+        }
+        Some((all, last?))
     }
 
     fn marks(&self, owner: usize, piece: usize) -> Option<Marks> {

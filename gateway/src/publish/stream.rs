@@ -82,8 +82,6 @@ struct Stream<'a> {
     gathered: usize,
     hint_bytes: usize,
     under_way: VecDeque<(Begun, Vec<u64>, Instant)>,
-    // Whether any chunk was ever given to an owner.
-    begun: bool,
     sum: Sum,
 }
 
@@ -98,7 +96,6 @@ impl<'a> Stream<'a> {
             gathered: 0,
             hint_bytes: 0,
             under_way: VecDeque::new(),
-            begun: false,
             sum: Sum::default(),
         }
     }
@@ -162,9 +159,10 @@ impl<'a> Stream<'a> {
             let begun = self.app.node.owners[thread]
                 .begin(share.changes, self.terms.is_durable(), deadline)
                 .await;
-            let begun = begun.map_err(|failure| self.failed(failure))?;
-            self.begun = true;
-            self.under_way.push_back((begun, share.lines, deadline));
+            match begun {
+                Ok(begun) => self.under_way.push_back((begun, share.lines, deadline)),
+                Err(failure) => return Err(self.failed(failure).await),
+            }
         }
         self.gathered = 0;
         self.hint_bytes = 0;
@@ -176,7 +174,14 @@ impl<'a> Stream<'a> {
         let Some((begun, lines, deadline)) = self.under_way.pop_front() else {
             return Ok(());
         };
-        let results = begun.wait(deadline).await.map_err(|failure| self.failed(failure))?;
+        match begun.wait(deadline).await {
+            Ok(results) => self.count(results, lines),
+            Err(failure) => return Err(self.failed(failure).await),
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, results: Vec<Published>, lines: Vec<u64>) {
         let (mut accepted, mut duplicates, mut newest) = (0, 0, Version::ZERO);
         for (published, line) in results.into_iter().zip(lines) {
             match published {
@@ -196,24 +201,46 @@ impl<'a> Stream<'a> {
         self.sum.accepted += accepted + duplicates;
         self.sum.duplicates += duplicates;
         self.sum.version = self.sum.version.max(newest.known());
-        Ok(())
     }
 
-    fn failed(&self, failure: PublishFailure) -> Refusal {
+    /// What is said when a chunk failed. Those under way behind it are waited for, so that no more doubt is cast than there
+    /// is.
+    async fn failed(&mut self, failure: PublishFailure) -> Refusal {
         count_failure(&self.app.node.metrics, failure);
-        let (problem, _) = failed(failure);
-        self.broken(Refusal::from(problem).closing())
+        let (problem, mut applied) = failed(failure);
+        while let Some((begun, lines, deadline)) = self.under_way.pop_front() {
+            match begun.wait(deadline).await {
+                Ok(results) => self.count(results, lines),
+                Err(failure) if failed(failure).1 == Applied::Unknown => applied = Applied::Unknown,
+                Err(_) => {}
+            }
+        }
+        self.ended(Refusal::from(problem).closing(), applied)
     }
 
-    /// The stream ends early: what was given to owners before has happened or may have.
+    /// The stream breaks off while it is read: what is under way may have happened.
     fn broken(&self, refusal: Refusal) -> Refusal {
-        if !self.begun {
+        let applied = if self.under_way.is_empty() {
+            Applied::No
+        } else {
+            Applied::Unknown
+        };
+        self.ended(refusal, applied)
+    }
+
+    /// `others`: whether lines that were not acknowledged may have been applied.
+    fn ended(&self, refusal: Refusal, others: Applied) -> Refusal {
+        let (accepted, line) = (self.sum.accepted, self.line);
+        if (accepted, others) == (0, Applied::No) {
             return refusal.applied(Applied::No);
         }
-        let (accepted, line) = (self.sum.accepted, self.line);
+        let others = match others {
+            Applied::No => "none of the others was applied",
+            Applied::Unknown => "others may have been applied",
+        };
         refusal
             .adding(&format!(
-                "; of {line} lines read, {accepted} were acknowledged and later ones may have been applied"
+                "; of {line} lines read, {accepted} were acknowledged and {others}"
             ))
             .applied(Applied::Unknown)
     }

@@ -7,6 +7,7 @@ use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 /// A data directory.
 pub trait Disk: Send + Sync + Debug {
@@ -45,6 +46,18 @@ pub trait Disk: Send + Sync + Debug {
     /// # Errors
     /// What the system said.
     fn sync_names(&self) -> io::Result<()>;
+    /// Makes durable what a file that is being appended to holds now, from any thread. Its writer still has to sync what
+    /// it answers for.
+    ///
+    /// # Errors
+    /// What the system said; the writer's next sync fails likewise.
+    fn sync_behind(&self, name: &str) -> io::Result<()>;
+    /// When a file was made, in nanoseconds, where the disk keeps that. It stays when a file gets another name; a copy has
+    /// another one.
+    ///
+    /// # Errors
+    /// What the system said.
+    fn birth(&self, name: &str) -> io::Result<Option<u64>>;
 }
 
 /// A file that is appended to.
@@ -66,6 +79,14 @@ pub trait DiskFile: Send + Debug {
 /// # Errors
 /// What the system said. The file that had the name is as it was.
 pub(super) fn put(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+    put_born(disk, name, &|_| bytes.to_vec())
+}
+
+/// The same for a file that knows its own birth.
+///
+/// # Errors
+/// Likewise.
+pub(super) fn put_born(disk: &dyn Disk, name: &str, bytes: &dyn Fn(Option<u64>) -> Vec<u8>) -> io::Result<()> {
     let unfinished = format!("{name}{UNFINISHED}");
     let created = match disk.create(&unfinished) {
         // Left by an attempt that was cut short.
@@ -76,7 +97,7 @@ pub(super) fn put(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
         created => created,
     };
     let written = created.and_then(|mut file| {
-        file.append(bytes)?;
+        file.append(&bytes(disk.birth(&unfinished)?))?;
         file.sync()
     });
     match written {
@@ -137,14 +158,18 @@ impl Folder {
 }
 
 fn make(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        make(parent)?;
+    }
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)?;
     // Its name is durable once the folder around it is synced.
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    File::open(parent)?.sync_all()
 }
 
 /// Nobody else may read the files: the key is among them.
@@ -190,6 +215,17 @@ impl Disk for Folder {
 
     fn sync_names(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
+    }
+
+    fn sync_behind(&self, name: &str) -> io::Result<()> {
+        // Opened anew: the system tells of a failure once for each time a file was opened, and must tell the writer too.
+        File::open(self.path.join(name))?.sync_data()
+    }
+
+    fn birth(&self, name: &str) -> io::Result<Option<u64>> {
+        let birth = fs::metadata(self.path.join(name))?.created();
+        let since = birth.ok().and_then(|birth| birth.duration_since(UNIX_EPOCH).ok());
+        Ok(since.and_then(|since| u64::try_from(since.as_nanos()).ok()))
     }
 }
 

@@ -5,7 +5,7 @@
 
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{ObjectHash, ShardId, Version};
-use tidings_router::owner::keeping::Floor;
+use tidings_router::owner::keeping::{Floor, KeptAnswer};
 
 /// The format that this release writes, and the newest that it reads.
 pub(super) const FORMAT: u16 = 1;
@@ -165,10 +165,11 @@ impl Payload {
     }
 
     /// Adds answers to idempotency keys.
-    pub fn answers(&mut self, items: impl Iterator<Item = (u128, Version)>) {
-        self.section(ANSWERS, 24, items, |out, (key, version)| {
-            out.extend_from_slice(&key.to_le_bytes());
-            out.extend_from_slice(&version.0.to_le_bytes());
+    pub fn answers(&mut self, items: impl Iterator<Item = KeptAnswer>) {
+        self.section(ANSWERS, 32, items, |out, answer| {
+            out.extend_from_slice(&answer.key.to_le_bytes());
+            out.extend_from_slice(&answer.version.0.to_le_bytes());
+            out.extend_from_slice(&answer.wall_us.to_le_bytes());
         });
     }
 
@@ -212,7 +213,7 @@ pub trait Sink {
     /// An object's last revision.
     fn revision(&mut self, key: u128, revision: u64);
     /// The answer to an idempotency key.
-    fn answer(&mut self, key: u128, version: Version);
+    fn answer(&mut self, answer: KeptAnswer);
     /// A shard's floor.
     fn floor(&mut self, shard: ShardId, floor: Floor);
 }
@@ -251,7 +252,11 @@ pub(super) fn sections(payload: &[u8], sink: &mut dyn Sink) -> Result<bool, Unre
             match kind {
                 CHANGES => sink.change(ObjectHash(reader.u64()?), reader.version()?),
                 REVISIONS => sink.revision(u128::from_le_bytes(reader.take()?), reader.u64()?),
-                ANSWERS => sink.answer(u128::from_le_bytes(reader.take()?), reader.version()?),
+                ANSWERS => sink.answer(KeptAnswer {
+                    key: u128::from_le_bytes(reader.take()?),
+                    version: reader.version()?,
+                    wall_us: reader.u64()?,
+                }),
                 FLOORS => {
                     let shard = ShardId(u16::from_le_bytes(reader.take()?));
                     let version = reader.version()?;

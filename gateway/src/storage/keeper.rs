@@ -2,8 +2,11 @@
 
 use super::disk::Disk;
 use super::notes::{self, Ceiling};
+use super::recovery::Contents;
 use super::snapshots::{Round, Source};
 use super::state::{State, Trouble};
+use prometheus_client::metrics::gauge::Gauge;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -47,6 +50,10 @@ pub(super) struct Keeper {
     /// The log may grow to this many bytes before snapshots replace it.
     pub(super) snapshot_bytes: u64,
     pub(super) wall_us: fn() -> u64,
+    /// Bytes of the log that the last run left, until they are replaced.
+    pub(super) inherited: Cell<u64>,
+    // That the ceiling cannot be written was said.
+    pub(super) complained: Cell<bool>,
 }
 
 /// The ceiling for this clock and these versions in use.
@@ -54,6 +61,10 @@ pub(super) fn ceiling_over(wall_us: u64, highest: Version, ahead: Ahead) -> Vers
     let clock = wall_us.saturating_add(ahead.of_clock_us);
     let version = clock.max(highest.0.saturating_add(ahead.of_highest));
     Version(version.min(Version::LIMIT - 1))
+}
+
+fn bytes(gauge: &Gauge) -> u64 {
+    gauge.get().try_into().unwrap_or(0)
 }
 
 impl Keeper {
@@ -78,17 +89,15 @@ impl Keeper {
             written,
             synced,
         };
-        let was_failing = self.state.trouble(Trouble::Ceiling);
         match notes::put_ceiling(&*self.disk, &ceiling) {
             Ok(()) => {
                 self.state.set_ceiling(ceiling.version);
-                if was_failing {
-                    self.state.fails(Trouble::Ceiling, false);
-                }
+                self.complained.set(false);
+                self.state.fails(Trouble::Ceiling, false);
             }
             Err(error) => {
-                if !was_failing {
-                    tracing::error!(%error, "the ceiling of versions cannot be written");
+                if !self.complained.replace(true) {
+                    tracing::error!(%error, "the ceiling of versions cannot be written: publishes are refused once it is reached");
                 }
                 // Until the old ceiling is reached everything goes on.
                 let reached = self.state.ceiling().0 <= wall_us.max(highest.0);
@@ -97,12 +106,14 @@ impl Keeper {
         }
     }
 
+    /// How long the log may be before snapshots replace it.
+    fn log_bytes(&self) -> u64 {
+        self.snapshot_bytes.max(bytes(&self.state.metrics.snapshot_bytes))
+    }
+
     fn snapshots_due(&self) -> bool {
-        let bytes = |gauge: &prometheus_client::metrics::gauge::Gauge| gauge.get().try_into().unwrap_or(0_u64);
-        let metrics = &self.state.metrics;
-        self.state.snapshots_wanted()
-            || (!self.state.trouble(Trouble::Log)
-                && bytes(&metrics.log_bytes) > self.snapshot_bytes.max(bytes(&metrics.snapshot_bytes)))
+        let is_long = || bytes(&self.state.metrics.log_bytes) > self.log_bytes();
+        self.state.snapshots_wanted() || (!self.state.trouble(Trouble::Log) && is_long())
     }
 
     /// Has a log file begun and takes snapshots. Whether they are all on the disk.
@@ -114,22 +125,35 @@ impl Keeper {
                 if begin.elapsed() > PATIENCE {
                     return false;
                 }
+                self.raise_ceiling();
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        self.replace_log(source)
+        // Changes that come faster than snapshots are written have to wait, or the log would grow without end. What a
+        // restart found is no reason to wait.
+        let usual = self.log_bytes();
+        let limit = (usual / 4 * 7).max(self.inherited.get().saturating_add(usual / 2));
+        self.state.limit_log(Some(limit));
+        let done = self.replace_log(source);
+        self.state.limit_log(None);
+        if done {
+            self.inherited.set(0);
+        }
+        done
     }
 
     /// Takes snapshots that make the log files before the present one needless. Whether they are all on the disk.
     pub(super) fn replace_log(&self, source: &dyn Source) -> bool {
-        let replaced = self.state.metrics.log_bytes.get();
+        let (number, replaced) = self.state.file();
         let round = Round {
             disk: &*self.disk,
             cluster: self.cluster,
             shards: self.shards,
-            number: self.state.file(),
+            number,
         };
-        match round.write(source, &mut || self.raise_ceiling()) {
+        let written =
+            Contents::of(&*self.disk).and_then(|older| Ok(round.write(source, &older, &mut || self.raise_ceiling())?));
+        match written {
             Ok(Some(bytes)) => {
                 self.state.snapshots_done(round.number);
                 self.state
@@ -137,9 +161,7 @@ impl Keeper {
                     .snapshot_bytes
                     .set(i64::try_from(bytes).unwrap_or(i64::MAX));
                 match round.tidy() {
-                    Ok(()) => {
-                        self.state.metrics.log_bytes.dec_by(replaced);
-                    }
+                    Ok(()) => self.state.log_shrank(replaced),
                     Err(error) => tracing::warn!(%error, "old files cannot be removed; tried again later"),
                 }
                 true

@@ -110,14 +110,32 @@ pub(super) fn identity(disk: &dyn Disk) -> Result<Option<Identity>, StorageError
 }
 
 pub(super) fn put_ceiling(disk: &dyn Disk, ceiling: &Ceiling) -> io::Result<()> {
-    let numbers = [
-        ceiling.version.0,
-        ceiling.written.file,
-        ceiling.written.offset,
-        ceiling.synced.file,
-        ceiling.synced.offset,
-    ];
-    put(disk, CEILING, &numbers.map(u64::to_le_bytes).concat())
+    let bytes = |birth: Option<u64>| {
+        let numbers = [
+            ceiling.version.0,
+            ceiling.written.file,
+            ceiling.written.offset,
+            ceiling.synced.file,
+            ceiling.synced.offset,
+            birth.unwrap_or(0),
+        ];
+        let mut bytes = Vec::new();
+        frame::append(&mut bytes, Place::default(), &numbers.map(u64::to_le_bytes).concat());
+        bytes
+    };
+    disk::put_born(disk, CEILING, &bytes)?;
+    disk.sync_names()
+}
+
+/// Whether the file with the ceiling is not the one that was written: somebody copied the directory, and nobody knows what
+/// happened in the original since then. `false` where the disk cannot tell.
+pub(super) fn is_copy(disk: &dyn Disk) -> Result<bool, StorageError> {
+    let Some(payload) = get(disk, CEILING)? else {
+        return Ok(false);
+    };
+    let written = number(&payload, 40).filter(|birth| *birth > 0);
+    let is = disk.birth(CEILING)?;
+    Ok(written.zip(is).is_some_and(|(written, is)| written != is))
 }
 
 pub(super) fn ceiling(disk: &dyn Disk) -> Result<Option<Ceiling>, StorageError> {

@@ -21,6 +21,20 @@ pub(super) enum Part {
     Marks,
 }
 
+impl Part {
+    /// Of which file its frames are. No two parts have the same, so that one is never taken for another.
+    pub(super) fn place(self, number: u64) -> Place {
+        let part = match self {
+            Self::Shard(shard) => 1 + u64::from(shard.0),
+            Self::Marks => 0,
+        };
+        Place {
+            file: number << 16 | part,
+            offset: 0,
+        }
+    }
+}
+
 /// A snapshot which, with the log from this file on, is complete.
 pub(super) fn snapshot_name(part: Part, number: u64) -> String {
     match part {
@@ -74,10 +88,21 @@ impl Contents {
         for log in self.logs.range(..number) {
             disk.remove(&log_name(*log))?;
         }
-        for (part, numbers) in &self.snapshots {
-            for number in numbers.range(..number) {
-                disk.remove(&snapshot_name(*part, *number))?;
-            }
+        for part in self.snapshots.keys() {
+            self.remove_older(disk, *part, number)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the snapshots of one part that a newer one makes needless.
+    pub(super) fn remove_older(&self, disk: &dyn Disk, part: Part, number: u64) -> std::io::Result<()> {
+        for number in self
+            .snapshots
+            .get(&part)
+            .into_iter()
+            .flat_map(|numbers| numbers.range(..number))
+        {
+            disk.remove(&snapshot_name(part, *number))?;
         }
         Ok(())
     }
@@ -94,6 +119,8 @@ pub(super) struct Report {
     pub(super) damage: u64,
     /// Writes that were cut short.
     pub(super) torn: u64,
+    /// The log's last file cannot be made durable: what was read of it has to be written elsewhere.
+    pub(super) distrusted: bool,
     /// Where the log ends.
     pub(super) end: Place,
     /// Files of the log have numbers below this one.
@@ -167,10 +194,7 @@ impl Task<'_> {
         let name = snapshot_name(part, number);
         let bytes = self.disk.read(&name)?;
         report.snapshot_bytes += bytes.len() as u64;
-        let mut place = Place {
-            file: number,
-            offset: 0,
-        };
+        let mut place = part.place(number);
         let mut ended = false;
         while !ended {
             match frame::read(&bytes, place) {
@@ -298,7 +322,6 @@ impl Task<'_> {
                             "the last write was cut short; it was never acknowledged and is cut off"
                         );
                         report.torn += 1;
-                        self.disk.truncate(&name, place.offset)?;
                     }
                     break;
                 }
@@ -306,7 +329,10 @@ impl Task<'_> {
         }
         if is_last && !report.damaged_files.contains(&name) {
             // Makes durable what the last process wrote and did not sync.
-            self.disk.truncate(&name, place.offset)?;
+            if let Err(error) = self.disk.truncate(&name, place.offset) {
+                tracing::warn!(file = name, %error, "the log cannot be synced; what it holds is written anew");
+                report.distrusted = true;
+            }
         }
         report.log_bytes += bytes.len() as u64;
         Ok(place)

@@ -8,23 +8,31 @@ use super::disk::{self, Disk};
 use super::frame::{self, FORMAT, Head, Payload, Place, Sink};
 use super::recovery::{Contents, Part, snapshot_name};
 use std::io;
+use std::ops::Range;
 use tidings_protocol::{ObjectHash, ShardCount, ShardId, Version};
-use tidings_router::MonoUs;
+use tidings_router::Now;
 use tidings_router::owner::Owner;
-use tidings_router::owner::keeping::{Floor, MARK_PIECES, SHARD_PIECES};
+use tidings_router::owner::keeping::{Floor, KeptAnswer, MARK_PIECES, SHARD_PIECES};
 
 /// Gives what is known, a piece at a time. `None`: the process ends.
 pub trait Source: Send {
     /// How many owners there are.
     fn owners(&self) -> usize;
-    /// A piece of a shard's versions, and its floor as it is afterwards.
-    fn versions(&self, shard: ShardId, piece: usize) -> Option<(Vec<(ObjectHash, Version)>, Floor)>;
+    /// Some pieces of a shard's versions, and its floor as it is afterwards.
+    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)>;
     /// A piece of an owner's marks: revisions and answers.
     fn marks(&self, owner: usize, piece: usize) -> Option<Marks>;
 }
 
 /// Revisions and answers.
-pub type Marks = (Vec<(u128, u64)>, Vec<(u128, Version)>);
+pub type Marks = (Vec<(u128, u64)>, Vec<KeptAnswer>);
+
+/// So many pieces an owner is asked for at once: an owner under load answers between two batches of changes, and must
+/// not be held up by all of a shard's.
+const PIECES_AT_ONCE: usize = 4;
+
+/// So many snapshots are written before the older ones of the same parts are removed.
+const PARTS_AT_ONCE: usize = 16;
 
 /// One set of snapshots.
 pub(super) struct Round<'a> {
@@ -37,17 +45,30 @@ pub(super) struct Round<'a> {
 
 impl Round<'_> {
     /// Writes them all and gives their bytes; `None` if the process ends. `between` is called now and then.
-    pub(super) fn write(&self, source: &dyn Source, between: &mut dyn FnMut()) -> io::Result<Option<u64>> {
+    ///
+    /// Of `older` each goes as soon as its successor is there, so that never all are on the disk twice.
+    pub(super) fn write(
+        &self,
+        source: &dyn Source,
+        older: &Contents,
+        between: &mut dyn FnMut(),
+    ) -> io::Result<Option<u64>> {
         let mut total = 0;
-        for part in self.shards.all().map(Part::Shard).chain([Part::Marks]) {
-            let Some(bytes) = self.part(part, source) else {
-                return Ok(None);
-            };
-            disk::put(self.disk, &snapshot_name(part, self.number), &bytes)?;
-            total += bytes.len() as u64;
-            between();
+        let parts: Vec<Part> = self.shards.all().map(Part::Shard).chain([Part::Marks]).collect();
+        for some in parts.chunks(PARTS_AT_ONCE) {
+            for part in some {
+                let Some(bytes) = self.part(*part, source) else {
+                    return Ok(None);
+                };
+                disk::put(self.disk, &snapshot_name(*part, self.number), &bytes)?;
+                total += bytes.len() as u64;
+                between();
+            }
+            self.disk.sync_names()?;
+            for part in some {
+                older.remove_older(self.disk, *part, self.number)?;
+            }
         }
-        self.disk.sync_names()?;
         Ok(Some(total))
     }
 
@@ -60,10 +81,9 @@ impl Round<'_> {
     fn part(&self, part: Part, source: &dyn Source) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut append = |payload: &Payload| {
-            let offset = bytes.len() as u64;
             let place = Place {
-                file: self.number,
-                offset,
+                offset: bytes.len() as u64,
+                ..part.place(self.number)
             };
             frame::append(&mut bytes, place, payload.bytes());
         };
@@ -77,8 +97,9 @@ impl Round<'_> {
         match part {
             Part::Shard(shard) => {
                 let mut last = None;
-                for piece in 0..SHARD_PIECES {
-                    let (versions, floor) = source.versions(shard, piece)?;
+                for piece in (0..SHARD_PIECES).step_by(PIECES_AT_ONCE) {
+                    let pieces = piece..SHARD_PIECES.min(piece + PIECES_AT_ONCE);
+                    let (versions, floor) = source.versions(shard, pieces)?;
                     last = Some(floor);
                     let mut payload = Payload::default();
                     payload.changes(versions.into_iter());
@@ -114,9 +135,7 @@ impl Round<'_> {
 pub(super) struct Tables {
     pub(super) owners: Vec<Owner>,
     pub(super) shards: ShardCount,
-    pub(super) now_us: MonoUs,
-    /// Answers below this version are past their window.
-    pub(super) answers_from: Version,
+    pub(super) now: Now,
     /// The newest version seen.
     pub(super) newest: Version,
     /// Floors as they were kept.
@@ -147,11 +166,9 @@ impl Sink for Tables {
         self.owners[owner].restore_revision(key, revision);
     }
 
-    fn answer(&mut self, key: u128, version: Version) {
-        if version >= self.answers_from {
-            let owner = self.owner_of_mark(key);
-            self.owners[owner].restore_answer(key, version, self.now_us);
-        }
+    fn answer(&mut self, answer: KeptAnswer) {
+        let owner = self.owner_of_mark(answer.key);
+        self.owners[owner].restore_answer(answer, self.now);
     }
 
     fn floor(&mut self, shard: ShardId, floor: Floor) {
@@ -164,13 +181,14 @@ impl Source for Tables {
         self.owners.len()
     }
 
-    fn versions(&self, shard: ShardId, piece: usize) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
+    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
         let owner = self.owners.get(self.owner_of(shard))?;
-        Some((owner.kept_versions(shard, piece), owner.kept_floor(shard)?))
+        let versions = pieces.flat_map(|piece| owner.kept_versions(shard, piece));
+        Some((versions.collect(), owner.kept_floor(shard)?))
     }
 
     fn marks(&self, owner: usize, piece: usize) -> Option<Marks> {
         let owner = self.owners.get(owner)?;
-        Some((owner.kept_revisions(piece), owner.kept_answers(piece)))
+        Some((owner.kept_revisions(piece), owner.kept_answers(piece, self.now)))
     }
 }

@@ -5,7 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use tidings_protocol::Version;
 
@@ -87,8 +87,10 @@ pub(super) struct State {
     highest: AtomicU64,
     queued: AtomicUsize,
     queue_bytes: usize,
+    log_limit: AtomicI64,
     new_file: AtomicBool,
-    file: AtomicU64,
+    // Number of the log's file, and the bytes of all files before it.
+    file: Mutex<(u64, i64)>,
     snapshots_wanted: AtomicBool,
     snapshots_since: AtomicU64,
     // Written and synced up to.
@@ -105,8 +107,9 @@ impl State {
             highest: AtomicU64::new(0),
             queued: AtomicUsize::new(0),
             queue_bytes,
+            log_limit: AtomicI64::new(i64::MAX),
             new_file: AtomicBool::new(false),
-            file: AtomicU64::new(0),
+            file: Mutex::default(),
             snapshots_wanted: AtomicBool::new(false),
             snapshots_since: AtomicU64::new(0),
             places: Mutex::default(),
@@ -161,6 +164,13 @@ impl State {
 
     pub(super) fn is_congested(&self) -> bool {
         self.queued.load(Ordering::Relaxed) > self.queue_bytes
+            || self.metrics.log_bytes.get() > self.log_limit.load(Ordering::Relaxed)
+    }
+
+    /// The log is about to be replaced, and must not grow beyond this meanwhile; `None` when it was.
+    pub(super) fn limit_log(&self, bytes: Option<u64>) {
+        let limit = bytes.map_or(i64::MAX, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.log_limit.store(limit, Ordering::Relaxed);
     }
 
     pub(super) fn log_grew(&self, bytes: u64) {
@@ -187,14 +197,23 @@ impl State {
         self.new_file.load(Ordering::Acquire)
     }
 
+    /// A file was begun, of which nothing is counted yet.
     pub(super) fn began_file(&self, number: u64) {
-        self.file.store(number, Ordering::Release);
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        *file = (number, self.metrics.log_bytes.get());
         self.new_file.store(false, Ordering::Release);
     }
 
-    /// The number of the file that is written now.
-    pub(super) fn file(&self) -> u64 {
-        self.file.load(Ordering::Acquire)
+    /// Files with so many bytes were removed.
+    pub(super) fn log_shrank(&self, bytes: i64) {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        self.metrics.log_bytes.dec_by(bytes);
+        file.1 -= bytes;
+    }
+
+    /// The number of the file that is written now, and the bytes of all files before it.
+    pub(super) fn file(&self) -> (u64, i64) {
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn ask_for_snapshots(&self) {

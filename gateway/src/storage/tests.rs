@@ -1,237 +1,17 @@
 //! What storage promises, on a disk that crashes at every operation, fails, fills up and is damaged.
 
+mod ceilings;
+mod copies;
+mod evictions;
 mod simulated;
+mod world;
 
 use super::disk::Disk;
 use super::*;
-use crate::storage::frame::Payload;
 use simulated::{Back, Fault, Simulated};
-use std::collections::BTreeMap;
 use tidings_protocol::ObjectHash;
-use tidings_router::owner::{Output, Publish, PublishExtra, Published};
-
-const WALL_US: u64 = 1_795_000_000_000_000;
-const SHARDS: u16 = 4;
-
-fn machine() -> Config {
-    Config {
-        shards: ShardCount::new(SHARDS).expect("a power of two"),
-        version_table_bytes: 1 << 24,
-        revisions: 1_000,
-        idempotency_keys: 1_000,
-        idempotency_window_us: 300_000_000,
-        link_window_changes: 100,
-        link_hint_bytes: 1_000,
-        closed_busy_us: 50_000,
-        closed_idle_us: 1_000_000,
-    }
-}
-
-/// The key under which the marks of an object are kept.
-fn key(object: ObjectHash) -> u128 {
-    u128::from(object.0) << 64 | u128::from(object.0 >> 48)
-}
-
-/// A node's storage, its owners, and somebody who remembers what was acknowledged.
-struct World {
-    tables: Tables,
-    handles: Vec<Handle>,
-    idle: Idle,
-    wall_us: u64,
-    identity: Identity,
-    memory: Memory,
-}
-
-/// What the outside knows.
-#[derive(Clone, Debug, Default)]
-struct Memory {
-    /// Acknowledged, and acknowledged as durable.
-    acked: BTreeMap<u64, Version>,
-    durable: BTreeMap<u64, Version>,
-    /// The highest version of each shard.
-    highest: BTreeMap<ShardId, Version>,
-    revisions: u64,
-    identity: Option<Identity>,
-}
-
-fn open_at(disk: &Simulated, boot: &str, owners: usize, wall_us: u64, memory: Memory) -> Result<World, StorageError> {
-    let shards = ShardCount::new(SHARDS).expect("a power of two");
-    let plan = Plan {
-        fresh: Identity {
-            cluster: 7,
-            key: [9; 16],
-            shards: SHARDS,
-            since: Version(wall_us),
-        },
-        owners,
-        machine: machine(),
-        now: Now { mono_us: 0, wall_us },
-        wall_us: || WALL_US,
-        boot: Some(boot.to_owned()),
-        log_file_bytes: 600,
-        log_bytes: 1 << 20,
-        queue_bytes: 1 << 20,
-    };
-    let opened = open(Arc::new(disk.clone()), &plan)?;
-    let mut tables = Tables {
-        owners: opened.machines,
-        shards,
-        now_us: 0,
-        answers_from: Version::ZERO,
-        newest: Version::ZERO,
-        floors: Vec::new(),
-    };
-    for owner in &mut tables.owners {
-        owner.set_ceiling(opened.handles[0].ceiling());
-    }
-    Ok(World {
-        tables,
-        handles: opened.handles,
-        idle: opened.idle,
-        wall_us,
-        identity: opened.identity,
-        memory,
-    })
-}
-
-fn open_again(disk: &Simulated, boot: &str, memory: &Memory) -> World {
-    open_at(disk, boot, 2, WALL_US, memory.clone()).expect("the directory can be used")
-}
-
-impl World {
-    fn owner(&mut self, object: ObjectHash) -> &mut Owner {
-        let shard = machine().shards.shard(object);
-        let owner = usize::from(shard.0) % self.tables.owners.len();
-        &mut self.tables.owners[owner]
-    }
-
-    /// Publishes as an owner's shell does; whether it was acknowledged.
-    fn publish(&mut self, object: ObjectHash, durable: bool, extra: Option<PublishExtra>) -> Option<Published> {
-        let marks = extra.clone().unwrap_or_default();
-        let now = Now {
-            mono_us: 0,
-            wall_us: self.wall_us,
-        };
-        let mut out = Vec::new();
-        let change = Publish {
-            object,
-            extra: extra.map(Box::new),
-        };
-        let input = Input::Publish {
-            request: 0,
-            changes: vec![change],
-        };
-        self.owner(object).handle(now, input, &mut out);
-        let published = out.iter().find_map(|output| match output {
-            Output::Published { results, .. } => results.first().copied(),
-            Output::ToEdge { .. } => None,
-        })?;
-        let mut payload = Payload::default();
-        if let Published::Accepted(version) = published {
-            let before = self.memory.highest.insert(machine().shards.shard(object), version);
-            assert!(before < Some(version), "{version} was given before: {before:?}");
-            payload.changes([(object, version)].into_iter());
-            payload.revisions(marks.revision.into_iter());
-            payload.answers(marks.idempotency.map(|key| (key, version)).into_iter());
-        }
-        self.idle.writer.group(vec![Order {
-            owner: 0,
-            ticket: Some(1),
-            payload,
-            durable,
-        }]);
-        self.idle.writer.care();
-        let done = self.handles[0].done.try_recv().expect("everybody is answered");
-        if let (true, Published::Accepted(version)) = (done.fine, published) {
-            self.memory.acked.insert(object.0, version);
-            if durable {
-                self.memory.durable.insert(object.0, version);
-            }
-        }
-        done.fine.then_some(published)
-    }
-
-    fn snapshots(&mut self) -> bool {
-        self.idle.writer.state.ask_for_file();
-        self.idle.writer.care();
-        !self.idle.writer.state.wants_new_file() && self.idle.keeper.replace_log(&self.tables)
-    }
-
-    /// Some changes, snapshots and files of the log, the same each time.
-    fn work(&mut self) {
-        self.memory.identity = Some(self.identity);
-        for number in 0..40_u64 {
-            let object = ObjectHash((number % 11).wrapping_mul(0x1234_5678_9abc_def1));
-            let extra = (number % 5 == 0).then(|| {
-                self.memory.revisions += 1;
-                PublishExtra {
-                    hint: None,
-                    revision: Some((key(object), self.memory.revisions)),
-                    idempotency: Some(key(object) + (u128::from(number) << 20)),
-                }
-            });
-            self.publish(object, number % 3 == 0, extra);
-            if number % 13 == 12 {
-                self.snapshots();
-            }
-        }
-    }
-
-    fn version(&self, object: u64) -> Version {
-        let object = ObjectHash(object);
-        let shard = machine().shards.shard(object);
-        self.tables.owners[usize::from(shard.0) % self.tables.owners.len()].version(object)
-    }
-
-    fn floor(&self, object: u64) -> Version {
-        let shard = machine().shards.shard(ObjectHash(object));
-        let owner = &self.tables.owners[usize::from(shard.0) % self.tables.owners.len()];
-        owner.floor(shard).expect("every shard is owned")
-    }
-
-    /// Whatever was acknowledged is there or confessed, and whatever was durable is there.
-    fn assert_true(&mut self, what: &str) {
-        let memory = self.memory.clone();
-        for (object, version) in &memory.durable {
-            assert!(
-                self.version(*object) >= *version,
-                "{what}: a durable {version} is missing"
-            );
-        }
-        self.assert_confessed(what);
-        self.assert_goes_on(what);
-    }
-
-    fn assert_confessed(&self, what: &str) {
-        for (object, version) in &self.memory.acked {
-            let there = self.version(*object) >= *version || self.floor(*object) > *version;
-            assert!(there, "{what}: {version} of {object:x} is missing silently");
-        }
-    }
-
-    fn assert_goes_on(&mut self, what: &str) {
-        let published = self.publish(ObjectHash(5), true, None);
-        assert!(
-            matches!(published, Some(Published::Accepted(_))),
-            "{what}: {published:?}"
-        );
-    }
-
-    /// Everything acknowledged is there and nobody has to fetch anything.
-    fn assert_exact(&mut self, what: &str) {
-        for (object, version) in &self.memory.acked {
-            assert!(
-                self.version(*object) >= *version,
-                "{what}: {version} of {object:x} is missing"
-            );
-            assert_eq!(self.floor(*object), self.identity.since, "{what}: a floor rose");
-        }
-        if let Some(identity) = self.memory.identity {
-            assert_eq!(self.identity, identity, "{what}");
-        }
-        self.assert_goes_on(what);
-    }
-}
+use tidings_router::owner::{PublishExtra, Published};
+use world::{Memory, WALL_US, key, machine, open_again, open_at};
 
 /// The whole life of a directory up to a fault; gives what was acknowledged.
 fn live(disk: &Simulated) -> Memory {
@@ -266,13 +46,14 @@ fn after_a_crash_of_the_process_at_any_operation_everything_acknowledged_is_ther
 #[test]
 fn after_a_power_cut_at_any_operation_what_was_durable_is_there_and_the_rest_is_there_or_confessed() {
     for at in 0..=operations() {
-        for back in [Back::Power, Back::PowerTorn] {
+        for back in [Back::Power, Back::PowerTorn, Back::PowerNames] {
             let disk = Simulated::default();
             disk.set_fault(Some(Fault::Crash { at }));
             let memory = live(&disk);
             let disk = disk.back(back);
             let mut world = open_again(&disk, "boot 2", &memory);
             world.assert_true(&format!("{back:?} at {at}"));
+            assert_eq!(world.idle.status().metrics().damage.get(), 0, "{back:?} at {at}");
             // What was confessed once stays confessed.
             let memory = world.memory.clone();
             let mut world = open_again(&disk.back(Back::Process), "boot 2", &memory);
@@ -309,6 +90,9 @@ fn a_failing_operation_refuses_and_the_disk_is_used_again_by_itself() {
             disk.set_fault(Some(fault));
             world.work();
             for _ in 0..40 {
+                let memory = world.memory.clone();
+                let mut cut = open_again(&disk.back(Back::Power), "boot 2", &memory);
+                cut.assert_true(&format!("{what}, and a power cut meanwhile"));
                 world.idle.writer.next_probe = std::time::Instant::now();
                 world.idle.writer.care();
                 if world.idle.writer.state.snapshots_wanted() {
@@ -316,6 +100,12 @@ fn a_failing_operation_refuses_and_the_disk_is_used_again_by_itself() {
                 }
             }
             assert!(!world.idle.writer.state.is_failing(), "{what}: it works again");
+            for (back, boot) in [(Back::Process, "boot 1"), (Back::Power, "boot 2")] {
+                let memory = world.memory.clone();
+                let mut after = open_again(&disk.back(back), boot, &memory);
+                assert_eq!(after.idle.status().metrics().damage.get(), 0, "{what}");
+                after.assert_true(&what);
+            }
             world.work();
             let memory = world.memory.clone();
             for (back, boot) in [(Back::Process, "boot 1"), (Back::Power, "boot 2")] {
@@ -324,6 +114,203 @@ fn a_failing_operation_refuses_and_the_disk_is_used_again_by_itself() {
                 world.assert_true(&what);
             }
         }
+    }
+}
+
+#[test]
+fn what_a_killed_process_had_acknowledged_is_durable_once_the_next_one_runs() {
+    for at in 0..=operations() {
+        let disk = Simulated::default();
+        disk.set_fault(Some(Fault::Crash { at }));
+        let memory = live(&disk);
+        let disk = disk.back(Back::Process);
+        let mut second = open_again(&disk, "boot 1", &memory);
+        // Only durable ones, so that no floor rises for the second run's sake.
+        second.assert_exact(&format!("killed at {at}"));
+        let memory = second.memory.clone();
+        let mut third = open_again(&disk.back(Back::Power), "boot 2", &memory);
+        third.assert_exact(&format!("killed at {at}, then a power cut"));
+    }
+}
+
+#[test]
+fn a_failure_during_the_start_refuses_it_or_is_overcome() {
+    let disk = Simulated::default();
+    let mut world = open_again(&disk, "boot 1", &Memory::default());
+    world.work();
+    for number in 0..3 {
+        world.publish(ObjectHash(number << 62), false, None);
+    }
+    let memory = world.memory.clone();
+    for at in 0..200 {
+        let disk = disk.back(Back::Process);
+        disk.set_fault(Some(Fault::Fail { at }));
+        let opened = open_at(&disk, "boot 1", 2, WALL_US, memory.clone());
+        if disk.operations() <= at {
+            return;
+        }
+        if let Ok(mut world) = opened {
+            world.assert_exact(&format!("a failure at {at}, overcome"));
+            let memory = world.memory.clone();
+            let mut after = open_again(&disk.back(Back::Power), "boot 2", &memory);
+            after.assert_exact(&format!("a failure at {at}, overcome, then a power cut"));
+        }
+        disk.set_fault(None);
+        open_again(&disk.back(Back::Process), "boot 1", &memory).assert_exact(&format!("a failure at {at}"));
+    }
+    panic!("a start takes more operations than were tried");
+}
+
+#[test]
+fn what_was_applied_and_not_stored_is_stored_once_the_disk_works_so_that_a_repetition_is_answered_truly() {
+    let disk = Simulated::default();
+    let mut world = open_again(&disk, "boot 1", &Memory::default());
+    let object = ObjectHash(0x7777_0000_0000_0001);
+    let extra = PublishExtra {
+        hint: None,
+        revision: Some((key(object), 17)),
+        idempotency: Some(key(object) + (1 << 20)),
+    };
+    disk.set_fault(Some(Fault::Fail { at: disk.operations() }));
+    assert_eq!(world.publish(object, true, Some(extra.clone())), None, "not stored");
+    world.idle.writer.next_probe = std::time::Instant::now();
+    world.idle.writer.care();
+    let again = world.publish(object, true, Some(extra.clone()));
+    let Some(Published::Duplicate(version)) = again else {
+        panic!("it had been applied: {again:?}");
+    };
+    for (back, boot) in [(Back::Process, "boot 1"), (Back::Power, "boot 2")] {
+        let mut after = open_again(&disk.back(back), boot, &world.memory);
+        assert_eq!(after.version(object.0), version, "{back:?}");
+        let again = after.publish(object, true, Some(extra.clone()));
+        assert_eq!(again, Some(Published::Duplicate(version)), "{back:?}");
+    }
+}
+
+#[test]
+fn a_cut_whose_sync_failed_is_not_trusted_at_the_second_try() {
+    let disk = Simulated::default();
+    let mut world = open_again(&disk, "boot 1", &Memory::default());
+    assert!(world.publish(ObjectHash(1), false, None).is_some());
+    disk.set_fault(Some(Fault::Fail { at: disk.operations() }));
+    assert_eq!(world.publish(ObjectHash(1), false, None), None);
+    // The first thing tried is the cut of what was written in part.
+    disk.set_fault(Some(Fault::Fail { at: disk.operations() }));
+    for _ in 0..4 {
+        world.idle.writer.next_probe = std::time::Instant::now();
+        world.idle.writer.care();
+        if world.idle.writer.state.snapshots_wanted() {
+            world.idle.keeper.replace_log(&world.tables);
+        }
+    }
+    assert!(!world.idle.writer.state.is_failing());
+    let mut after = open_again(&disk.back(Back::Power), "boot 2", &world.memory);
+    assert_eq!(after.idle.status().metrics().damage.get(), 0);
+    after.assert_true("what the failed sync lost is in the snapshots");
+}
+
+#[test]
+fn a_run_that_ended_in_order_vouches_for_itself_and_not_for_the_next_one() {
+    let disk = Simulated::default();
+    let mut world = open_again(&disk, "boot 1", &Memory::default());
+    world.work();
+    assert!(world.idle.writer.sync().is_ok());
+    world.note_places();
+    notes::end_run(&disk).expect("written");
+    let memory = world.memory.clone();
+    open_again(&disk.back(Back::Power), "boot 2", &memory).assert_exact("after an ordered end");
+    let mut next = open_again(&disk, "boot 1", &memory);
+    next.publish(ObjectHash(7), false, None);
+    let memory = next.memory.clone();
+    let mut after = open_again(&disk.back(Back::Power), "boot 2", &memory);
+    after.assert_true("a power cut in the next run");
+    assert!(after.floor(7) > after.identity.since);
+}
+
+#[test]
+fn a_log_file_cut_between_two_frames_is_noticed_if_another_follows() {
+    let disk = Simulated::default();
+    let mut world = open_again(&disk, "boot 1", &Memory::default());
+    for number in 0..60 {
+        world.publish(ObjectHash(number << 58), false, None);
+    }
+    let memory = world.memory.clone();
+    let logs = Contents::of(&disk).expect("names").logs;
+    assert!(logs.len() > 2, "{logs:?}");
+    for number in logs.range(..logs.last().copied().unwrap_or(0)) {
+        let hurt = disk.back(Back::Process);
+        let name = recovery::log_name(*number);
+        let bytes = hurt.read(&name).expect("a log");
+        let head = frame::Place {
+            file: *number,
+            offset: 0,
+        };
+        let second = frame::next_whole(&bytes, head).expect("more than a head");
+        hurt.lose(&name, Some(second.offset as usize));
+        let after = open_again(&hurt, "boot 1", &memory);
+        after.assert_confessed(&name);
+        assert_eq!(after.idle.status().metrics().damage.get(), 1, "{name}");
+    }
+}
+
+#[test]
+fn a_large_file_is_synced_by_another_thread_before_it_is_ended() {
+    for fault in [false, true] {
+        let disk = Simulated::default();
+        let mut world = open_again(&disk, "boot 1", &Memory::default());
+        world.publish(ObjectHash(1), false, None);
+        let file = world.idle.writer.place.file;
+        let mut payload = frame::Payload::default();
+        payload.revisions((0..100_000).map(|number| (number << 64, 1)));
+        world.idle.writer.group(vec![Order {
+            owner: 0,
+            ticket: None,
+            payload,
+            durable: false,
+        }]);
+        let at = disk.operations();
+        disk.set_fault(fault.then_some(Fault::Fail { at }));
+        world.idle.writer.care();
+        assert_eq!(world.idle.writer.place.file, file, "the writer does not wait");
+        while disk.operations() == at || world.idle.writer.is_ending() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        world.idle.writer.care();
+        assert_eq!(world.idle.writer.state.is_failing(), fault, "its failure is noticed");
+        for _ in 0..5 {
+            world.idle.writer.next_probe = std::time::Instant::now();
+            world.idle.writer.care();
+            if world.idle.writer.state.snapshots_wanted() {
+                world.idle.keeper.replace_log(&world.tables);
+            }
+        }
+        assert!(world.idle.writer.place.file > file && !world.idle.writer.state.is_failing());
+        world.assert_goes_on("after the roll");
+        let memory = world.memory.clone();
+        let after = open_again(&disk.back(Back::Power), "boot 2", &memory);
+        assert_eq!(after.idle.status().metrics().damage.get(), 0);
+    }
+}
+
+#[test]
+fn the_count_of_the_logs_bytes_stays_true() {
+    let disk = Simulated::default();
+    let mut world = open_again(&disk, "boot 1", &Memory::default());
+    for _ in 0..5 {
+        world.work();
+        world.idle.writer.state.ask_for_file();
+        world.idle.writer.care();
+        // Between the beginning of the file and the snapshots.
+        world.work();
+        assert!(world.idle.keeper.replace_log(&world.tables));
+        let logs = Contents::of(&disk).expect("names").logs;
+        let bytes = logs
+            .iter()
+            .map(|log| disk.read(&recovery::log_name(*log)).expect("a log").len());
+        assert_eq!(
+            world.idle.status().metrics().log_bytes.get(),
+            bytes.sum::<usize>() as i64
+        );
     }
 }
 
@@ -454,6 +441,37 @@ fn repeats_are_recognised_after_a_restart_also_from_snapshots() {
             world.publish(object, false, Some(older)),
             Some(Published::Duplicate(version))
         );
+    }
+}
+
+#[test]
+fn an_idempotency_key_is_known_for_its_window_and_no_longer_also_across_restarts() {
+    let window_us = machine().idempotency_window_us;
+    for snapshots in [false, true] {
+        let disk = Simulated::default();
+        let mut world = open_again(&disk, "boot 1", &Memory::default());
+        let object = ObjectHash(0x7777_0000_0000_0001);
+        let extra = PublishExtra {
+            idempotency: Some(key(object) + (1 << 20)),
+            ..PublishExtra::default()
+        };
+        let first = world.publish(object, false, Some(extra.clone()));
+        assert!(matches!(first, Some(Published::Accepted(_))));
+        let mut memory = world.memory.clone();
+        // A restart on the way does not begin the window anew.
+        let mut world = open_at(&disk, "boot 1", 2, WALL_US + window_us / 2, memory).expect("usable");
+        assert!(!snapshots || world.snapshots());
+        memory = world.memory;
+        for (age_us, known) in [(window_us - 1, true), (window_us, false)] {
+            let disk = disk.back(Back::Process);
+            let mut world = open_at(&disk, "boot 1", 2, WALL_US + age_us, memory.clone()).expect("usable");
+            let again = world.publish(object, false, Some(extra.clone()));
+            assert_eq!(
+                matches!(again, Some(Published::Duplicate(_))),
+                known,
+                "{age_us}: {again:?}"
+            );
+        }
     }
 }
 

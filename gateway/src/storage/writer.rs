@@ -13,6 +13,7 @@ use super::state::{State, Trouble};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -38,8 +39,26 @@ pub struct Done {
     pub fine: bool,
 }
 
+/// What the directory says of acknowledgements that did not wait for a sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    /// There were none.
+    Absent,
+    /// It could not be written when there was one to be given.
+    Wanted,
+    /// There may have been some.
+    Present,
+}
+
 /// At most this many bytes are written at one go.
 const GROUP_BYTES: usize = 8 << 20;
+
+/// A file with more than this to be synced is synced by another thread before it is ended: whoever waits for a write does
+/// not wait for that.
+const SYNC_BEHIND_BYTES: usize = 1 << 20;
+
+/// At most so often: where changes come faster than the disk syncs them, the file has to end some time.
+const SYNCS_BEHIND: u8 = 3;
 
 /// How often a disk that failed is tried again.
 const PROBE: Duration = Duration::from_secs(1);
@@ -53,10 +72,14 @@ pub(super) struct Writer {
     file: Option<Box<dyn DiskFile>>,
     /// Where the log ends.
     pub(super) place: Place,
-    // Something was written since the last sync.
-    dirty: bool,
-    // The marker for acknowledgements without sync is there.
-    marked: bool,
+    // Bytes written since the last sync.
+    unsynced: usize,
+    // The marker for acknowledgements without sync is there, or could not be written.
+    mark: Mark,
+    // The file is being synced by another thread before it is ended.
+    ending: Option<JoinHandle<io::Result<()>>>,
+    // How often that was done for this file.
+    synced_behind: u8,
     buffer: Vec<u8>,
     // What could not be written, and belongs into the next file.
     owed: Vec<Payload>,
@@ -83,8 +106,10 @@ impl Writer {
             file_bytes,
             file: None,
             place: Place::default(),
-            dirty: false,
-            marked: false,
+            unsynced: 0,
+            mark: Mark::Absent,
+            ending: None,
+            synced_behind: 0,
             buffer: Vec::new(),
             owed: Vec::new(),
             uncut: None,
@@ -121,7 +146,9 @@ impl Writer {
             offset: bytes.len() as u64,
             ..place
         };
-        self.dirty = false;
+        self.unsynced = 0;
+        self.synced_behind = 0;
+        self.state.began_file(number);
         self.state.log_grew(bytes.len() as u64);
         self.state.reached(self.place, Some(self.place));
         Ok(())
@@ -161,20 +188,41 @@ impl Writer {
                 self.next_probe = Instant::now() + PROBE;
                 self.probe();
             }
-        } else if self.place.offset >= self.file_bytes || self.state.wants_new_file() {
+        } else if (self.place.offset >= self.file_bytes || self.state.wants_new_file()) && !self.sync_behind() {
             self.roll();
         }
     }
 
+    /// Whether another thread syncs the file now.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.as_ref().is_some_and(|ending| !ending.is_finished())
+    }
+
+    /// Has another thread sync the file while there is much to sync. Whether the file is better ended later.
+    fn sync_behind(&mut self) -> bool {
+        if self.is_ending() {
+            return true;
+        }
+        // What became of it shows again at our own sync.
+        self.ending = None;
+        if self.unsynced <= SYNC_BEHIND_BYTES || self.synced_behind >= SYNCS_BEHIND {
+            return false;
+        }
+        let (disk, name) = (Arc::clone(&self.disk), log_name(self.place.file));
+        let thread = std::thread::Builder::new().name("tidings-sync".to_owned());
+        self.ending = thread.spawn(move || disk.sync_behind(&name)).ok();
+        self.synced_behind += 1;
+        // What comes from now on has yet to be synced, and our own sync of the rest.
+        self.unsynced = 1;
+        self.ending.is_some()
+    }
+
     /// Ends the file and begins the next one.
     fn roll(&mut self) {
-        let result = self.sync().and_then(|()| {
-            self.begin(self.place.file + 1).inspect_err(|error| {
-                self.fail("a new log file cannot be begun", error);
-            })
-        });
-        if result.is_ok() {
-            self.state.began_file(self.place.file);
+        if self.sync().is_ok()
+            && let Err(error) = self.begin(self.place.file + 1)
+        {
+            self.fail("a new log file cannot be begun", &error);
         }
     }
 
@@ -189,23 +237,31 @@ impl Writer {
             self.fail("the log cannot be written", &error);
             return self.refuse(group);
         }
+        self.state.reached(self.place, None);
         let (durable, accepted): (Vec<_>, Vec<_>) = group.into_iter().partition(|order| order.durable);
-        if !self.marked && accepted.iter().any(|order| order.ticket.is_some()) {
-            match notes::begin_unsynced(&*self.disk) {
-                Ok(()) => self.marked = true,
-                Err(error) => {
-                    self.fail("a marker cannot be written", &error);
-                    // They are in the log, but must not be acknowledged.
-                    self.answer(&accepted, false);
-                    return self.answer(&durable, false);
-                }
-            }
+        if accepted.iter().any(|order| order.ticket.is_some())
+            && let Err(error) = self.mark()
+        {
+            self.fail("a marker cannot be written", &error);
+            // They are in the log, but must not be acknowledged.
+            self.answer(&accepted, false);
+            return self.answer(&durable, false);
         }
         self.answer(&accepted, true);
         if !durable.is_empty() {
             let fine = self.sync().is_ok();
             self.answer(&durable, fine);
         }
+    }
+
+    /// The directory says from now on that something acknowledged may be on its way to the disk.
+    fn mark(&mut self) -> io::Result<()> {
+        if self.mark != Mark::Present {
+            self.mark = Mark::Wanted;
+            notes::begin_unsynced(&*self.disk)?;
+            self.mark = Mark::Present;
+        }
+        Ok(())
     }
 
     fn write(&mut self, group: &[Order]) -> io::Result<()> {
@@ -223,16 +279,15 @@ impl Writer {
             .as_mut()
             .ok_or_else(|| io::Error::other("no log file is open"))?;
         file.append(&self.buffer)?;
-        self.dirty = true;
+        self.unsynced += self.buffer.len();
         self.place = place;
         self.state.log_grew(self.buffer.len() as u64);
-        self.state.reached(self.place, None);
         Ok(())
     }
 
     /// Makes durable what was written; a failure is seen to here.
-    fn sync(&mut self) -> io::Result<()> {
-        if !self.dirty {
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        if self.unsynced == 0 {
             return Ok(());
         }
         let begin = Instant::now();
@@ -244,7 +299,7 @@ impl Writer {
         self.state.metrics.sync_seconds.observe(begin.elapsed().as_secs_f64());
         match &result {
             Ok(()) => {
-                self.dirty = false;
+                self.unsynced = 0;
                 self.state.reached(self.place, Some(self.place));
             }
             Err(error) => {
@@ -263,6 +318,7 @@ impl Writer {
             self.uncut = Some(self.place);
         }
         self.file = None;
+        self.ending = None;
     }
 
     /// Tells those who wait, and keeps what memory has and the disk has not.
@@ -302,12 +358,19 @@ impl Writer {
     fn recover(&mut self) -> io::Result<bool> {
         if let Some(place) = self.uncut {
             // Behind what was acknowledged may lie a part of what was not.
-            self.disk.truncate(&log_name(place.file), place.offset)?;
+            self.disk
+                .truncate(&log_name(place.file), place.offset)
+                .inspect_err(|_| {
+                    // That it was the sync which failed is told only once.
+                    self.distrusted = true;
+                })?;
             self.uncut = None;
+        }
+        if self.mark == Mark::Wanted {
+            self.mark()?;
         }
         if self.file.is_none() {
             self.begin(self.place.file + 1)?;
-            self.state.began_file(self.place.file);
         }
         if !self.owed.is_empty() {
             let owed = std::mem::take(&mut self.owed);
@@ -329,7 +392,7 @@ impl Writer {
                 self.uncut = Some(begun);
                 return Err(error);
             }
-            self.dirty = false;
+            self.unsynced = 0;
             self.state.reached(self.place, Some(self.place));
         }
         if self.distrusted {

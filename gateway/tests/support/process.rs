@@ -20,7 +20,12 @@ impl Program {
     /// Starts it with these arguments and nothing from the environment that could change its configuration.
     #[track_caller]
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_tidings")), arguments)
+    }
+
+    /// The same by way of another program that becomes it, with `arguments` behind its own.
+    #[track_caller]
+    pub(crate) fn start_by(mut command: Command, arguments: &[&str]) -> Self {
         command
             .args(arguments)
             .stdin(Stdio::piped())
@@ -46,12 +51,18 @@ impl Program {
     /// Serves on a free port; gives the address that it says it listens on, once every thread knows all owners.
     #[track_caller]
     pub(crate) fn serve(arguments: &[&str]) -> (Self, SocketAddr) {
+        Self::serve_by(Command::new(env!("CARGO_BIN_EXE_tidings")), arguments)
+    }
+
+    /// The same by way of another program that becomes it.
+    #[track_caller]
+    pub(crate) fn serve_by(command: Command, arguments: &[&str]) -> (Self, SocketAddr) {
         let mut all = vec!["--listen", "127.0.0.1:0", "--threads", "2"];
         if !arguments.contains(&"--data-dir") {
             all.extend(["--data-dir", "none"]);
         }
         all.extend(arguments);
-        let program = Self::start(&all);
+        let program = Self::start_by(command, &all);
         let line = program.line();
         let address = line
             .split("http://")

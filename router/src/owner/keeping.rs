@@ -4,7 +4,7 @@
 //! an object counts, of marks the one taken back last. It does not know disks or when it is asked.
 
 use super::{Owner, Shard};
-use crate::now::MonoUs;
+use crate::now::Now;
 use crate::staggered::PIECES;
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{ObjectHash, ShardId, Version};
@@ -23,6 +23,17 @@ pub struct Floor {
     pub version: Version,
     /// Why it is where it is.
     pub cause: FloorCause,
+}
+
+/// The answer to an idempotency key as it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptAnswer {
+    /// The key.
+    pub key: u128,
+    /// What was answered.
+    pub version: Version,
+    /// When it was answered for the first time, in microseconds of the wall clock: the only one that two processes share.
+    pub wall_us: u64,
 }
 
 impl Owner {
@@ -60,9 +71,25 @@ impl Owner {
         self.revisions.restore(key, revision);
     }
 
-    /// Takes the answer to an idempotency key back; its window begins anew.
-    pub fn restore_answer(&mut self, key: u128, version: Version, now_us: MonoUs) {
-        self.answers.put(key, version, now_us);
+    /// Takes the answer to an idempotency key back, for what is left of its window.
+    pub fn restore_answer(&mut self, answer: KeptAnswer, now: Now) {
+        let age_us = now.wall_us.saturating_sub(answer.wall_us);
+        self.answers.restore(answer.key, answer.version, age_us, now.mono_us);
+    }
+
+    /// Drops what lies below the floors, if the tables are over their budget: it was taken back only because nobody
+    /// removes it from where it was kept.
+    pub fn forget_below_floors(&mut self) {
+        if self.bytes <= self.config.version_table_bytes {
+            return;
+        }
+        for shard in self.shards.iter_mut().flatten() {
+            let before = shard.versions.bytes();
+            for piece in 0..PIECES {
+                shard.versions.drop_below(piece, shard.floor);
+            }
+            self.bytes = self.bytes - before + shard.versions.bytes();
+        }
     }
 
     /// The floor of a shard as it is kept, if the shard is owned.
@@ -91,8 +118,15 @@ impl Owner {
 
     /// One of the [`MARK_PIECES`] pieces of the answers, older ones in the first half.
     #[must_use]
-    pub fn kept_answers(&self, piece: usize) -> Vec<(u128, Version)> {
-        self.answers.piece(piece)
+    pub fn kept_answers(&self, piece: usize, now: Now) -> Vec<KeptAnswer> {
+        let answers = self.answers.piece(piece, now.mono_us).into_iter();
+        answers
+            .map(|(key, version, age_us)| KeptAnswer {
+                key,
+                version,
+                wall_us: now.wall_us.saturating_sub(age_us),
+            })
+            .collect()
     }
 
     fn shard_mut(&mut self, shard: ShardId) -> Option<&mut Shard> {

@@ -168,7 +168,8 @@ impl Revisions {
 struct Answer {
     key: [u64; 2],
     version: Version,
-    since_us: MonoUs,
+    /// When its window is over.
+    until_us: MonoUs,
 }
 
 impl Mark for Answer {
@@ -201,16 +202,25 @@ impl Answers {
     #[must_use]
     pub fn get(&self, key: u128, now_us: MonoUs) -> Option<Version> {
         let answer = self.marks.get(key)?;
-        (now_us.saturating_sub(answer.since_us) < self.window_us).then_some(answer.version)
+        (now_us < answer.until_us).then_some(answer.version)
     }
 
     /// Remembers an answer.
     pub fn put(&mut self, key: u128, version: Version, now_us: MonoUs) {
+        self.restore(key, version, 0, now_us);
+    }
+
+    /// Remembers an answer that was given so many microseconds ago, unless its window is over.
+    pub fn restore(&mut self, key: u128, version: Version, age_us: u64, now_us: MonoUs) {
         self.expire(now_us);
+        let left_us = self.window_us.saturating_sub(age_us);
+        if left_us == 0 {
+            return;
+        }
         self.marks.put(Answer {
             key: halves(key),
             version,
-            since_us: now_us,
+            until_us: now_us.saturating_add(left_us),
         });
         if self.marks.young.len() == 1 {
             self.begun_us = now_us;
@@ -225,10 +235,16 @@ impl Answers {
         }
     }
 
-    /// One of twice [`PIECES`] pieces of what it remembers.
+    /// One of twice [`PIECES`] pieces of what it remembers: key, version, and how long ago it was answered.
     #[must_use]
-    pub fn piece(&self, piece: usize) -> Vec<(u128, Version)> {
-        self.marks.piece(piece).map(|mark| (mark.key(), mark.version)).collect()
+    pub fn piece(&self, piece: usize, now_us: MonoUs) -> Vec<(u128, Version, u64)> {
+        let marks = self.marks.piece(piece).filter(|mark| now_us < mark.until_us);
+        marks
+            .map(|mark| {
+                let left_us = mark.until_us - now_us;
+                (mark.key(), mark.version, self.window_us.saturating_sub(left_us))
+            })
+            .collect()
     }
 
     /// How many answers it remembers, some perhaps past their window.
@@ -309,6 +325,24 @@ mod tests {
         answers.expire(12_000);
         answers.expire(13_000);
         assert!(answers.is_empty());
+    }
+
+    #[test]
+    fn an_answer_taken_back_has_what_was_left_of_its_window() {
+        let mut answers = Answers::new(100, 1_000);
+        answers.put(1, Version(5), 10_000);
+        answers.put(2, Version(6), 10_600);
+        let kept = answers.piece(PIECES, 10_900);
+        assert_eq!(kept.len(), 2, "small keys lie in the first piece");
+        // Another process, whose clock begins at 0, 50 later.
+        let mut after = Answers::new(100, 1_000);
+        for (key, version, age_us) in kept {
+            after.restore(key, version, age_us + 50, 0);
+        }
+        assert_eq!((after.get(1, 49), after.get(1, 50)), (Some(Version(5)), None));
+        assert_eq!((after.get(2, 649), after.get(2, 650)), (Some(Version(6)), None));
+        after.restore(3, Version(7), 1_000, 60);
+        assert_eq!(after.get(3, 60), None, "its window was over before");
     }
 
     #[test]

@@ -185,6 +185,33 @@ mod tests {
     }
 
     #[test]
+    fn a_table_given_piece_by_piece_and_taken_back_is_the_same_with_any_number_of_shards() {
+        for bits in 0..=12 {
+            let shard = 0x0a53 & ((1 << bits) - 1);
+            let object = |number: u64| {
+                let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                ObjectHash(spread >> bits | shard << 1 << (63 - bits))
+            };
+            let (mut table, mut back) = (VersionTable::new(bits), VersionTable::new(bits));
+            for number in 0..20_000 {
+                table.set(object(number), Version(number + 1));
+            }
+            for (object, version) in (0..PIECES).flat_map(|piece| table.piece(shard, piece)) {
+                back.set(object, version);
+            }
+            assert_eq!(back.len(), table.len());
+            for number in 0..20_000 {
+                let object = object(number);
+                assert_eq!(
+                    back.get(object),
+                    table.get(object),
+                    "{object:?} of one of 2^{bits} shards"
+                );
+            }
+        }
+    }
+
+    #[test]
     #[should_panic(expected = "more than 53 bits")]
     fn a_version_that_does_not_fit_is_refused() {
         VersionTable::new(8).set(ObjectHash(1), Version(Version::LIMIT));

@@ -3,6 +3,7 @@
 use crate::storage::disk::{Disk, DiskFile};
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 /// What goes wrong.
@@ -25,12 +26,43 @@ pub(super) enum Back {
     Power,
     /// The machine went down, and half of what was not synced is there.
     PowerTorn,
+    /// The machine went down, and of the names changed since they were last synced only the removals reached the disk.
+    PowerNames,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Inode {
+    /// What a process reads.
     data: Vec<u8>,
+    /// What the disk holds.
     synced: Vec<u8>,
+    /// Parts that a failed sync left behind as if they were written: no later sync writes them.
+    lost: Vec<Range<usize>>,
+    /// How many syncs failed. Whoever had the file open then is told once.
+    failures: u64,
+    birth: u64,
+}
+
+impl Inode {
+    fn sync(&mut self) {
+        self.synced.clone_from(&self.data);
+        for lost in &self.lost {
+            self.synced[lost.clone()].fill(0);
+        }
+    }
+
+    fn fail_to_sync(&mut self) {
+        // Parts that were synced before are not concerned: files only grow, or are cut.
+        self.lost.push(self.synced.len().min(self.data.len())..self.data.len());
+        self.failures += 1;
+    }
+
+    fn cut(&mut self, len: usize) {
+        self.data.truncate(len);
+        for lost in &mut self.lost {
+            *lost = lost.start.min(len)..lost.end.min(len);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -57,6 +89,13 @@ impl Inner {
             Some(Fault::Crash { at }) if now > at => Err(broken()),
             Some(Fault::Full { from, count }) if takes_room && (from..from + count).contains(&now) => Ok(Step::Half),
             _ => Ok(Step::Whole),
+        }
+    }
+
+    /// A sync is half done: whatever it was about is lost unless the process ended in the midst of it.
+    fn fail_to_sync(&mut self, inode: usize) {
+        if matches!(self.fault, Some(Fault::Fail { .. })) {
+            self.inodes[inode].fail_to_sync();
         }
     }
 
@@ -99,10 +138,12 @@ impl Simulated {
                 ..Inner::default()
             };
             if how != Back::Process {
+                let left = |name: &String| how != Back::PowerNames || inner.names.contains_key(name);
                 new.names = new.durable_names.clone();
+                new.names.retain(|name, _| left(name));
                 for inode in &mut new.inodes {
                     let unsynced = inode.data.len().saturating_sub(inode.synced.len());
-                    let appended = inode.data.starts_with(&inode.synced);
+                    let appended = inode.data.starts_with(&inode.synced) && inode.lost.is_empty();
                     let half = inode.synced.len() + unsynced / 2;
                     if how == Back::PowerTorn && appended {
                         inode.data.truncate(half);
@@ -111,13 +152,26 @@ impl Simulated {
                     }
                 }
             }
-            new.durable_names = new.names.clone();
-            for inode in &mut new.inodes {
-                inode.synced.clone_from(&inode.data);
+            if how != Back::Process {
+                for inode in &mut new.inodes {
+                    inode.synced.clone_from(&inode.data);
+                    inode.lost.clear();
+                }
             }
             new
         });
         Self(Arc::new(Mutex::new(new)))
+    }
+
+    /// A copy of all files, as somebody makes it who keeps backups.
+    pub(super) fn copy(&self) -> Self {
+        let copy = self.back(Back::Process);
+        copy.with(|inner| {
+            for inode in &mut inner.inodes {
+                inode.birth += 1_000_000;
+            }
+        });
+        copy
     }
 
     /// Changes one byte of a file.
@@ -148,7 +202,10 @@ impl Disk for Simulated {
             }
             let step = inner.operation(true)?;
             let inode = inner.inodes.len();
-            inner.inodes.push(Inode::default());
+            inner.inodes.push(Inode {
+                birth: inode as u64 + 1,
+                ..Inode::default()
+            });
             inner.names.insert(name.to_owned(), inode);
             match step {
                 Step::Whole => Ok(inode),
@@ -158,6 +215,7 @@ impl Disk for Simulated {
         Ok(Box::new(SimulatedFile {
             disk: self.clone(),
             inode,
+            told: 0,
         }))
     }
 
@@ -195,14 +253,34 @@ impl Disk for Simulated {
         self.with(|inner| {
             let inode = inner.inode(name)?;
             let step = inner.operation(false)?;
-            let inode = &mut inner.inodes[inode];
-            inode.data.truncate(len as usize);
+            inner.inodes[inode].cut(len as usize);
             match step {
-                Step::Whole => inode.synced.clone_from(&inode.data),
-                Step::Half => return Err(broken()),
+                Step::Whole => inner.inodes[inode].sync(),
+                Step::Half => {
+                    inner.fail_to_sync(inode);
+                    return Err(broken());
+                }
             }
             Ok(())
         })
+    }
+
+    fn sync_behind(&self, name: &str) -> io::Result<()> {
+        self.with(|inner| {
+            let inode = inner.inode(name)?;
+            match inner.operation(false)? {
+                Step::Whole => inner.inodes[inode].sync(),
+                Step::Half => {
+                    inner.fail_to_sync(inode);
+                    return Err(broken());
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn birth(&self, name: &str) -> io::Result<Option<u64>> {
+        self.with(|inner| Ok(Some(inner.inodes[inner.inode(name)?].birth)))
     }
 
     fn sync_names(&self) -> io::Result<()> {
@@ -220,6 +298,8 @@ impl Disk for Simulated {
 struct SimulatedFile {
     disk: Simulated,
     inode: usize,
+    /// Of how many failed syncs it was told.
+    told: u64,
 }
 
 impl DiskFile for SimulatedFile {
@@ -239,14 +319,24 @@ impl DiskFile for SimulatedFile {
 
     /// After a failure the pages count as clean although they never reached the disk, as on Linux.
     fn sync(&mut self) -> io::Result<()> {
-        let inode = self.inode;
-        self.disk.with(|inner| match inner.operation(false)? {
-            Step::Whole => {
-                let inode = &mut inner.inodes[inode];
-                inode.synced.clone_from(&inode.data);
-                Ok(())
-            }
-            Step::Half => Err(broken()),
-        })
+        let (at, told) = (self.inode, self.told);
+        let (result, failures) = self.disk.with(|inner| {
+            let whole = match inner.operation(false) {
+                Ok(Step::Whole) => {
+                    inner.inodes[at].sync();
+                    true
+                }
+                Ok(Step::Half) => {
+                    inner.fail_to_sync(at);
+                    false
+                }
+                Err(error) => return (Err(error), told),
+            };
+            let failures = inner.inodes[at].failures;
+            let fine = whole && failures == told;
+            (if fine { Ok(()) } else { Err(broken()) }, failures)
+        });
+        self.told = failures;
+        result
     }
 }

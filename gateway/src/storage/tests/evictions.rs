@@ -1,0 +1,153 @@
+//! Versions that are dropped for want of memory stay confessed, whatever happens to the process and the machine.
+
+use super::simulated::{Back, Fault, Simulated};
+use super::world::{Memory, WALL_US, World, machine, open_with};
+use crate::storage::recovery::Contents;
+use crate::storage::snapshots::{Marks, Round, Source, Tables};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tidings_protocol::{ObjectHash, ShardId, Version};
+use tidings_router::owner::Config;
+use tidings_router::owner::keeping::Floor;
+
+/// Room for some hundred objects an owner.
+fn tight() -> Config {
+    Config {
+        version_table_bytes: 20_000,
+        ..machine()
+    }
+}
+
+fn open(disk: &Simulated, boot: &str, memory: &Memory) -> World {
+    open_with(disk, boot, 2, WALL_US, memory.clone(), tight()).expect("the directory can be used")
+}
+
+fn object(number: u64) -> ObjectHash {
+    ObjectHash(number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// More objects than there is room for.
+fn fill(world: &mut World, snapshots: bool) {
+    for number in 0..3_000 {
+        world.publish(object(number), number % 50 == 0, None);
+        if snapshots && number % 700 == 699 {
+            world.snapshots();
+        }
+    }
+}
+
+fn floors(world: &World) -> Vec<Version> {
+    let floor = |shard: u16| {
+        let owner = &world.tables.owners[usize::from(shard) % world.tables.owners.len()];
+        owner.floor(ShardId(shard)).expect("owned")
+    };
+    (0..4).map(floor).collect()
+}
+
+#[test]
+fn what_was_dropped_stays_below_the_floor_after_a_restart_and_no_floor_falls() {
+    restart_after_dropping(true);
+    restart_after_dropping(false);
+}
+
+fn restart_after_dropping(with_snapshots: bool) {
+    let disk = Simulated::default();
+    let mut world = open(&disk, "boot 1", &Memory::default());
+    fill(&mut world, with_snapshots);
+    let before = floors(&world);
+    assert!(before.iter().all(|floor| *floor > world.identity.since), "{before:?}");
+    let kept = world
+        .tables
+        .owners
+        .iter()
+        .map(|owner| owner.stats().objects)
+        .sum::<usize>();
+    let memory = world.memory.clone();
+    for snapshots in [false, true] {
+        assert!(!snapshots || world.snapshots());
+        let after = open(&disk.back(Back::Process), "boot 1", &memory);
+        after.assert_confessed("after the restart");
+        assert_eq!(floors(&after), before, "a restart alone drops nothing more");
+        let again = after
+            .tables
+            .owners
+            .iter()
+            .map(|owner| owner.stats().objects)
+            .sum::<usize>();
+        assert!(again >= kept, "{again} of {kept} are left");
+        for owner in &after.tables.owners {
+            assert!(
+                owner.stats().bytes <= tight().version_table_bytes + 4_096,
+                "{:?}",
+                owner.stats()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_crash_while_versions_are_dropped_and_snapshots_taken_loses_nothing_silently() {
+    let disk = Simulated::default();
+    fill(&mut open(&disk, "boot 1", &Memory::default()), true);
+    let operations = disk.operations();
+    for at in (0..40).map(|step| operations * step / 40 + step % 7) {
+        let disk = Simulated::default();
+        disk.set_fault(Some(Fault::Crash { at }));
+        let Ok(mut world) = open_with(&disk, "boot 1", 2, WALL_US, Memory::default(), tight()) else {
+            continue;
+        };
+        fill(&mut world, true);
+        for (back, boot) in [
+            (Back::Process, "boot 1"),
+            (Back::Power, "boot 2"),
+            (Back::PowerTorn, "boot 2"),
+        ] {
+            let mut after = open(&disk.back(back), boot, &world.memory);
+            after.assert_confessed(&format!("{back:?} at {at}"));
+            after.assert_goes_on(&format!("{back:?} at {at}"));
+        }
+    }
+}
+
+/// Its floors rise while it is asked.
+#[derive(Debug)]
+struct Rising<'a>(&'a Tables, AtomicU64);
+
+impl Source for Rising<'_> {
+    fn owners(&self) -> usize {
+        self.0.owners()
+    }
+
+    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
+        let (_, floor) = self.0.versions(shard, pieces)?;
+        let version = Version(floor.version.0 + self.1.fetch_add(1, Ordering::Relaxed));
+        // What lies below it is gone already.
+        Some((Vec::new(), Floor { version, ..floor }))
+    }
+
+    fn marks(&self, owner: usize, piece: usize) -> Option<Marks> {
+        self.0.marks(owner, piece)
+    }
+}
+
+#[test]
+fn the_floor_of_a_snapshot_is_the_one_after_its_last_piece() {
+    let disk = Simulated::default();
+    let mut world = open(&disk, "boot 1", &Memory::default());
+    world.idle.writer.state.ask_for_file();
+    world.idle.writer.care();
+    let (number, _) = world.idle.writer.state.file();
+    let round = Round {
+        disk: &disk,
+        cluster: world.identity.cluster,
+        shards: machine().shards,
+        number,
+    };
+    let source = Rising(&world.tables, AtomicU64::new(1));
+    round.write(&source, &Contents::default(), &mut || {}).expect("written");
+    let asked = source.1.load(Ordering::Relaxed) - 1;
+    let since = world.identity.since.0;
+    let after = open(&disk.back(Back::Process), "boot 1", &Memory::default());
+    let last: Vec<Version> = (1..=4).map(|shard| Version(since + asked / 4 * shard)).collect();
+    assert_eq!(floors(&after), last);
+}
