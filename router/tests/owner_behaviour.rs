@@ -151,6 +151,20 @@ fn a_new_link_is_told_every_shard_and_then_closed_at_once() {
 }
 
 #[test]
+fn a_clock_above_the_ceiling_does_not_use_up_all_versions_at_once() {
+    let mut lab = Lab::new(config());
+    lab.owner.set_ceiling(Version(START_US + 5_000_000));
+    lab.now.wall_us += 3_600_000_000;
+    lab.up(0);
+    let accepted =
+        |out: &[Output]| matches!(results(out)[0], Published::Accepted(version) if version.0 <= START_US + 5_000_000);
+    for number in 0..1_000 {
+        assert!(accepted(&lab.publish(&[number])), "change {number}");
+    }
+    assert!(!closed(&lab.after(1_000_000)).is_empty());
+}
+
+#[test]
 fn all_changes_of_a_publish_go_to_a_link_in_one_frame_before_the_answer() {
     let mut lab = Lab::new(config());
     lab.up(0);

@@ -9,12 +9,17 @@ use tidings_protocol::peer::OwnerToEdge;
 /// on from here still leaves room for 2^40 changes.
 const LATEST_WALL_US: u64 = Version::LIMIT - (1 << 40);
 
+/// So far below the ceiling a clock that is above it counts for, in microseconds: as many changes can still be made before
+/// the ceiling has to rise. Without it such a clock would use all versions up with the first change.
+const ROOM_US: u64 = 1_000_000;
+
 impl Owner {
-    /// The version that follows `last` and whatever was closed, at least the clock's as far as the ceiling allows. `None`
-    /// when there are no more: better to refuse than to give one that looks old, or that is given again after a restart.
+    /// The version that follows `last` and whatever was closed, at least the clock's as far as the ceiling allows with some
+    /// room. `None` when there are no more: better to refuse than to give one that looks old, or that is given again after
+    /// a restart.
     #[inline]
     pub(super) fn version_after(ceiling: Version, closed: Version, last: Version, now: Now) -> Option<Version> {
-        let clock = now.wall_us.min(LATEST_WALL_US).min(ceiling.0);
+        let clock = now.wall_us.min(LATEST_WALL_US).min(ceiling.0.saturating_sub(ROOM_US));
         let version = last.max(closed).next().0.max(clock);
         (version < Version::LIMIT && version <= ceiling.0).then_some(Version(version))
     }

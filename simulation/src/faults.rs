@@ -1,0 +1,362 @@
+//! What goes wrong, drawn from the seed, and how it ends.
+//!
+//! Faults overlap freely: any number of nodes may be down, cut off or paused at once. What is promised then is that nothing
+//! is silently lost; that nothing is lost at all is promised only for what was kept.
+
+use crate::control::LEASE_US;
+use crate::network::{LinkName, Side};
+use crate::node::LinkState;
+use crate::world::{Event, World};
+use tidings_protocol::ShardId;
+
+/// How a fault ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A process is gone until then.
+    Down(usize),
+    /// A road is cut, one way.
+    Cut(usize, usize),
+    /// Every road is slow.
+    Slow,
+    /// A disk writes nothing.
+    DiskFails(usize),
+    /// A disk is slow.
+    DiskSlow(usize),
+}
+
+/// What is wrong at the moment.
+#[derive(Debug, Default)]
+pub struct Faults {
+    now: Vec<Fault>,
+}
+
+type Kind = fn(&mut World);
+
+const KINDS: &[Kind] = &[
+    World::kill_one,
+    World::kill_one,
+    World::power_lost_at_one,
+    World::power_lost_at_several,
+    World::disk_lost,
+    World::pause_briefly,
+    World::pause_long,
+    World::pause_long,
+    World::partition,
+    World::partition,
+    World::cut_one_way,
+    World::cut_one_way,
+    World::reset_link,
+    World::reset_link,
+    World::jump_clock,
+    World::jump_clock,
+    World::suspect_links,
+    World::suspect_owner,
+    World::slow_roads,
+    World::slow_disk,
+    World::failing_disk,
+    World::move_shard,
+    World::move_shard,
+    World::move_shard,
+];
+
+/// Those of them that need one node only: kills, and slow disks.
+pub const KILLS_AND_SLOW_DISKS: u64 = 0b11 | 1 << 19;
+
+impl World {
+    /// The next fault comes.
+    pub fn next_fault(&mut self) {
+        if self.healing {
+            return;
+        }
+        let us = self.fortune.range(1, 2 * self.plan.fault_every_us);
+        self.after(us, Event::Fault);
+        let kind = self.fortune.index(KINDS.len());
+        // Roads and moves are nothing to a single node.
+        if self.plan.fault_kinds & (1 << kind) != 0 {
+            KINDS[kind](self);
+        }
+    }
+
+    fn some_node(&mut self) -> usize {
+        match self.control.leader() {
+            // Leaders are worth more trouble than others.
+            Some(leader) if self.fortune.percent(25) => leader,
+            Some(_) | None => self.fortune.index(self.plan.nodes),
+        }
+    }
+
+    fn fault(&mut self, name: &'static str, who: usize) {
+        self.coverage.saw(name);
+        self.trace.note(self.now, format_args!("n{who}"), || name);
+    }
+
+    fn ends_after(&mut self, us: u64, fault: Fault) {
+        self.faults.now.push(fault);
+        self.after(us, Event::Mend(fault));
+    }
+
+    fn down_us(&mut self) -> u64 {
+        *self.fortune.pick(&[50_000, 400_000, 1_500_000, 3_000_000, 8_000_000])
+    }
+
+    fn kill_one(&mut self) {
+        let node = self.some_node();
+        if self.nodes[node].process.is_none() {
+            return;
+        }
+        self.fault("fault: kill", node);
+        self.nodes[node].disk.kill();
+        self.stop(node, true);
+        let us = self.down_us();
+        self.ends_after(us, Fault::Down(node));
+    }
+
+    fn power_lost(&mut self, node: usize) {
+        if self.nodes[node].process.is_none() {
+            return;
+        }
+        self.fault("fault: power loss", node);
+        let torn = self.nodes[node].disk.lose_power(&mut self.chance);
+        if torn > 0 {
+            self.coverage.saw("fault: power loss tore unsynced records off");
+        }
+        self.stop(node, false);
+        let us = self.down_us();
+        self.ends_after(us, Fault::Down(node));
+    }
+
+    fn power_lost_at_one(&mut self) {
+        let node = self.some_node();
+        self.power_lost(node);
+    }
+
+    fn power_lost_at_several(&mut self) {
+        let many = self.fortune.range(2, self.plan.nodes.max(2) as u64);
+        self.coverage.saw("fault: power loss of several");
+        for _ in 0..many {
+            self.power_lost_at_one();
+        }
+    }
+
+    fn disk_lost(&mut self) {
+        let node = self.some_node();
+        self.fault("fault: disk lost", node);
+        self.stop(node, true);
+        self.nodes[node].disk = crate::disk::Disk::default();
+        let us = self.down_us();
+        self.ends_after(us, Fault::Down(node));
+    }
+
+    fn pause(&mut self, node: usize, us: u64) {
+        if self.nodes[node].runs() {
+            self.nodes[node].paused = true;
+            self.after(us, Event::Resume(node));
+        }
+    }
+
+    fn pause_briefly(&mut self) {
+        let (node, us) = (self.some_node(), self.fortune.range(10_000, LEASE_US / 2));
+        self.fault("fault: pause shorter than a lease", node);
+        self.pause(node, us);
+    }
+
+    fn pause_long(&mut self) {
+        let (node, us) = (self.some_node(), self.fortune.range(LEASE_US, 5 * LEASE_US));
+        self.fault("fault: pause longer than a lease", node);
+        self.pause(node, us);
+    }
+
+    fn cut_us(&mut self) -> u64 {
+        *self
+            .fortune
+            .pick(&[200_000, 1_500_000, 3_500_000, 6_000_000, 10_000_000])
+    }
+
+    fn cut_road(&mut self, from: usize, to: usize, us: u64) {
+        if from != to {
+            self.network.block(from, to);
+            self.ends_after(us, Fault::Cut(from, to));
+        }
+    }
+
+    fn partition(&mut self) {
+        let nodes = self.plan.nodes;
+        if nodes < 2 {
+            return;
+        }
+        let us = self.cut_us();
+        let side: u64 = self.fortune.range(1, (1 << nodes) - 2);
+        self.fault("fault: partition", side as usize);
+        for from in 0..nodes {
+            for to in 0..nodes {
+                if (side >> from ^ side >> to) & 1 == 1 {
+                    self.cut_road(from, to, us);
+                }
+            }
+        }
+    }
+
+    fn cut_one_way(&mut self) {
+        if self.plan.nodes < 2 {
+            return;
+        }
+        let from = self.some_node();
+        let to = self.fortune.index(self.plan.nodes);
+        let us = self.cut_us();
+        self.fault("fault: cut one way", from);
+        self.cut_road(from, to, us);
+    }
+
+    fn reset_link(&mut self) {
+        let (lane, owner) = (
+            self.fortune.index(self.plan.machines()),
+            self.fortune.index(self.plan.machines()),
+        );
+        if self.plan.node_of(lane) == self.plan.node_of(owner) {
+            return;
+        }
+        let link = self.lane_shell(lane).map(|shell| shell.links[owner]);
+        let Some(LinkState::Up { generation, .. }) = link else {
+            return;
+        };
+        let link = LinkName {
+            lane,
+            owner,
+            generation,
+        };
+        self.fault("fault: link reset", self.plan.node_of(lane));
+        // Each end hears of it in its own time, if it does.
+        if self.fortune.percent(70) {
+            self.give_up(link, 0);
+        } else {
+            let (from, to) = (self.plan.node_of(owner), self.plan.node_of(lane));
+            self.send(to, from, None, crate::network::Body::Reset(link, Side::Lane));
+        }
+    }
+
+    fn jump_clock(&mut self) {
+        let node = self.some_node();
+        let sizes = [50_000, 900_000, 4_000_000, 30_000_000, 3_600_000_000];
+        let us = self.fortune.below(*self.fortune.clone().pick(&sizes)) as i64;
+        let clock = &mut self.nodes[node].clock;
+        let ahead = self.fortune.percent(50);
+        clock.offset_us += if ahead { us } else { -us };
+        self.oracle.history.clocks_lied = true;
+        self.fault(
+            if ahead {
+                "fault: clock jumped ahead"
+            } else {
+                "fault: clock jumped back"
+            },
+            node,
+        );
+    }
+
+    /// A node is told that another one is dead, which is not.
+    fn suspect_links(&mut self) {
+        let (node, other) = (self.some_node(), self.fortune.index(self.plan.nodes));
+        if node == other {
+            return;
+        }
+        self.fault("fault: hostile verdict on links", node);
+        let threads = self.plan.threads;
+        let rest_us = self.fortune.range(100_000, 3_000_000);
+        for lane in node * threads..(node + 1) * threads {
+            for owner in other * threads..(other + 1) * threads {
+                let link = self
+                    .lane_shell(lane)
+                    .and_then(|shell| shell.links[owner].name(lane, owner));
+                if let Some(link) = link {
+                    self.give_up(link, rest_us);
+                }
+            }
+        }
+    }
+
+    /// The leader is told that a node is dead, which is not.
+    fn suspect_owner(&mut self) {
+        let Some(leader) = self.control.leader() else { return };
+        let node = self.fortune.index(self.plan.nodes);
+        let now_us = self.clock(leader).mono_us;
+        self.fault("fault: hostile verdict on an owner", node);
+        self.control.condemn(node, now_us);
+    }
+
+    fn slow_roads(&mut self) {
+        self.network.slowness = self.fortune.range(3, 40);
+        self.fault("fault: slow roads", 0);
+        let us = self.cut_us();
+        self.ends_after(us, Fault::Slow);
+    }
+
+    fn slow_disk(&mut self) {
+        let node = self.some_node();
+        self.nodes[node].disk.slowness_us = self.fortune.range(50_000, 1_500_000);
+        self.fault("fault: disk slow", node);
+        let us = self.cut_us();
+        self.ends_after(us, Fault::DiskSlow(node));
+    }
+
+    fn failing_disk(&mut self) {
+        if !self.plan.disks {
+            return;
+        }
+        let node = self.some_node();
+        self.nodes[node].disk.fails = true;
+        self.fault("fault: disk fails", node);
+        let us = self.cut_us();
+        self.ends_after(us, Fault::DiskFails(node));
+    }
+
+    /// No fault: shards move to other nodes as planned.
+    fn move_shard(&mut self) {
+        let shards = u64::from(self.plan.shards.get());
+        for _ in 0..self.fortune.range(1, 4) {
+            let shard = ShardId(self.fortune.below(shards) as u16);
+            let to = self.fortune.index(self.plan.nodes);
+            let owner = self.control.map().entries[usize::from(shard.0)].owner;
+            let (Some(owner), Some(leader)) = (owner, self.control.leader()) else {
+                return;
+            };
+            if owner.node != to {
+                let body = crate::network::Body::Drain(shard, to);
+                self.send(leader, owner.node, Some(owner.incarnation), body);
+            }
+        }
+    }
+
+    /// A fault is over, unless one like it has begun meanwhile: then that one's end is the end of both.
+    pub fn mend(&mut self, fault: Fault) {
+        if let Some(at) = self.faults.now.iter().position(|other| *other == fault) {
+            self.faults.now.remove(at);
+        }
+        if self.faults.now.contains(&fault) {
+            return;
+        }
+        match fault {
+            Fault::Down(node) => self.start(node),
+            Fault::Cut(from, to) => self.open_road(from, to),
+            Fault::Slow => self.network.slowness = 1,
+            Fault::DiskFails(node) => self.nodes[node].disk.fails = false,
+            Fault::DiskSlow(node) => self.nodes[node].disk.slowness_us = 3_000,
+        }
+    }
+
+    /// All faults stop.
+    pub fn stop_faults(&mut self) {
+        self.healing = true;
+        self.network.stalls = false;
+        self.healed_at = Some(self.now);
+        self.trace.note(self.now, "world", || "all faults stop");
+        let mut faults = std::mem::take(&mut self.faults.now);
+        faults.dedup();
+        for fault in faults {
+            self.mend(fault);
+        }
+        for node in 0..self.plan.nodes {
+            if self.nodes[node].paused {
+                self.after(0, Event::Resume(node));
+            }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! I26. **Whole again.** After faults have stopped and time has passed, with nobody's help: each shard has one owner, which
+//! is the one that everybody knows; every edge is linked with every owner; every client is connected and waits for nothing.
+
+use super::Invariant;
+use crate::node::LinkState;
+use crate::oracle::History;
+use crate::world::World;
+
+/// For how long a client may be on its way.
+const PATIENCE_US: u64 = 3_000_000;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct WholeAgain;
+
+fn part_missing(world: &World) -> Option<String> {
+    let map = world.control.map();
+    for (shard, entry) in map.entries.iter().enumerate() {
+        let owner = entry.owner;
+        let serves = owner.is_some_and(|owner| {
+            let process = world.nodes[owner.node].process.as_ref();
+            let shard = tidings_protocol::ShardId(shard as u16);
+            world.nodes[owner.node].incarnation == owner.incarnation
+                && process.is_some_and(|process| process.serves.get(&shard) == Some(&entry.epoch))
+        });
+        if !serves {
+            return Some(format!("shard {shard} is not served as was agreed: {entry:?}"));
+        }
+    }
+    for (number, node) in world.nodes.iter().enumerate() {
+        let Some(process) = &node.process else {
+            return Some(format!("n{number} does not run"));
+        };
+        if process.map.revision != map.revision {
+            return Some(format!(
+                "n{number} knows map {} and not {}",
+                process.map.revision, map.revision
+            ));
+        }
+        for lane in &process.lanes {
+            if let Some(owner) = lane.links.iter().position(|link| !matches!(link, LinkState::Up { .. })) {
+                return Some(format!(
+                    "a lane of n{number} has no link to o{owner}: {:?}",
+                    lane.links[owner]
+                ));
+            }
+        }
+    }
+    // A session that gave place to others is opened again at once.
+    let since = |client: &crate::clients::Client| world.now - client.changed_at;
+    let waits = |client: &&crate::clients::Client| !client.rogue && !client.is_settled() && since(client) > PATIENCE_US;
+    let waiting = world.clients.iter().find(waits);
+    waiting.map(|client| {
+        format!(
+            "c{} is not connected, or waits for an answer: {:?}",
+            client.number, client.side
+        )
+    })
+}
+
+impl Invariant for WholeAgain {
+    fn name(&self) -> &'static str {
+        "I26"
+    }
+
+    fn look(&mut self, _history: &History, world: &World) -> Option<String> {
+        if world.is_settled() { part_missing(world) } else { None }
+    }
+}

@@ -1,0 +1,333 @@
+//! The shells of owners: one machine each, its outputs performed, its answers held back until the disk has what was done.
+
+use crate::disk::{Order, Record};
+use crate::network::{Body, Fate, LinkName};
+use crate::plan::Plan;
+use crate::world::{Event, World};
+use std::collections::BTreeMap;
+use tidings_protocol::peer::OwnerToEdge;
+use tidings_protocol::{Epoch, ObjectHash, ShardId, Version};
+use tidings_router::Now;
+use tidings_router::owner::keeping::KeptAnswer;
+use tidings_router::owner::{Input, Output, Owner, Publish, Published};
+
+/// A batch that was applied or is about to be.
+#[derive(Debug)]
+struct Waiting {
+    /// The node that passed it on, and its call.
+    from: usize,
+    call: u64,
+    durable: bool,
+    /// Each publish, its object, and by what a repetition will be known.
+    changes: Vec<Draft>,
+    fates: Vec<Fate>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Draft {
+    publish: usize,
+    object: ObjectHash,
+    revision: Option<(u128, u64)>,
+    key: Option<u128>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct OwnerShell {
+    /// The machine.
+    pub machine: Owner,
+    /// The links that are up, and when something came last.
+    pub links: BTreeMap<LinkName, u64>,
+    wake_at: Option<u64>,
+    waiting: BTreeMap<u64, Waiting>,
+    requests: u64,
+}
+
+impl OwnerShell {
+    /// An owner of nothing that may give no version yet.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Self {
+        let mut machine = Owner::new(plan.owner);
+        machine.set_ceiling(Version::ZERO);
+        Self {
+            machine,
+            links: BTreeMap::new(),
+            wake_at: None,
+            waiting: BTreeMap::new(),
+            requests: 0,
+        }
+    }
+
+    /// Whether nobody waits for an answer.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+impl World {
+    /// The shell of an owner, if its node has a process.
+    pub fn owner_shell(&mut self, owner: usize) -> Option<&mut OwnerShell> {
+        let (node, thread) = (self.plan.node_of(owner), owner % self.plan.threads);
+        self.nodes[node].process.as_mut()?.owners.get_mut(thread)
+    }
+
+    /// The owner of a node that has a shard's machine.
+    #[must_use]
+    pub fn owner_on(&self, node: usize, shard: ShardId) -> usize {
+        node * self.plan.threads + usize::from(shard.0) % self.plan.threads
+    }
+
+    /// One input of an owner's machine.
+    pub fn owner_input(&mut self, owner: usize, input: Input) {
+        self.owner_step(owner, |machine, now, out| machine.handle(now, input, out));
+    }
+
+    /// One step of an owner's machine, and then what it asks for.
+    pub fn owner_step(&mut self, owner: usize, step: impl FnOnce(&mut Owner, Now, &mut Vec<Output>)) {
+        let now = self.clock(self.plan.node_of(owner));
+        let Some(shell) = self.owner_shell(owner) else { return };
+        let mut out = Vec::new();
+        step(&mut shell.machine, now, &mut out);
+        self.perform_owner(owner, out);
+        self.arm_owner(owner);
+    }
+
+    fn arm_owner(&mut self, owner: usize) {
+        let node = self.plan.node_of(owner);
+        let (now, incarnation) = (self.now, self.nodes[node].incarnation);
+        let Some(deadline_us) = self.owner_shell(owner).and_then(|shell| shell.machine.next_deadline()) else {
+            return;
+        };
+        let at = self.nodes[node].clock.when(deadline_us).max(now);
+        let Some(shell) = self.owner_shell(owner) else { return };
+        if shell.wake_at.is_none_or(|armed| at < armed) {
+            shell.wake_at = Some(at);
+            self.at(at, Event::WakeOwner(owner, incarnation));
+        }
+    }
+
+    /// An owner's deadline.
+    pub fn wake_owner(&mut self, owner: usize, incarnation: u64) {
+        let node = self.plan.node_of(owner);
+        if self.nodes[node].incarnation != incarnation {
+            return;
+        }
+        let now = self.clock(node);
+        let Some(shell) = self.owner_shell(owner) else { return };
+        shell.wake_at = None;
+        if shell.machine.next_deadline().is_some_and(|at| at <= now.mono_us) {
+            self.owner_step(owner, |machine, now, out| machine.handle_deadline(now, out));
+        } else {
+            self.arm_owner(owner);
+        }
+    }
+
+    fn perform_owner(&mut self, owner: usize, out: Vec<Output>) {
+        let node = self.plan.node_of(owner);
+        let mut frames: Vec<(LinkName, Vec<OwnerToEdge>)> = Vec::new();
+        let mut floors_told = false;
+        for output in out {
+            match output {
+                Output::ToEdge {
+                    link,
+                    generation,
+                    frame,
+                } => {
+                    let link = LinkName {
+                        lane: link as usize,
+                        owner,
+                        generation,
+                    };
+                    match &frame {
+                        OwnerToEdge::Closed { version } => self.closed(owner, *version),
+                        OwnerToEdge::Own { shards } if !floors_told => {
+                            // Every link is told of a floor; disk and oracle need to hear of it once.
+                            floors_told = true;
+                            let shards = shards.clone();
+                            self.floors_announced(node, owner, &shards);
+                        }
+                        _ => {}
+                    }
+                    match frames.iter_mut().find(|(other, _)| *other == link) {
+                        Some((_, frames)) => frames.push(frame),
+                        None => frames.push((link, vec![frame])),
+                    }
+                }
+                Output::Published { request, results } => self.applied(owner, request, &results),
+            }
+        }
+        for (link, frames) in frames {
+            let to = self.plan.node_of(link.lane);
+            self.send(node, to, None, Body::ToLane(link, frames));
+        }
+    }
+
+    fn closed(&mut self, owner: usize, version: Version) {
+        let node = self.plan.node_of(owner);
+        let threads = self.plan.threads;
+        let ceiling = self.control.ceiling();
+        let Some(process) = self.nodes[node].process.as_mut() else {
+            return;
+        };
+        process.in_use = process.in_use.max(version);
+        let shards = process
+            .serves
+            .iter()
+            .filter(|(shard, _)| usize::from(shard.0) % threads == owner % threads);
+        let shards: Vec<(ShardId, Epoch)> = shards.map(|(shard, epoch)| (*shard, *epoch)).collect();
+        self.oracle.closed(self.now, owner, &shards, version, ceiling);
+    }
+
+    /// Floors rose, or shards were taken: written down before what comes later.
+    fn floors_announced(&mut self, node: usize, owner: usize, shards: &[tidings_protocol::peer::Owned]) {
+        for owned in shards {
+            self.oracle
+                .floor(self.now, owned.shard, owned.epoch, owned.floor, owned.cause);
+        }
+        if self.plan.disks {
+            let records = shards
+                .iter()
+                .map(|owned| Record::Owned(owned.shard, owned.epoch, owned.floor, owned.cause));
+            let order = Order {
+                owner: owner % self.plan.threads,
+                ticket: None,
+                records: records.collect(),
+                durable: false,
+            };
+            self.give_order(node, order);
+        }
+    }
+
+    /// A call from a node, perhaps this one.
+    pub(super) fn publish_here(
+        &mut self,
+        from: usize,
+        node: usize,
+        call: u64,
+        changes: &[(usize, Publish)],
+        durable: bool,
+    ) {
+        let now = self.clock(node);
+        let fails = self.nodes[node].disk.fails;
+        let Some(process) = self.nodes[node].process.as_ref() else {
+            return;
+        };
+        let refusal = if fails {
+            self.coverage.saw("publish refused by a failing disk");
+            Some(Fate::StorageFails)
+        } else if now.mono_us > process.lease_until_us {
+            self.coverage.saw("publish refused without a lease");
+            Some(Fate::Refused)
+        } else {
+            None
+        };
+        if let Some(fate) = refusal {
+            let fates = changes.iter().map(|(publish, _)| (*publish, fate)).collect();
+            self.send(node, from, None, Body::Published(call, fates));
+            return;
+        }
+        for thread in 0..self.plan.threads {
+            let owner = node * self.plan.threads + thread;
+            let here = |object| usize::from(self.plan.shards.shard(object).0) % self.plan.threads == thread;
+            let of_owner: Vec<(usize, Publish)> = changes
+                .iter()
+                .filter(|(_, publish)| here(publish.object))
+                .cloned()
+                .collect();
+            if of_owner.is_empty() {
+                continue;
+            }
+            let Some(shell) = self.owner_shell(owner) else { return };
+            shell.requests += 1;
+            let request = shell.requests;
+            let drafts = of_owner.iter().map(|(publish, change)| Draft {
+                publish: *publish,
+                object: change.object,
+                revision: change.extra.as_ref().and_then(|extra| extra.revision),
+                key: change.extra.as_ref().and_then(|extra| extra.idempotency),
+            });
+            let waiting = Waiting {
+                from,
+                call,
+                durable,
+                changes: drafts.collect(),
+                fates: Vec::new(),
+            };
+            shell.waiting.insert(request, waiting);
+            let changes = of_owner.into_iter().map(|(_, change)| change).collect();
+            self.owner_input(owner, Input::Publish { request, changes });
+        }
+    }
+
+    /// A batch was applied: it is answered, or written first.
+    fn applied(&mut self, owner: usize, request: u64, results: &[Published]) {
+        let node = self.plan.node_of(owner);
+        let (disks, shards, ceiling) = (self.plan.disks, self.plan.shards, self.control.ceiling());
+        let wall_us = self.clock(node).wall_us;
+        let Some(shell) = self.owner_shell(owner) else { return };
+        let Some(waiting) = shell.waiting.get_mut(&request) else {
+            return;
+        };
+        let mut records = Vec::new();
+        let mut happened = Vec::new();
+        for (draft, published) in waiting.changes.iter().zip(results) {
+            waiting.fates.push(match *published {
+                Published::Accepted(version) => {
+                    records.push(Record::Version(draft.object, version));
+                    records.extend(draft.revision.map(|(key, revision)| Record::Revision(key, revision)));
+                    let answer = |key| KeptAnswer { key, version, wall_us };
+                    records.extend(draft.key.map(|key| Record::Answer(answer(key))));
+                    happened.push((draft.publish, shards.shard(draft.object), version));
+                    Fate::Accepted(version)
+                }
+                Published::Duplicate(version) => Fate::Duplicate(version),
+                Published::NotOwner(_) => Fate::Refused,
+            });
+        }
+        let durable = waiting.durable;
+        let epochs: Vec<Epoch> = happened
+            .iter()
+            .map(|(_, shard, _)| shell.machine.epoch(*shard).unwrap_or_default())
+            .collect();
+        for ((publish, shard, version), epoch) in happened.into_iter().zip(epochs) {
+            if let Some(process) = self.nodes[node].process.as_mut() {
+                process.in_use = process.in_use.max(version);
+            }
+            self.oracle.applied(self.now, publish, shard, epoch, version, ceiling);
+            self.trace.note(self.now, format_args!("o{owner}"), || {
+                format!("p{publish} is {version} in epoch {epoch} of shard {shard}")
+            });
+        }
+        if disks {
+            let order = Order {
+                owner: owner % self.plan.threads,
+                ticket: Some(request),
+                records,
+                durable,
+            };
+            self.give_order(node, order);
+        } else {
+            self.answer(owner, request, true);
+        }
+    }
+
+    /// What was waited for is done: the batch is answered.
+    pub(super) fn answer(&mut self, owner: usize, request: u64, fine: bool) {
+        let node = self.plan.node_of(owner);
+        let Some(waiting) = self.owner_shell(owner).and_then(|shell| shell.waiting.remove(&request)) else {
+            return;
+        };
+        let kept = |fate: &Fate| match fate {
+            Fate::Accepted(_) | Fate::Duplicate(_) if !fine => Fate::NotStored,
+            other => *other,
+        };
+        let fates = waiting
+            .changes
+            .iter()
+            .zip(&waiting.fates)
+            .map(|(draft, fate)| (draft.publish, kept(fate)));
+        let fates = fates.collect();
+        self.send(node, waiting.from, None, Body::Published(waiting.call, fates));
+    }
+}

@@ -1,0 +1,220 @@
+//! What one run is made of, drawn from its seed: how large the cluster is, how it is configured, what goes wrong.
+
+use crate::random::Random;
+use tidings_protocol::{ClusterId, HashKey, ShardCount};
+use tidings_router::{edge, owner};
+
+/// The cluster that all cursors of a run belong to.
+pub const CLUSTER: ClusterId = ClusterId(0x7469_6469_6e67_7331);
+
+/// What is shown by a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing goes wrong: nobody may be told to resync, and nobody may wait.
+    Calm,
+    /// Things go wrong to the end: nothing false may be said.
+    Safety,
+    /// Things go wrong, then all faults stop: everything must become whole by itself.
+    Healing,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed it was drawn from.
+    pub seed: u64,
+    /// What is shown.
+    pub mode: Mode,
+    /// Nodes of the cluster, each with a vote.
+    pub nodes: usize,
+    /// Owners and lanes of each node.
+    pub threads: usize,
+    /// Shards of the cluster.
+    pub shards: ShardCount,
+    /// For how long faults come, in microseconds.
+    pub stormy_us: u64,
+    /// Nodes keep what they know on disks.
+    pub disks: bool,
+    /// Frames of links are written into bytes and read again on their way.
+    pub bytes: bool,
+    /// From one node to another, in microseconds.
+    pub road_us: (u64, u64),
+    /// Mean time between two faults, in microseconds.
+    pub fault_every_us: u64,
+    /// Which kinds of faults come in this run, as bits.
+    pub fault_kinds: u64,
+    /// Clients that keep the rules, and those that do not.
+    pub clients: usize,
+    /// Clients that break the rules.
+    pub rogues: usize,
+    /// Objects that change.
+    pub objects: usize,
+    /// All clients poll.
+    pub polls_only: bool,
+    /// Those who publish.
+    pub publishers: usize,
+    /// Mean time between two publishes of one publisher, in microseconds.
+    pub publish_every_us: u64,
+    /// How often in a hundred writes a reader stops reading for a while.
+    pub stalls: u64,
+    /// The owners' configuration.
+    pub owner: owner::Config,
+    /// The lanes' configuration.
+    pub lane: edge::Config,
+}
+
+impl Plan {
+    /// Draws a plan. `mode` overrides what the seed says.
+    #[must_use]
+    pub fn draw(seed: u64, mode: Option<Mode>) -> Self {
+        let mut random = Random::new(seed, 1);
+        let drawn = match random.below(10) {
+            0 => Mode::Calm,
+            1..=2 => Mode::Safety,
+            _ => Mode::Healing,
+        };
+        let mode = mode.unwrap_or(drawn);
+        let nodes = *random.pick(&[1, 2, 3, 3, 3, 4, 5]);
+        let threads = *random.pick(&[1, 1, 2]);
+        let shards = ShardCount::new(1 << random.range(0, 4)).unwrap_or(ShardCount::DEFAULT);
+        let tight = mode != Mode::Calm && random.percent(15);
+        let owner = owner_config(&mut random, shards, tight);
+        let lane = lane_config(&mut random, shards, nodes * threads, &owner);
+        Self {
+            seed,
+            mode,
+            nodes,
+            threads,
+            shards,
+            stormy_us: random.range(8_000_000, 30_000_000),
+            disks: random.percent(65),
+            bytes: Random::new(seed, 7).percent(50),
+            road_us: *random.pick(&[(50, 500), (200, 3_000), (1_000, 40_000), (100, 200_000)]),
+            fault_every_us: *random.pick(&[400_000, 1_000_000, 2_500_000, 6_000_000]),
+            fault_kinds: if random.percent(40) {
+                u64::MAX
+            } else {
+                random.word() | random.word()
+            },
+            clients: random.range(1, 8) as usize,
+            rogues: usize::from(random.percent(35)),
+            objects: if tight || random.percent(10) {
+                random.range(60, 400) as usize
+            } else {
+                random.range(2, 24) as usize
+            },
+            polls_only: false,
+            publishers: random.range(1, 4) as usize,
+            publish_every_us: *random.pick(&[5_000, 30_000, 150_000, 800_000]),
+            stalls: *random.pick(&[0, 2, 10]),
+            owner,
+            lane,
+        }
+    }
+
+    /// The same seed in a narrower world: one node whose disk is slow and whose process is killed again and again, and
+    /// clients who poll for answers so small that most are cut.
+    #[must_use]
+    pub fn cut_polls(self) -> Self {
+        let lane = edge::Config {
+            owners: 1,
+            batch_bytes: 150,
+            subscriptions: 100_000,
+            ..self.lane
+        };
+        Self {
+            mode: Mode::Safety,
+            nodes: 1,
+            threads: 1,
+            disks: true,
+            fault_kinds: crate::faults::KILLS_AND_SLOW_DISKS,
+            fault_every_us: 500_000,
+            objects: 20,
+            clients: 12,
+            polls_only: true,
+            publishers: 12,
+            publish_every_us: 20_000,
+            lane,
+            ..self
+        }
+    }
+
+    /// The node a lane or owner lives on.
+    #[must_use]
+    pub fn node_of(&self, machine: usize) -> usize {
+        machine / self.threads
+    }
+
+    /// Lanes (or owners) of the whole cluster.
+    #[must_use]
+    pub fn machines(&self) -> usize {
+        self.nodes * self.threads
+    }
+
+    /// One line that says it all.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!(
+            "seed {}: {:?}, {} nodes x {} threads, {} shards, {}, {} clients and {} rogues, {} objects, {} publishers every \
+             {} us, roads {:?} us, faults every {} us for {} ms, window {}, tables {} bytes",
+            self.seed,
+            self.mode,
+            self.nodes,
+            self.threads,
+            self.shards.get(),
+            if self.disks { "disks" } else { "memory only" },
+            self.clients,
+            self.rogues,
+            self.objects,
+            self.publishers,
+            self.publish_every_us,
+            self.road_us,
+            self.fault_every_us,
+            self.stormy_us / 1000,
+            self.owner.link_window_changes,
+            self.owner.version_table_bytes,
+        )
+    }
+}
+
+fn owner_config(random: &mut Random, shards: ShardCount, tight: bool) -> owner::Config {
+    owner::Config {
+        shards,
+        version_table_bytes: if tight {
+            random.range(2_000, 12_000) as usize
+        } else {
+            64 << 20
+        },
+        revisions: 400,
+        idempotency_keys: 4_000,
+        idempotency_window_us: 120_000_000,
+        link_window_changes: *random.pick(&[4, 16, 64, 1024]),
+        link_hint_bytes: *random.pick(&[300, 1 << 20]),
+        closed_busy_us: 50_000,
+        closed_idle_us: 250_000,
+    }
+}
+
+fn lane_config(random: &mut Random, shards: ShardCount, owners: usize, owner: &owner::Config) -> edge::Config {
+    edge::Config {
+        cluster: CLUSTER,
+        key: HashKey::new(std::array::from_fn(|_| random.word() as u8)),
+        shards,
+        owners,
+        handled_every: (owner.link_window_changes / 4).max(1),
+        objects_per_subscriber: 1_000,
+        subscriptions: *random.pick(&[200, 1_000_000]),
+        batch_bytes: *random.pick(&[200, 1_000, 64 << 10]),
+        hint_bytes: *random.pick(&[300, 1 << 20]),
+        cursor_us: 100_000,
+        ping_us: 3_000_000,
+        comment_us: 2_000_000,
+        pong_us: 2_000_000,
+        stuck_us: 8_000_000,
+        linger_us: *random.pick(&[300_000, 3_000_000]),
+        lingering_objects: *random.pick(&[5, 1_000]),
+        session_us: 4_000_000,
+        idle_sessions: *random.pick(&[2, 50]),
+        at_least_us: 1_500_000,
+    }
+}
