@@ -541,7 +541,8 @@ fn hundreds_of_changes_that_share_one_version_are_all_told_once() {
         let answer = stage.answers.remove(&who.index).expect("there is more to tell");
         told.extend(answer.changes.iter().map(|change| change.object.to_string()));
         cursor = answer.cursor;
-        assert!(answers <= 10, "told {} of {} so far", told.len(), all.len());
+        // About 45 fit an answer.
+        assert!(answers <= 15, "told {} of {} so far", told.len(), all.len());
         if !answer.more {
             break;
         }

@@ -54,10 +54,20 @@ impl Round<'_> {
         between: &mut dyn FnMut(),
     ) -> io::Result<Option<u64>> {
         let mut total = 0;
+        // Marks are read before versions and written behind them. A change that has not reached the log yet may be read
+        // here; if the process is killed then, its answer must not be known without it: a retry would be taken for done.
+        let Some(marks) = self.part(Part::Marks, source) else {
+            return Ok(None);
+        };
+        let mut marks = Some(marks);
         let parts: Vec<Part> = self.shards.all().map(Part::Shard).chain([Part::Marks]).collect();
         for some in parts.chunks(PARTS_AT_ONCE) {
             for part in some {
-                let Some(bytes) = self.part(*part, source) else {
+                let bytes = match part {
+                    Part::Marks => marks.take(),
+                    Part::Shard(_) => self.part(*part, source),
+                };
+                let Some(bytes) = bytes else {
                     return Ok(None);
                 };
                 disk::put(self.disk, &snapshot_name(*part, self.number), &bytes)?;

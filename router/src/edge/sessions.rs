@@ -325,7 +325,7 @@ impl Lane {
         }
     }
 
-    /// The answer with as many news as fit, oldest first, so that the cursor can vouch for all that was told. `None` if
+    /// The answer with as many news as fit, shard by shard, so that the cursor can vouch for all that was told. `None` if
     /// nothing fits before more is closed.
     fn compose_answer(&mut self, index: u32) -> Option<PollAnswer> {
         let subscriber = self.subscribers.at(index)?;
@@ -342,10 +342,13 @@ impl Lane {
                 shard: self.config.shards.shard(hash),
             });
         });
-        news.sort_unstable_by_key(|n| n.version);
-        let known = self.known(subscriber, &news);
+        self.by_shard(&mut news);
+        let own = state.cursor.as_deref().and_then(|text| Cursor::decode(text).ok());
+        let own = own.filter(|own| own.cluster == self.config.cluster);
+        let own = own.unwrap_or_else(|| Cursor::new(self.config.cluster, Version::ZERO, Vec::new(), Vec::new()));
+        let known = self.known(subscriber, &own);
         let fit = self.fitting(&news);
-        let (count, cursor) = self.longest_cut(&news, fit, &known, state.waited >= PATIENCE)?;
+        let (count, cursor) = self.longest_cut(&news, fit, &own, &known, state.waited >= PATIENCE)?;
         let trace = subscriber.trace;
         let changes = news[..count]
             .iter()
@@ -381,20 +384,40 @@ impl Lane {
         fitting.count().max(1).min(news.len())
     }
 
+    /// The news of each shard together, the oldest first, and the shards in the order of their oldest.
+    fn by_shard(&self, news: &mut [News]) {
+        let mut oldest = vec![Version(u64::MAX); self.config.shards.get().into()];
+        for n in news.iter() {
+            let of_shard = &mut oldest[usize::from(n.shard.0)];
+            *of_shard = (*of_shard).min(n.version);
+        }
+        news.sort_unstable_by_key(|n| (oldest[usize::from(n.shard.0)], n.shard, n.version));
+    }
+
     /// How many of the news to tell, and the cursor that vouches for them. `None` if it is better to wait until more is
     /// closed.
     ///
-    /// Whatever is left untold keeps the cursor's base down, and everything told above the base must be listed in it. So
-    /// where too much would have to be listed, the cut is made between two versions: all that share one (objects of as
-    /// many shards) are told together, whatever they take.
-    fn longest_cut(&self, news: &[News], fit: usize, known: &[Known], impatient: bool) -> Option<(usize, String)> {
+    /// A shard of which anything is left untold stays where the client's own cursor had it, and everything told above
+    /// that must be listed. So where too much would have to be listed, the cut is made between two shards: all news of
+    /// one are told together, whatever they take.
+    fn longest_cut(
+        &self,
+        news: &[News],
+        fit: usize,
+        own: &Cursor,
+        known: &[Known],
+        impatient: bool,
+    ) -> Option<(usize, String)> {
         let whole = |count: usize| match count.checked_sub(1) {
-            Some(last) => news.partition_point(|n| n.version <= news[last].version),
+            Some(last) => {
+                let behind = news[last..].iter().take_while(|n| n.shard == news[last].shard);
+                last + behind.count()
+            }
             None => 0,
         };
         let some = fit.min(Cursor::MAX_TOLD);
         for count in [fit, whole(fit), some, whole(1)] {
-            let cursor = self.cursor_after(known, news, count);
+            let cursor = self.cursor_after(own, known, news, count);
             if let Ok(text) = cursor.encode().or_else(|_| cursor.coarser().encode()) {
                 return Some((count, text));
             }
@@ -403,19 +426,23 @@ impl Lane {
             return None;
         }
         // A shard closes nothing. What the client knew before may be told again.
-        let cursor = self.cursor_after(&[], news, some).coarser().encode().ok()?;
+        let cursor = self.cursor_after(own, &[], news, some).coarser().encode().ok()?;
         Some((some, cursor))
     }
 
     /// The place of a client that knows the first `count` of the news and, of its other objects, what is `known`.
-    fn cursor_after(&self, known: &[Known], news: &[News], count: usize) -> Cursor {
+    ///
+    /// The newest version of an object that is left untold says nothing about the first one that its client missed: that
+    /// one may be acknowledged, and the newest lost with its owner before anybody kept it. Only the client's own cursor is
+    /// sure to lie below both.
+    fn cursor_after(&self, own: &Cursor, known: &[Known], news: &[News], count: usize) -> Cursor {
         let mut place = self.upstream.place.clone();
-        if let Some(untold) = news.get(count) {
-            // Everything below the oldest untold change was told.
-            let most = untold.version.before();
-            place.base = place.base.min(most);
-            for (_, version) in &mut place.lagging {
-                *version = (*version).min(most);
+        for untold in &news[count..] {
+            let (shard, sure) = (untold.shard, own.at(untold.shard));
+            if sure < place.at(shard) {
+                place.lagging.retain(|(lagging, _)| *lagging != shard);
+                place.lagging.push((shard, sure));
+                place.lagging.sort_unstable();
             }
         }
         let told = news[..count].iter().map(|n| (n.hash, n.version, n.shard));
@@ -428,15 +455,17 @@ impl Lane {
     /// What a client knows of those of its objects that it need not be told of now, as far as the cursor may have to say
     /// so: because its cursor covers it, perhaps beyond what this lane has heard; because it was told before; because it
     /// fetches them after this answer, which is its first or tells it to.
-    fn known(&self, subscriber: &Subscriber, news: &[News]) -> Vec<Known> {
+    fn known(&self, subscriber: &Subscriber, own: &Cursor) -> Vec<Known> {
         let place = &self.upstream.place;
-        let covered = news.first().map_or(place.base, |n| place.base.min(n.version.before()));
         let mut known = Vec::new();
         subscriber.slots.for_each(|slot| {
-            let version = self.objects.slot(slot).version();
-            if (version > covered || !place.lagging.is_empty()) && !subscriber.pending.contains(slot) {
-                let hash = self.objects.hash(slot);
-                known.push((hash, version, self.config.shards.shard(hash)));
+            if subscriber.pending.contains(slot) {
+                return;
+            }
+            let (version, hash) = (self.objects.slot(slot).version(), self.objects.hash(slot));
+            let shard = self.config.shards.shard(hash);
+            if version > own.at(shard).min(place.at(shard)) {
+                known.push((hash, version, shard));
             }
         });
         for resync in &subscriber.resync {

@@ -97,7 +97,21 @@ impl World {
             return;
         }
         let epochs = process.serves.clone();
-        if let Some(shard) = taking.shards.first().copied() {
+        // Marks first: none may be kept without the change it is of.
+        if taking.marks < MARK_PIECES {
+            for owner in &process.owners {
+                let revisions = owner.machine.kept_revisions(taking.marks);
+                let answers = owner.machine.kept_answers(taking.marks, now);
+                let served = |key: &u128| epochs.contains_key(&shard_of_mark(shards_here, *key));
+                let revisions = revisions.into_iter().filter(|(key, _)| served(key));
+                taking
+                    .records
+                    .extend(revisions.map(|(key, revision)| Record::Revision(key, revision)));
+                let answers = answers.into_iter().filter(|answer| served(&answer.key));
+                taking.records.extend(answers.map(Record::Answer));
+            }
+            taking.marks += 1;
+        } else if let Some(shard) = taking.shards.first().copied() {
             let Some(owner) = process.owners.get(usize::from(shard.0) % threads) else {
                 return;
             };
@@ -116,19 +130,6 @@ impl World {
                 taking.piece = 0;
                 taking.shards.remove(0);
             }
-        } else if taking.marks < MARK_PIECES {
-            for owner in &process.owners {
-                let revisions = owner.machine.kept_revisions(taking.marks);
-                let answers = owner.machine.kept_answers(taking.marks, now);
-                let served = |key: &u128| epochs.contains_key(&shard_of_mark(shards_here, *key));
-                let revisions = revisions.into_iter().filter(|(key, _)| served(key));
-                taking
-                    .records
-                    .extend(revisions.map(|(key, revision)| Record::Revision(key, revision)));
-                let answers = answers.into_iter().filter(|answer| served(&answer.key));
-                taking.records.extend(answers.map(Record::Answer));
-            }
-            taking.marks += 1;
         } else {
             let length = taking.length;
             self.nodes[node].disk.replace(taking.records, length);

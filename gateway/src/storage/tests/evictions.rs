@@ -5,10 +5,12 @@ use super::world::{Memory, WALL_US, World, machine, open_with};
 use crate::storage::recovery::Contents;
 use crate::storage::snapshots::{Marks, Round, Source, Tables};
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{ObjectHash, ShardId, Version};
 use tidings_router::owner::Config;
-use tidings_router::owner::keeping::Floor;
+use tidings_router::owner::keeping::{Floor, KeptAnswer, MARK_PIECES};
 
 /// Room for some hundred objects an owner.
 fn tight() -> Config {
@@ -150,4 +152,84 @@ fn the_floor_of_a_snapshot_is_the_one_after_its_last_piece() {
     let after = open(&disk.back(Back::Process), "boot 1", &Memory::default());
     let last: Vec<Version> = (1..=4).map(|shard| Version(since + asked / 4 * shard)).collect();
     assert_eq!(floors(&after), last);
+}
+
+/// A publisher goes on while snapshots are taken: before each answer one more change under an idempotency key.
+#[derive(Debug)]
+struct Busy {
+    changes: Mutex<Vec<(ObjectHash, Version, u128)>>,
+    since: Version,
+}
+
+impl Busy {
+    /// What has happened by now.
+    fn now(&self) -> Vec<(ObjectHash, Version, u128)> {
+        let mut changes = self.changes.lock().expect("one thread");
+        let number = changes.len() as u64;
+        let object = object(number);
+        let key = u128::from(number) << 16 | u128::from(object.0 >> 48);
+        changes.push((object, Version(self.since.0 + 1 + number), key));
+        changes.clone()
+    }
+}
+
+impl Source for Busy {
+    fn owners(&self) -> usize {
+        1
+    }
+
+    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
+        let known = self.now().into_iter();
+        let of_shard = known.filter(|(object, _, _)| pieces.start == 0 && machine().shards.shard(*object) == shard);
+        let floor = Floor {
+            version: self.since,
+            cause: FloorCause::Lost,
+        };
+        Some((of_shard.map(|(object, version, _)| (object, version)).collect(), floor))
+    }
+
+    fn marks(&self, _: usize, piece: usize) -> Option<Marks> {
+        let known = self.now().into_iter().filter(|_| piece == 0);
+        let answer = |(_, version, key)| KeptAnswer {
+            key,
+            version,
+            wall_us: WALL_US,
+        };
+        Some((Vec::new(), known.map(answer).collect()))
+    }
+}
+
+#[test]
+fn a_snapshot_knows_no_answer_without_the_change_it_is_the_answer_of() {
+    let disk = Simulated::default();
+    let world = open(&disk, "boot 1", &Memory::default());
+    let (number, _) = world.idle.writer.state.file();
+    let busy = Busy {
+        changes: Mutex::default(),
+        since: world.identity.since,
+    };
+    let round = Round {
+        disk: &disk,
+        cluster: world.identity.cluster,
+        shards: machine().shards,
+        number,
+    };
+    round.write(&busy, &Contents::default(), &mut || {}).expect("written");
+    // Nothing of it reached the log: the process was killed before.
+    let after = open(&disk.back(Back::Process), "boot 1", &Memory::default());
+    let answered = after
+        .tables
+        .owners
+        .iter()
+        .flat_map(|owner| (0..MARK_PIECES).flat_map(|piece| owner.kept_answers(piece, after.tables.now)));
+    let answered: Vec<u128> = answered.map(|answer| answer.key).collect();
+    assert!(!answered.is_empty(), "some are known");
+    for (object, version, key) in busy.changes.lock().expect("one thread").iter() {
+        let owner = usize::from(machine().shards.shard(*object).0) % after.tables.owners.len();
+        let known = after.tables.owners[owner].version(*object) >= *version;
+        assert!(
+            known || !answered.contains(key),
+            "a retry of {version} would be taken for done"
+        );
+    }
 }
