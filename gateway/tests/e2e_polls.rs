@@ -4,6 +4,8 @@
 mod support;
 
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use support::*;
 
@@ -45,6 +47,45 @@ fn a_poll_with_wait_0_looks_and_one_with_a_wait_comes_back_with_a_fresh_cursor()
     assert_ne!(poller.cursor, before, "the cursor is fresh");
     let version = publish(node.addr, "a");
     poller.up_to(version).is_exactly(&[("a", version)]);
+}
+
+#[test]
+fn a_first_poll_that_does_not_want_to_wait_gets_a_cursor_that_speaks_for_its_objects() {
+    let node = node();
+    // A cursor that claims nothing has the next poll told to fetch everything. Many at once, so that some owner is slow.
+    let address = node.addr;
+    let changes: Vec<Value> = (0..10_000).map(|n| json!({"object": format!("busy-{n}")})).collect();
+    let body = json!({"changes": changes}).to_string().into_bytes();
+    let over = Arc::new(AtomicBool::new(false));
+    let busy = Arc::clone(&over);
+    let publisher = std::thread::spawn(move || {
+        while !busy.load(Ordering::Relaxed) {
+            post(address, "/v1/publish", "application/json", &body);
+        }
+    });
+    let pollers: Vec<_> = (0..24)
+        .map(|number| {
+            std::thread::spawn(move || {
+                for round in 0..10 {
+                    // Without the session, which would remember that nothing was missed.
+                    let ask = |cursor: Option<&str>| {
+                        let object = format!("new-{number}-{round}");
+                        let body = json!({"objects": [object], "wait_ms": 0, "cursor": cursor}).to_string();
+                        let answer = post(address, "/v1/poll", "application/json", body.as_bytes());
+                        serde_json::from_slice::<Value>(&answer.body).expect("JSON")
+                    };
+                    let first = ask(None);
+                    let second = ask(first["cursor"].as_str());
+                    assert_eq!(second["resync"], Value::Null, "poller {number}, round {round}");
+                }
+            })
+        })
+        .collect();
+    for poller in pollers {
+        poller.join().expect("no resync");
+    }
+    over.store(true, Ordering::Relaxed);
+    publisher.join().expect("it published");
 }
 
 #[test]

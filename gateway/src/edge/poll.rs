@@ -15,10 +15,14 @@ use http_body_util::{BodyExt as _, Limited};
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tidings_protocol::client::{PollRequest, SessionRequest};
+use tidings_protocol::client::{EntryResult, PollRequest, SessionRequest};
 use tidings_protocol::{Code, Problem};
 use tidings_router::edge::PollPage;
 use tokio::sync::oneshot;
+
+/// How long a poll without cursor waits at least for the owners to say how its objects are: they do at once, or else it
+/// would get a cursor that claims nothing.
+const FIRST_WAIT_MS: u64 = 1_000;
 
 /// How long a poll waits that does not say.
 const WAIT_MS: u64 = 25_000;
@@ -139,6 +143,13 @@ async fn poll(app: &App, head: &Parts, asked: PollRequest) -> Result<Response, R
     };
     let mut entries = asked.objects.unwrap_or_default();
     entries.extend(asked.add);
+    // Whoever asks for a version is told within its own wait that it did not come.
+    let asks_for_version = |entry: &EntryResult| entry.as_ref().is_ok_and(|entry| entry.at_least.is_some());
+    let wait_ms = if asked.cursor.is_none() && !entries.iter().any(asks_for_version) {
+        wait_ms.max(FIRST_WAIT_MS)
+    } else {
+        wait_ms
+    };
     let remove = asked.remove.into_iter().flatten().map(|entry| entry.object).collect();
     let page = PollPage {
         entries,
