@@ -121,15 +121,20 @@ impl Round<'_> {
                 end.floors(last.into_iter().map(|floor| (shard, floor)));
             }
             Part::Marks => {
-                for piece in 0..MARK_PIECES {
+                // The younger half is read first: if halves change meanwhile, what was young is read again as old and
+                // nothing is passed over. Older ones are written first: of one key the last counts.
+                let mut read = Vec::new();
+                for piece in (0..MARK_PIECES).rev() {
                     for owner in 0..source.owners() {
-                        let (revisions, answers) = source.marks(owner, piece)?;
-                        let mut payload = Payload::default();
-                        payload.revisions(revisions.into_iter());
-                        payload.answers(answers.into_iter());
-                        if !payload.is_empty() {
-                            append(&payload);
-                        }
+                        read.push(source.marks(owner, piece)?);
+                    }
+                }
+                for (revisions, answers) in read.into_iter().rev() {
+                    let mut payload = Payload::default();
+                    payload.revisions(revisions.into_iter());
+                    payload.answers(answers.into_iter());
+                    if !payload.is_empty() {
+                        append(&payload);
                     }
                 }
             }

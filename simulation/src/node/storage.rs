@@ -99,17 +99,19 @@ impl World {
         let epochs = process.serves.clone();
         // Marks first: none may be kept without the change it is of.
         if taking.marks < MARK_PIECES {
+            // The younger half first, so that halves that change meanwhile hide nothing; written behind the older ones.
+            let piece = MARK_PIECES - 1 - taking.marks;
+            let mut records = Vec::new();
             for owner in &process.owners {
-                let revisions = owner.machine.kept_revisions(taking.marks);
-                let answers = owner.machine.kept_answers(taking.marks, now);
+                let revisions = owner.machine.kept_revisions(piece);
+                let answers = owner.machine.kept_answers(piece, now);
                 let served = |key: &u128| epochs.contains_key(&shard_of_mark(shards_here, *key));
                 let revisions = revisions.into_iter().filter(|(key, _)| served(key));
-                taking
-                    .records
-                    .extend(revisions.map(|(key, revision)| Record::Revision(key, revision)));
+                records.extend(revisions.map(|(key, revision)| Record::Revision(key, revision)));
                 let answers = answers.into_iter().filter(|answer| served(&answer.key));
-                taking.records.extend(answers.map(Record::Answer));
+                records.extend(answers.map(Record::Answer));
             }
+            taking.records.splice(0..0, records);
             taking.marks += 1;
         } else if let Some(shard) = taking.shards.first().copied() {
             let Some(owner) = process.owners.get(usize::from(shard.0) % threads) else {

@@ -233,3 +233,54 @@ fn a_snapshot_knows_no_answer_without_the_change_it_is_the_answer_of() {
         );
     }
 }
+
+/// Its halves change while they are read: what was young is old from the middle on.
+#[derive(Debug)]
+struct Turning(AtomicU64);
+
+const KEY: u128 = 7 << 16;
+
+impl Source for Turning {
+    fn owners(&self) -> usize {
+        1
+    }
+
+    fn versions(&self, _: ShardId, _: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
+        let floor = Floor {
+            version: Version(1),
+            cause: FloorCause::Lost,
+        };
+        Some((Vec::new(), floor))
+    }
+
+    fn marks(&self, _: usize, piece: usize) -> Option<Marks> {
+        let half = MARK_PIECES / 2;
+        let turned = self.0.fetch_add(1, Ordering::Relaxed) >= half as u64;
+        let here = piece == if turned { 3 } else { half + 3 };
+        Some((here.then_some((KEY, 17)).into_iter().collect(), Vec::new()))
+    }
+}
+
+#[test]
+fn a_mark_that_grows_old_while_a_snapshot_is_taken_is_in_it() {
+    let disk = Simulated::default();
+    let world = open(&disk, "boot 1", &Memory::default());
+    let (number, _) = world.idle.writer.state.file();
+    let round = Round {
+        disk: &disk,
+        cluster: world.identity.cluster,
+        shards: machine().shards,
+        number,
+    };
+    let turning = Turning(AtomicU64::new(0));
+    round
+        .write(&turning, &Contents::default(), &mut || {})
+        .expect("written");
+    let after = open(&disk.back(Back::Process), "boot 1", &Memory::default());
+    let known = after
+        .tables
+        .owners
+        .iter()
+        .flat_map(|owner| (0..MARK_PIECES).flat_map(|piece| owner.kept_revisions(piece)));
+    assert_eq!(known.collect::<Vec<_>>(), [(KEY, 17)]);
+}
