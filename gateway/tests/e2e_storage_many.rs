@@ -21,7 +21,7 @@ const BYTES_AN_OBJECT: u64 = 16;
 
 fn objects() -> u64 {
     let text = std::env::var("TIDINGS_OBJECTS");
-    text.map_or(500_000, |text| text.parse().expect("TIDINGS_OBJECTS is a number"))
+    text.map_or(1_000_000, |text| text.parse().expect("TIDINGS_OBJECTS is a number"))
 }
 
 /// Publishes each of these objects once, in streams of lines.

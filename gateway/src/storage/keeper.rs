@@ -72,7 +72,15 @@ impl Keeper {
         let mut rest_until = Instant::now();
         while stop.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
             self.raise_ceiling();
-            if self.snapshots_due() && Instant::now() >= rest_until && !self.take_snapshots(source) {
+            if Instant::now() < rest_until {
+                continue;
+            }
+            // Changes that come faster than snapshots are written, or than they are begun, have to wait, or the log would
+            // grow without end.
+            self.state.limit_log(Some(self.log_limit()));
+            if self.snapshots_due() && !self.take_snapshots(source) {
+                // Without snapshots the log has to hold everything.
+                self.state.limit_log(None);
                 rest_until = Instant::now() + REST;
             }
         }
@@ -111,6 +119,12 @@ impl Keeper {
         self.snapshot_bytes.max(bytes(&self.state.metrics.snapshot_bytes))
     }
 
+    /// How long the log may be at all. What a restart found is no reason to wait.
+    fn log_limit(&self) -> u64 {
+        let usual = self.log_bytes();
+        (usual / 2 * 3).max(self.inherited.get().saturating_add(usual / 2))
+    }
+
     fn snapshots_due(&self) -> bool {
         let is_long = || bytes(&self.state.metrics.log_bytes) > self.log_bytes();
         self.state.snapshots_wanted() || (!self.state.trouble(Trouble::Log) && is_long())
@@ -129,13 +143,7 @@ impl Keeper {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        // Changes that come faster than snapshots are written have to wait, or the log would grow without end. What a
-        // restart found is no reason to wait.
-        let usual = self.log_bytes();
-        let limit = (usual / 4 * 7).max(self.inherited.get().saturating_add(usual / 2));
-        self.state.limit_log(Some(limit));
         let done = self.replace_log(source);
-        self.state.limit_log(None);
         if done {
             self.inherited.set(0);
         }

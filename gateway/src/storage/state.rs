@@ -163,11 +163,13 @@ impl State {
     }
 
     pub(super) fn is_congested(&self) -> bool {
-        self.queued.load(Ordering::Relaxed) > self.queue_bytes
-            || self.metrics.log_bytes.get() > self.log_limit.load(Ordering::Relaxed)
+        let queued = self.queued.load(Ordering::Relaxed);
+        // What waits to be written will be in the log as well.
+        let log = self.metrics.log_bytes.get().saturating_add_unsigned(queued as u64);
+        queued > self.queue_bytes || log > self.log_limit.load(Ordering::Relaxed)
     }
 
-    /// The log is about to be replaced, and must not grow beyond this meanwhile; `None` when it was.
+    /// The log must not grow beyond this; `None` while nothing could make it shorter.
     pub(super) fn limit_log(&self, bytes: Option<u64>) {
         let limit = bytes.map_or(i64::MAX, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
         self.log_limit.store(limit, Ordering::Relaxed);
