@@ -32,6 +32,10 @@ pub(crate) enum LaneCommand {
         generation: u32,
         frames: Vec<OwnerToEdge>,
     },
+    /// The link to an owner elsewhere came up (again).
+    OwnerUp { owner: usize, generation: u32 },
+    /// It broke.
+    OwnerDown { owner: usize, generation: u32 },
     /// A WebSocket whose handshake was answered.
     WebSocket(Box<websocket::Upgrade>),
     /// An event stream.
@@ -138,6 +142,16 @@ impl LaneHandle {
             generation,
             frames,
         });
+    }
+
+    /// The link to an owner of another node came up. Owners of other nodes count on from those of this node.
+    pub fn owner_up(&self, owner: usize, generation: u32) {
+        self.send(LaneCommand::OwnerUp { owner, generation });
+    }
+
+    /// It broke.
+    pub fn owner_down(&self, owner: usize, generation: u32) {
+        self.send(LaneCommand::OwnerDown { owner, generation });
     }
 
     pub(crate) fn send(&self, command: LaneCommand) {

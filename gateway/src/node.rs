@@ -5,8 +5,10 @@
 
 use crate::clock;
 use crate::config::{Config, ConfigError};
+use crate::control;
 use crate::edge::{self, LaneHandle, LaneReceiver};
 use crate::owner::{self, OwnerHandle, OwnerSource};
+use crate::peers;
 use crate::server::{self, Accepted, Admission, App, Gate, Http};
 use crate::storage::{self, StorageError};
 use crate::telemetry::Metrics;
@@ -54,6 +56,10 @@ pub struct Node {
     pub admission: Arc<Admission>,
     /// What outlives the process; `None` in memory only.
     pub storage: Option<storage::Status>,
+    /// What the cluster agreed on; `None` for a node that is alone and owns everything.
+    pub control: Option<control::Handle>,
+    /// The way to other nodes; `None` likewise.
+    pub peers: Option<peers::Handle>,
 }
 
 /// Why a node did not start. **Nothing is left running.**
@@ -181,6 +187,8 @@ impl Node {
             key: HashKey::new(identity.key),
             shards,
             storage: idle.as_ref().map(storage::Idle::status),
+            control: None,
+            peers: None,
             owners,
             lanes,
             name: if config.server.name.is_empty() {

@@ -10,9 +10,11 @@ pub use journal::OwnerSource;
 use crate::clock;
 use crate::config::Config;
 use crate::node::{Node, spawn_vital};
+use crate::peers::RemoteLane;
 use crate::storage;
 use crate::telemetry::{Limit, Metrics};
 use journal::{Journal, Kept, Piece};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tidings_protocol::peer::{EdgeToOwner, FloorCause, OwnerToEdge};
@@ -46,6 +48,14 @@ enum Command {
         generation: u32,
         frames: Vec<EdgeToOwner>,
     },
+    /// A lane of another node has a link here now.
+    LinkUp {
+        link: u32,
+        generation: u32,
+        lane: RemoteLane,
+    },
+    /// It has it no more.
+    LinkDown { link: u32, generation: u32 },
     /// A question about one object.
     Inspect {
         object: ObjectHash,
@@ -161,6 +171,17 @@ impl OwnerHandle {
         });
     }
 
+    /// A lane of another node has a link from now on. Links from `node.lanes.len()` on are those of other nodes; a link that
+    /// comes again has a higher generation.
+    pub fn link_up(&self, link: u32, generation: u32, lane: RemoteLane) {
+        _ = self.commands.send(Command::LinkUp { link, generation, lane });
+    }
+
+    /// The link is over.
+    pub fn link_down(&self, link: u32, generation: u32) {
+        _ = self.commands.send(Command::LinkDown { link, generation });
+    }
+
     /// What the owner knows of one object; `None` if the process is ending.
     pub async fn inspect(&self, object: ObjectHash) -> Option<Inspection> {
         let (reply, answer) = oneshot::channel();
@@ -244,6 +265,7 @@ pub fn start(thread: usize, node: &Arc<Node>, begin: Begin) {
         node: Arc::clone(node),
         output: Vec::new(),
         to_lanes: node.lanes.iter().map(|_| Vec::new()).collect(),
+        remote: HashMap::new(),
         journal: Journal::new(thread, disk),
     };
     let now = clock::now();
@@ -298,6 +320,8 @@ struct Shell {
     node: Arc<Node>,
     output: Vec<Output>,
     to_lanes: Vec<Vec<OwnerToEdge>>,
+    /// Lanes of other nodes, by link.
+    remote: HashMap<u32, (u32, RemoteLane)>,
     journal: Journal,
 }
 
@@ -401,6 +425,16 @@ impl Shell {
                     );
                 }
             }
+            Command::LinkUp { link, generation, lane } => {
+                self.remote.insert(link, (generation, lane));
+                self.handle(clock::now(), Input::LinkUp { link, generation });
+            }
+            Command::LinkDown { link, generation } => {
+                if self.remote.get(&link).is_some_and(|(known, _)| *known == generation) {
+                    self.remote.remove(&link);
+                }
+                self.handle(clock::now(), Input::LinkDown { link, generation });
+            }
             Command::Inspect { object, reply } => {
                 let shard = self.node.shards.shard(object);
                 // Whoever asked may have gone; so everywhere below.
@@ -442,7 +476,7 @@ impl Shell {
             match output {
                 Output::ToEdge {
                     link,
-                    generation: _,
+                    generation,
                     frame,
                 } => {
                     // Each lane is told of a floor; the disk needs to hear of it once.
@@ -451,6 +485,10 @@ impl Shell {
                     }
                     if let Some(frames) = self.to_lanes.get_mut(link as usize) {
                         frames.push(frame);
+                    } else if let Some((known, lane)) = self.remote.get(&link)
+                        && *known == generation
+                    {
+                        lane.send(generation, frame);
                     }
                 }
                 Output::Published { request, results } => {

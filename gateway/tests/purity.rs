@@ -91,7 +91,15 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("tidings-protocol", &[]),
     ("tidings-router", &["tidings-protocol"]),
     ("tidings-membership", &["tidings-protocol"]),
-    ("tidings", &["tidings-router", "tidings-membership", "tidings-protocol"]),
+    (
+        "tidings",
+        &[
+            "tidings-consensus",
+            "tidings-router",
+            "tidings-membership",
+            "tidings-protocol",
+        ],
+    ),
     ("tidings-consensus", &["tidings-router", "tidings-protocol"]),
     ("tidings-bench", &[]),
     ("tidings-client", &["tidings-protocol"]),

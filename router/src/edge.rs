@@ -28,6 +28,7 @@ pub use place::{CursorVerdict, Place};
 pub use requests::{Page, RequestError};
 pub use sessions::PollPage;
 pub use subscribers::{SinkKind, SubscriberKey};
+pub use upstream::MAX_OWNERS;
 
 use crate::now::{MonoUs, Now};
 use bytes::Bytes;

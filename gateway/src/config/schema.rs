@@ -95,8 +95,23 @@ macro_rules! sections {
 }
 
 sections! {
-    /// What must be equal on all nodes of a cluster.
+    /// What must be equal on all nodes of a cluster, but for `join`.
     cluster: Cluster {
+        /// What the cluster is called. Nodes of another name, or with another secret, are strangers.
+        name: String = "tidings".to_owned();
+        /// Nodes of the cluster, `host:port` of their `node_listen`, to find the others by; a name may resolve to many addresses,
+        /// and `@FILE` names a file with one of them a line. Empty, with `expect` 1: a node that is alone.
+        join: Vec<String> = Vec::new();
+        /// How many nodes form a new cluster together, and vote in it: 3 or 5; 1 for a node that is alone or joins a cluster that
+        /// is there. Until so many have agreed nobody is served.
+        expect: u64 = 1;
+        /// The secret by which the nodes of a cluster know each other, at least 32 characters. Better in a file.
+        secret: String = String::new();
+        /// A file with the secret; the end of its line does not count.
+        secret_file: String = String::new();
+        /// Milliseconds for which an owner of shards may go on without hearing from the control plane. Longer bears longer
+        /// elections and pauses; shorter heals sooner.
+        lease_ms: u64 = 2_000;
         /// Into how many slices the hash space is cut: a power of two from 1 to 4096. Fixed when a cluster is created. More
         /// shards spread load more finely and cost a little memory each.
         shards: u64 = 256;
@@ -107,8 +122,16 @@ sections! {
     server: Server {
         /// Address and port for clients, publishers and operators.
         listen: String = "127.0.0.1:7400".to_owned();
-        /// Address and port for other nodes. Not used by a single node.
+        /// Address and port for other nodes, TCP and UDP. Not used by a node that is alone.
         node_listen: String = "127.0.0.1:7401".to_owned();
+        /// Where other nodes reach this one, `host:port`. Empty: `node_listen`.
+        node_advertise: String = String::new();
+        /// Where clients reach this node, the base of a URL: others send clients there. Empty: `http://` and `listen`.
+        client_url: String = String::new();
+        /// What this node does in a cluster: `edge` (holds subscribers), `owner` (owns shards), `voter` (may vote).
+        roles: Vec<String> = ["edge", "owner", "voter"].map(str::to_owned).to_vec();
+        /// Where this node stands: things that fail together. Copies are spread over zones.
+        zone: String = String::new();
         /// Folder for what outlives the process: versions and the secret under which IDs are hashed. `none`: everything is kept
         /// in memory only, and a restart tells every subscriber to fetch again.
         data_dir: String = "tidings-data".to_owned();

@@ -139,6 +139,12 @@ impl Shell {
             } => {
                 self.with(|lane, out| lane.owner_frames(now, owner, generation, frames, out));
             }
+            LaneCommand::OwnerUp { owner, generation } => {
+                self.with(|lane, out| lane.owner_up(now, owner, generation, out));
+            }
+            LaneCommand::OwnerDown { owner, generation } => {
+                self.with(|lane, out| lane.owner_down(now, owner, generation, out));
+            }
             LaneCommand::WebSocket(upgrade) => {
                 tokio::task::spawn_local(websocket::upgraded(Rc::clone(self), upgrade));
             }

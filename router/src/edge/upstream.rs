@@ -11,6 +11,9 @@ use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
 /// How many objects one frame to an owner may name.
 const REGISTER_AT_ONCE: usize = 8192;
 
+/// The most owners that one lane may have links to: all threads of all nodes.
+pub const MAX_OWNERS: usize = 1 << 20;
+
 /// One link.
 #[derive(Debug, Default)]
 struct Link {
@@ -151,9 +154,17 @@ impl Lane {
         self.upstream.flush(self.config.handled_every, out);
     }
 
-    /// A link to an owner came up (again). What belongs to older generations is ignored from here on.
+    /// A link to an owner came up (again). What belongs to older generations is ignored from here on. Owners are numbered
+    /// densely from zero by whoever names them; one that was never named before is taken in, up to [`MAX_OWNERS`].
     pub fn owner_up(&mut self, now: Now, owner: usize, generation: u32, out: &mut Vec<Output>) {
-        self.owner_down(now, owner, out);
+        if owner >= MAX_OWNERS {
+            self.upstream.ignored += 1;
+            return;
+        }
+        if owner >= self.upstream.links.len() {
+            self.upstream.links.resize_with(owner + 1, Link::default);
+        }
+        self.link_broke(now, owner, out);
         let link = &mut self.upstream.links[owner];
         *link = Link {
             generation,
@@ -162,8 +173,22 @@ impl Lane {
         };
     }
 
-    /// A link broke. Its shards have no owner until one says `Own`; what they watch is then registered again.
-    pub fn owner_down(&mut self, now: Now, owner: usize, out: &mut Vec<Output>) {
+    /// This generation of a link broke. Its shards have no owner until one says `Own`; what they watch is then registered
+    /// again.
+    pub fn owner_down(&mut self, now: Now, owner: usize, generation: u32, out: &mut Vec<Output>) {
+        let known = self
+            .upstream
+            .links
+            .get(owner)
+            .is_some_and(|l| l.up && l.generation == generation);
+        if known {
+            self.link_broke(now, owner, out);
+        } else {
+            self.upstream.ignored += 1;
+        }
+    }
+
+    fn link_broke(&mut self, now: Now, owner: usize, out: &mut Vec<Output>) {
         self.upstream.links[owner].up = false;
         let lost: Vec<ShardId> = self
             .upstream

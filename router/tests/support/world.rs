@@ -469,7 +469,8 @@ impl World {
         if due(self.roads[lane][owner].lane_hears_us) {
             self.roads[lane][owner].lane_hears_us = None;
             self.roads[lane][owner].up.1 = false;
-            self.lane(lane, |lane, now, out| lane.owner_down(now, owner, out));
+            let generation = self.roads[lane][owner].generation;
+            self.lane(lane, |lane, now, out| lane.owner_down(now, owner, generation, out));
         }
         if due(self.roads[lane][owner].up_again_us) {
             self.roads[lane][owner].up_again_us = None;

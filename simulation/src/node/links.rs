@@ -189,7 +189,9 @@ impl World {
             format!("lets go of its link to o{} ({})", link.owner, link.generation)
         });
         if was_up {
-            self.lane_step(link.lane, |lane, now, out| lane.owner_down(now, link.owner, out));
+            self.lane_step(link.lane, |lane, now, out| {
+                lane.owner_down(now, link.owner, link.generation, out)
+            });
         }
         self.send(node, self.plan.node_of(link.owner), None, Body::Reset(link, Side::Lane));
     }
