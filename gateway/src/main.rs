@@ -60,12 +60,15 @@ struct ServeArgs {
     /// Folder for what outlives the process, or `none` [default: tidings-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// A node of the cluster to join
+    /// A node of the cluster, `host:port`, or a file of them, `@FILE`; may be repeated
     #[arg(long, value_name = "ADDR")]
     join: Vec<String>,
-    /// How many nodes a new cluster waits for
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    expect: u16,
+    /// How many nodes form a new cluster: 3 or 5 [default: 1]
+    #[arg(long, value_name = "N")]
+    expect: Option<String>,
+    /// The file with the secret that all nodes of the cluster share
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<String>,
     /// A TOML file with configuration
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -81,14 +84,15 @@ struct ServeArgs {
 
 impl ServeArgs {
     fn load(&self) -> Result<Config, String> {
-        if !self.join.is_empty() || self.expect != 1 {
-            return Err("this version runs as a single node: --join and --expect are not available yet".to_owned());
-        }
+        let join = (!self.join.is_empty()).then(|| self.join.join(","));
         let named = [
             ("server.listen", &self.listen),
             ("server.node_listen", &self.node_listen),
             ("server.data_dir", &self.data_dir),
             ("server.threads", &self.threads),
+            ("cluster.join", &join),
+            ("cluster.expect", &self.expect),
+            ("cluster.secret_file", &self.secret_file),
         ];
         let mut flags = self.keys.0.clone();
         flags.extend(named.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))));
