@@ -218,7 +218,7 @@ pub(super) fn outcome(
                 ..told
             })
         }
-        Published::NotOwner(shard) => Outcome::Refused {
+        Published::NotOwner(shard) | Published::Paused(shard) => Outcome::Refused {
             error: ChangeError::new(no_owner(shard), Applied::No),
         },
     }
