@@ -271,6 +271,7 @@ fn open(
     let folder = storage::disk::Folder::open(&path).map_err(|error| StorageError::folder(path, error))?;
     let plan = storage::Plan {
         fresh,
+        clustered: false,
         owners,
         machine: owner::machine_config(config, shards, owners),
         now: clock::now(),

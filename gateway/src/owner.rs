@@ -488,7 +488,7 @@ impl Shell {
                     } else if let Some((known, lane)) = self.remote.get(&link)
                         && *known == generation
                     {
-                        lane.send(generation, frame);
+                        lane.send(frame);
                     }
                 }
                 Output::Published { request, results } => {

@@ -1,51 +1,171 @@
 //! The shell of the data plane between nodes: links from lanes here to owners elsewhere and back, and forwarded publishes.
 //!
 //! It runs on a thread of its own, with one connection of class `Links` to every node that owns shards (dialled here) and one
-//! from every node that has lanes (dialled there). It moves frames and knows who is at the other end; what they mean is known
-//! to lanes and owners.
+//! from every node that speaks to owners here (dialled there). It moves frames and knows who is at the other end; what they
+//! mean is known to lanes and owners. What goes out is encoded by whoever says it and put straight into the connection's
+//! outbox; what comes in is read here and handed on.
+//!
+//! A connection that ends takes its links with it: both ends are told at once, and compare anew on the next one (rule R9).
 
+mod accepted;
+mod counts;
+mod cut;
+mod dialled;
+mod forwarded;
+mod gather;
+mod numbers;
+mod remote;
+pub mod route;
+#[cfg(test)]
+mod tests;
+mod ways;
+
+pub(crate) use cut::{FORWARD_BYTES, forwarded_bytes};
+pub use remote::RemoteLane;
+pub use ways::{Forwarded, Handle, NotSent};
+
+use crate::control;
+use crate::mesh::handshake::Connection;
 use crate::mesh::session::Outbox;
-use tidings_protocol::mesh::{Frame, LinkName, encode};
-use tidings_protocol::peer::{EdgeToOwner, OwnerToEdge};
+use crate::mesh::{Identity, Limits};
+use crate::node::{Node, spawn_vital};
+use numbers::{LinkIds, OwnerNumbers};
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use tidings_protocol::NodeId;
+use tokio::sync::{mpsc, oneshot};
 
-/// A lane of another node, as an owner here speaks to it.
-#[derive(Clone, Debug)]
-pub struct RemoteLane {
-    outbox: Outbox,
-    link: LinkName,
+/// What the thread starts with.
+#[derive(Debug)]
+pub struct Begin {
+    /// The way to it, as the node holds it already.
+    pub handle: Handle,
+    /// The node whose lanes and owners are linked.
+    pub node: Arc<Node>,
+    /// Who is there and who owns what.
+    pub control: control::Handle,
+    /// Who this node is to others.
+    pub identity: Identity,
+    /// Times and bounds of connections.
+    pub limits: Limits,
+    /// Connections of class `Links` that were accepted.
+    pub links: mpsc::UnboundedReceiver<Connection>,
 }
 
-impl RemoteLane {
-    /// One that is reached by this connection.
+/// The thread as whoever started it holds it.
+#[derive(Debug)]
+pub struct Running {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Running {
+    /// Cuts all connections and waits for the thread. Returns whether it ended in order. To be called when the node's own
+    /// threads have ended: until then they may need the others, and the others them.
     #[must_use]
-    pub fn new(outbox: Outbox, link: LinkName) -> Self {
-        Self { outbox, link }
+    pub fn join(self) -> bool {
+        _ = self.stop.send(());
+        self.thread.join().is_ok()
+    }
+}
+
+/// Starts the thread `tidings-peers`.
+///
+/// # Errors
+/// If the system gives no thread.
+pub fn start(begin: Begin) -> io::Result<Running> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (stop, stopped) = oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("tidings-peers".to_owned())
+        .spawn(move || {
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, run(begin, stopped));
+        })?;
+    Ok(Running { stop, thread })
+}
+
+/// What the tasks of the thread share.
+struct Stage {
+    node: Arc<Node>,
+    control: control::Handle,
+    identity: Identity,
+    limits: Limits,
+    handle: Handle,
+    /// Nodes that somebody keeps a connection to.
+    kept: RefCell<HashSet<NodeId>>,
+    /// The connection that each node last opened to us.
+    accepted: RefCell<HashMap<NodeId, Accepted>>,
+    owners: RefCell<OwnerNumbers>,
+    links: RefCell<LinkIds>,
+    generation: Cell<u32>,
+}
+
+/// A connection that another node opened.
+struct Accepted {
+    incarnation: u64,
+    serial: u32,
+    outbox: Outbox,
+}
+
+impl Stage {
+    /// Higher each time, for the whole life of the process: no two lives of a link share one.
+    fn next_generation(&self) -> u32 {
+        let next = self.generation.get() + 1;
+        self.generation.set(next);
+        next
     }
 
-    /// Sends a frame. If the connection is at its end, or too much waits on it, the link ends and the owner is told.
-    pub fn send(&self, generation: u32, frame: OwnerToEdge) {
-        let frame = Frame::FromOwner {
-            link: self.link,
-            generation,
-            frame,
-        };
-        let mut bytes = Vec::new();
-        match encode(&frame, &mut bytes) {
-            // A connection that is over tells so itself.
-            Ok(()) => _ = self.outbox.push(bytes),
-            Err(error) => {
-                tracing::error!(%error, "a frame for another node is too long: the connection is cut");
-                self.outbox.dismiss();
+    /// Looks at what was agreed: keeps connections to newcomers, forgets the numbers of whoever left.
+    fn look(self: &Rc<Self>, view: &control::View) {
+        for (id, _) in view.map.nodes() {
+            if dialled::target(view, id).is_some() && self.kept.borrow_mut().insert(id) {
+                spawn_vital("connection to a node", dialled::keep(Rc::clone(self), id));
             }
         }
+        let known = |node: NodeId| view.map.node(node).is_some();
+        self.links.borrow_mut().retain(known);
     }
 }
 
-/// The way to other nodes from any thread.
-#[derive(Clone, Debug)]
-pub struct Handle {}
-
-impl Handle {
-    /// Frames of a lane here for an owner elsewhere. `owner` counts on from the owners of this node.
-    pub fn from_lane(&self, _lane: usize, _owner: usize, _generation: u32, _frames: Vec<EdgeToOwner>) {}
+async fn run(begin: Begin, mut stopped: oneshot::Receiver<()>) {
+    let Begin {
+        handle,
+        node,
+        control,
+        identity,
+        limits,
+        mut links,
+    } = begin;
+    node.metrics.register(|registry| handle.counts().register(registry));
+    let mut view = control.watch();
+    let stage = Rc::new(Stage {
+        owners: RefCell::new(OwnerNumbers::new(node.owners.len())),
+        links: RefCell::new(LinkIds::new(node.lanes.len())),
+        node,
+        control,
+        identity,
+        limits,
+        handle,
+        kept: RefCell::default(),
+        accepted: RefCell::default(),
+        generation: Cell::new(0),
+    });
+    loop {
+        let seen = Arc::clone(&view.borrow_and_update());
+        stage.look(&seen);
+        tokio::select! {
+            biased;
+            _ = &mut stopped => return,
+            Some(connection) = links.recv() => spawn_vital("connection of a node", accepted::serve(Rc::clone(&stage), connection)),
+            // Without a control plane nothing changes any more.
+            Ok(()) = view.changed() => {}
+            else => break,
+        }
+    }
+    _ = stopped.await;
 }

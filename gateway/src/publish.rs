@@ -6,6 +6,8 @@
 mod answer;
 mod batch;
 mod body;
+mod clustered;
+mod dispatch;
 mod lines;
 mod stream;
 #[cfg(test)]
@@ -27,6 +29,7 @@ use tidings_protocol::client::{Ack, Change, PublishOptions};
 use tidings_protocol::error::{Applied, Code};
 use tidings_protocol::hint::SharedHint;
 use tidings_protocol::limits::MAX_IDEMPOTENCY_KEY_BYTES;
+use tidings_protocol::mesh::AckLevel;
 use tidings_protocol::{ObjectHash, Problem};
 use tidings_router::owner::{Publish, PublishExtra};
 use tokio::time::Instant;
@@ -58,6 +61,14 @@ struct Terms {
 impl Terms {
     fn is_durable(&self) -> bool {
         self.options.ack == Ack::Durable
+    }
+
+    fn ack_level(&self) -> AckLevel {
+        match self.options.ack {
+            Ack::Accepted => AckLevel::Accepted,
+            Ack::Replicated => AckLevel::Replicated,
+            Ack::Durable => AckLevel::Durable,
+        }
     }
 }
 
@@ -110,7 +121,8 @@ fn terms(app: &App, query: &str, headers: &HeaderMap) -> Result<(Terms, Form), P
     } else {
         PublishOptions::from_query(query)?
     };
-    if options.ack == Ack::Durable && app.node.storage.is_none() {
+    // In a cluster the owners say so, wherever they are.
+    if options.ack == Ack::Durable && app.node.storage.is_none() && app.node.control.is_none() {
         let detail = "`durable` needs a node that keeps changes on disk; this one has them in memory only";
         return Err(Problem::new(Code::AckUnavailable, detail));
     }
@@ -226,7 +238,8 @@ fn counted(app: &App, problem: Problem) -> Refusal {
 fn failed(failure: PublishFailure) -> (Problem, Applied) {
     match failure {
         PublishFailure::Overloaded => {
-            let detail = "the owner of the object has more work than it can queue (limits.owner_queue)";
+            let detail =
+                "the owner of the object has more work than it can queue (limits.owner_queue, limits.forward_bytes)";
             (Problem::new(Code::Overloaded, detail), Applied::No)
         }
         PublishFailure::StorageFails => {

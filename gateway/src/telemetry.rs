@@ -56,6 +56,8 @@ limits! {
     PublishTimeout = "publish_timeout_ms";
     /// An owner's queue that stayed full.
     OwnerQueue = "owner_queue";
+    /// Too much under way to the owner on another node.
+    ForwardBytes = "forward_bytes";
     /// A frame from a client too large.
     ClientFrameBytes = "client_frame_bytes";
     /// Too many objects.

@@ -9,7 +9,7 @@ use crate::hint::{Hint, SharedHint};
 use crate::id::{ClusterId, NodeId, ObjectHash};
 use crate::limits::{MAX_DATA_BYTES, MAX_KIND_BYTES, REVISION_LIMIT};
 use crate::peer::{EdgeToOwner, OwnerToEdge};
-use crate::version::Version;
+use crate::version::{Epoch, Version};
 use serde::{Deserialize, Serialize};
 
 /// The oldest and the newest version of this wire that is spoken here.
@@ -20,6 +20,9 @@ pub const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
 
 /// The most entries of one list in a frame.
 pub const MAX_ENTRIES: usize = 65_536;
+
+/// The most owners, which is threads, of one node.
+pub const MAX_OWNERS_OF_NODE: u16 = 1024;
 
 /// The first words of both ends of a connection, before it is sealed. They are bound into the handshake, so that nobody on
 /// the way can change them.
@@ -161,17 +164,45 @@ pub enum ForwardedResult {
         /// The revision of the map that the refusal rests on.
         revision: u64,
     },
-    /// The owner may give no version now: its lease ran out, or its disk fails. Nothing was changed.
+    /// The owner may give no version now: it may soon. Nothing was changed.
     #[serde(rename = "u")]
     Unavailable,
+    /// The owner has more work than it can queue. Nothing was changed.
+    #[serde(rename = "o")]
+    Overloaded,
+    /// The owner's disk fails, or it has none and the change was to be durable. Nothing was changed.
+    #[serde(rename = "s")]
+    NoStorage,
     /// It may have been applied.
     #[serde(rename = "?")]
     Unknown,
 }
 
-/// One frame of class [`Class::Links`].
+/// What an owner knows of one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Its newest version, `Version::ZERO` where none is known.
+    pub version: Version,
+    /// Of its shard.
+    pub epoch: Epoch,
+    /// Below which the owner cannot vouch for the shard.
+    pub floor: Version,
+    /// How many lanes, of all nodes, want to hear of it.
+    pub watchers: u32,
+    /// Whether the lane that was asked about does.
+    pub interested: bool,
+}
+
+/// One frame of class [`Class::Links`]. The node that dials holds the edges of the connection's links, the one that is
+/// dialled their owners.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Frame {
+    /// The first word of the owners' node: it serves whoever dialled, and has so many owners, numbered from zero.
+    #[serde(rename = "w")]
+    Welcome {
+        /// From 1 to [`MAX_OWNERS_OF_NODE`].
+        owners: u16,
+    },
     /// From the edge's node: the link begins. What came of it before is void.
     #[serde(rename = "l+")]
     LinkUp {
@@ -208,27 +239,43 @@ pub enum Frame {
         /// This.
         frame: OwnerToEdge,
     },
-    /// Changes for an owner, which succeed or fail each by itself.
+    /// Changes for the owners of the node, which succeed or fail each by itself. They are never handed on to another node.
     #[serde(rename = "p")]
     Publish {
         /// Comes back with the results.
         request: u64,
-        /// Which owner of the node.
-        owner: u16,
         /// When to acknowledge.
         ack: AckLevel,
         /// How long the publisher waits still, in milliseconds.
         within_ms: u32,
-        /// In this order.
+        /// In this order as far as they are of one shard.
         changes: Vec<ForwardedChange>,
     },
-    /// The answer.
+    /// The answer to [`Frame::Publish`].
     #[serde(rename = "q")]
     Published {
         /// The request.
         request: u64,
         /// In the order of the changes.
         results: Vec<ForwardedResult>,
+    },
+    /// What is known of an object?
+    #[serde(rename = "i")]
+    Inspect {
+        /// Comes back with the answer.
+        request: u64,
+        /// The object.
+        object: ObjectHash,
+        /// Of the node that asks: whether this lane of it is interested, is part of the answer.
+        lane: Option<u16>,
+    },
+    /// The answer to [`Frame::Inspect`].
+    #[serde(rename = "j")]
+    Inspected {
+        /// The request.
+        request: u64,
+        /// `None` if the shard is not owned there.
+        known: Option<Known>,
     },
 }
 
@@ -292,7 +339,12 @@ pub fn decode(bytes: &[u8]) -> Result<Frame, FrameError> {
 
 fn check(frame: &Frame) -> Result<(), FrameError> {
     match frame {
-        Frame::LinkUp { .. } | Frame::LinkDown { .. } => Ok(()),
+        Frame::LinkUp { .. } | Frame::LinkDown { .. } | Frame::Inspect { .. } => Ok(()),
+        Frame::Welcome { owners } => possible((1..=MAX_OWNERS_OF_NODE).contains(owners), "number of owners"),
+        Frame::Inspected { known, .. } => known.iter().try_for_each(|known| {
+            check_version(known.version)?;
+            check_version(known.floor)
+        }),
         Frame::FromEdge { frame, .. } => match frame {
             EdgeToOwner::Register { objects } | EdgeToOwner::Unregister { objects } => count(objects.len()),
             EdgeToOwner::Handled { .. } => Ok(()),
@@ -310,7 +362,11 @@ fn check(frame: &Frame) -> Result<(), FrameError> {
             count(results.len())?;
             results.iter().try_for_each(|result| match result {
                 ForwardedResult::Accepted(version) | ForwardedResult::Duplicate(version) => check_version(*version),
-                ForwardedResult::NotOwner { .. } | ForwardedResult::Unavailable | ForwardedResult::Unknown => Ok(()),
+                ForwardedResult::NotOwner { .. }
+                | ForwardedResult::Unavailable
+                | ForwardedResult::Overloaded
+                | ForwardedResult::NoStorage
+                | ForwardedResult::Unknown => Ok(()),
             })
         }
     }

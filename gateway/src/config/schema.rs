@@ -179,6 +179,9 @@ sections! {
         publish_timeout_ms_max: u64 = 60_000;
         /// Batches of changes that may wait for one owner. More smooths bursts and lengthens the wait of those behind.
         owner_queue: u64 = 1_024;
+        /// Bytes of changes that may be under way to their owner on one other node. More bears longer roads, and costs as much
+        /// memory there.
+        forward_bytes: u64 = 16_777_216;
         /// Bytes of one frame from a WebSocket client.
         client_frame_bytes: u64 = 262_144;
         /// Objects one connection or session may watch.

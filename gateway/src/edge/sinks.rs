@@ -197,7 +197,11 @@ impl State {
                     frame,
                 } => {
                     to_owners = true;
+                    if owner >= self.to_owners.len() {
+                        self.to_owners.resize_with(owner + 1, Default::default);
+                    }
                     let (last, frames) = &mut self.to_owners[owner];
+                    // Links change between steps, so all frames of one step are of one life of the link.
                     *last = generation;
                     frames.push(frame);
                 }
@@ -232,7 +236,12 @@ impl State {
         if to_owners {
             for (owner, (generation, frames)) in self.to_owners.iter_mut().enumerate() {
                 if !frames.is_empty() {
-                    shell.node.owners[owner].from_lane(shell.thread, *generation, std::mem::take(frames));
+                    let frames = std::mem::take(frames);
+                    if let Some(owner) = shell.node.owners.get(owner) {
+                        owner.from_lane(shell.thread, *generation, frames);
+                    } else if let Some(peers) = &shell.node.peers {
+                        peers.from_lane(shell.thread, owner, *generation, frames);
+                    }
                 }
             }
         }

@@ -5,8 +5,8 @@
 //! happened (rule R5). It does not know files.
 
 use super::{OwnerHandle, PublishFailure, Reply};
-use crate::storage::frame::Payload;
-use crate::storage::{self, Done, Marks, Order};
+use crate::storage::frame::{Deed, Payload, Tenure};
+use crate::storage::{self, Done, Marks, Order, Share};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::mpsc;
@@ -52,7 +52,7 @@ impl Draft {
     fn payload(&self, results: &[Published]) -> (Payload, Version) {
         let accepted = |published: &Published| match published {
             Published::Accepted(version) => Some(*version),
-            Published::Duplicate(_) | Published::NotOwner(_) => None,
+            Published::Duplicate(_) | Published::NotOwner(_) | Published::Paused(_) => None,
         };
         let mut payload = Payload::default();
         let mut highest = Version::ZERO;
@@ -241,16 +241,29 @@ pub(super) enum Piece {
 /// What a [`Piece`] holds.
 #[derive(Debug)]
 pub(super) enum Kept {
-    Versions(Option<(Vec<(ObjectHash, Version)>, Floor)>),
+    Versions(Share),
     Marks(Marks),
+}
+
+/// A piece of a shard's versions, if the machine has it.
+fn share(machine: &Owner, shard: ShardId, piece: usize, begins: Version) -> Option<Share> {
+    let tenure = Tenure {
+        shard,
+        epoch: machine.epoch(shard)?,
+        begins,
+        floor: machine.kept_floor(shard)?,
+        deed: Deed::Begun,
+    };
+    let versions = machine.kept_versions(shard, piece);
+    Some(Share::Here { versions, tenure })
 }
 
 impl Kept {
     pub(super) fn of(machine: &Owner, now: Now, piece: Piece) -> Self {
         match piece {
             Piece::Versions { shard, piece } => {
-                let versions = machine.kept_versions(shard, piece);
-                Self::Versions(machine.kept_floor(shard).map(|floor| (versions, floor)))
+                let here = share(machine, shard, piece, Version::ZERO);
+                Self::Versions(here.unwrap_or(Share::Absent))
             }
             Piece::Marks { piece } => Self::Marks((machine.kept_revisions(piece), machine.kept_answers(piece, now))),
         }
@@ -279,7 +292,7 @@ impl storage::Source for OwnerSource {
         self.owners.len()
     }
 
-    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
+    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<Share> {
         let owner = self.owners.get(usize::from(shard.0) % self.owners.len())?;
         let (reply, answers) = mpsc::channel();
         let count = pieces.len();
@@ -288,15 +301,23 @@ impl storage::Source for OwnerSource {
         }
         // Without this a process that ends would be waited for.
         drop(reply);
-        let (mut all, mut last) = (Vec::new(), None);
+        let mut all = Vec::new();
+        let mut last = None;
         for _ in 0..count {
-            let Kept::Versions(Some((versions, floor))) = answers.recv().ok()? else {
-                return None;
-            };
-            all.extend(versions);
-            last = Some(floor);
+            match answers.recv().ok()? {
+                Kept::Versions(Share::Here { versions, tenure }) => {
+                    all.extend(versions);
+                    last = Some(tenure);
+                }
+                // It went meanwhile.
+                Kept::Versions(Share::Absent) => return Some(Share::Absent),
+                Kept::Marks(_) => return None,
+            }
         }
-        Some((all, last?))
+        Some(Share::Here {
+            versions: all,
+            tenure: last?,
+        })
     }
 
     fn marks(&self, owner: usize, piece: usize) -> Option<Marks> {

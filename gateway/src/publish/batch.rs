@@ -1,7 +1,7 @@
 //! One change or a list of them: read, dealt out to the owners, and merged back in the publisher's order.
 
 use super::answer::{ChangeError, Outcome, Results, Told};
-use super::{Form, Terms, failed, hashed, not_applied};
+use super::{Form, Terms, clustered, failed, hashed, not_applied};
 use crate::owner::{Begun, PublishFailure, count_failure};
 use crate::problem::Refusal;
 use crate::server::App;
@@ -74,6 +74,9 @@ pub(super) async fn answer(app: &App, terms: &Terms, changes: Changes) -> Result
 }
 
 async fn one(app: &App, terms: &Terms, change: Publish) -> Result<Response, Refusal> {
+    if let Some(control) = &app.node.control {
+        return clustered::one(app, control, terms, change).await;
+    }
     let object = change.object;
     let owner = &app.node.owners[app.node.owner_of(object)];
     let result = owner
@@ -111,6 +114,9 @@ struct Share {
 
 async fn several(app: &App, terms: &Terms, changes: Vec<Result<Publish, Problem>>) -> Result<Response, Refusal> {
     let node = &app.node;
+    if let Some(control) = &node.control {
+        return clustered::several(app, control, terms, changes).await;
+    }
     let mut results: Vec<Option<Outcome>> = Vec::with_capacity(changes.len());
     let mut objects = Vec::with_capacity(changes.len());
     let mut shares: Vec<Share> = node.owners.iter().map(|_| Share::default()).collect();
@@ -183,7 +189,12 @@ async fn several(app: &App, terms: &Terms, changes: Vec<Result<Publish, Problem>
     }))
 }
 
-fn outcome(app: &App, published: Published, object: ObjectHash, epochs: Option<&HashMap<ShardId, Epoch>>) -> Outcome {
+pub(super) fn outcome(
+    app: &App,
+    published: Published,
+    object: ObjectHash,
+    epochs: Option<&HashMap<ShardId, Epoch>>,
+) -> Outcome {
     let shard = app.node.shards.shard(object);
     let traced = epochs.map(|epochs| (shard, epochs.get(&shard).copied()));
     let told = Told {
@@ -207,7 +218,7 @@ fn outcome(app: &App, published: Published, object: ObjectHash, epochs: Option<&
                 ..told
             })
         }
-        Published::NotOwner(shard) => Outcome::Refused {
+        Published::NotOwner(shard) | Published::Paused(shard) => Outcome::Refused {
             error: ChangeError::new(no_owner(shard), Applied::No),
         },
     }
@@ -221,9 +232,15 @@ pub(super) fn no_owner(shard: ShardId) -> Problem {
 }
 
 /// The epochs of the objects' shards, if the request asks to be traced.
-async fn epochs(app: &App, terms: &Terms, objects: &[ObjectHash]) -> Option<HashMap<ShardId, Epoch>> {
+pub(super) async fn epochs(app: &App, terms: &Terms, objects: &[ObjectHash]) -> Option<HashMap<ShardId, Epoch>> {
     if !terms.options.trace {
         return None;
+    }
+    if let Some(control) = &app.node.control {
+        let view = control.view();
+        let shards = objects.iter().map(|object| app.node.shards.shard(*object));
+        let epochs = shards.filter_map(|shard| Some((shard, view.map.shard(shard)?.epoch)));
+        return Some(epochs.collect());
     }
     let mut epochs = HashMap::new();
     for (thread, owner) in app.node.owners.iter().enumerate() {

@@ -3,8 +3,11 @@
 
 use super::answer::{ChangeError, LineError, Sum};
 use super::batch::no_owner;
+use super::clustered::worse;
+use super::dispatch::Dispatch;
 use super::lines::{Lines, TooLong};
 use super::{Terms, body, failed, hashed};
+use crate::control;
 use crate::owner::{Begun, PublishFailure, count_failure};
 use crate::problem::Refusal;
 use crate::server::App;
@@ -67,7 +70,15 @@ pub(super) async fn answer(app: &App, terms: &Terms, mut body: Incoming) -> Resu
     Ok(terms.format.response(&stream.sum))
 }
 
-/// The changes of one chunk for one owner, and the lines they came from.
+/// Changes on their way, and how they are waited for.
+enum UnderWay {
+    /// To an owner of this node, which is alone.
+    Owner(Begun),
+    /// To owners anywhere.
+    Cluster(Box<Dispatch>),
+}
+
+/// The changes of one chunk for one owner, in a cluster for all, and the lines they came from.
 #[derive(Default)]
 struct Share {
     changes: Vec<Publish>,
@@ -81,13 +92,16 @@ struct Stream<'a> {
     shares: Vec<Share>,
     gathered: usize,
     hint_bytes: usize,
-    under_way: VecDeque<(Begun, Vec<u64>, Instant)>,
+    under_way: VecDeque<(UnderWay, Vec<u64>, Instant)>,
     sum: Sum,
 }
 
 impl<'a> Stream<'a> {
     fn new(app: &'a App, terms: &'a Terms) -> Self {
-        let shares = app.node.owners.iter().map(|_| Share::default()).collect();
+        let shares = match app.node.control {
+            None => app.node.owners.iter().map(|_| Share::default()).collect(),
+            Some(_) => vec![Share::default()],
+        };
         Self {
             app,
             terms,
@@ -116,7 +130,11 @@ impl<'a> Stream<'a> {
             Ok(change) => {
                 self.hint_bytes += change.hint.as_ref().map_or(0, tidings_protocol::Hint::bytes);
                 let change = hashed(&self.app.node.key, change, self.terms.key.as_deref(), self.line);
-                let share = &mut self.shares[self.app.node.owner_of(change.object)];
+                let share = match self.app.node.control {
+                    None => self.app.node.owner_of(change.object),
+                    Some(_) => 0,
+                };
+                let share = &mut self.shares[share];
                 if share.changes.capacity() == 0 {
                     share.changes.reserve_exact(CHUNK);
                     share.lines.reserve_exact(CHUNK);
@@ -146,6 +164,9 @@ impl<'a> Stream<'a> {
 
     /// Gives what was gathered to the owners; waits while too much is on its way.
     async fn send(&mut self) -> Result<(), Refusal> {
+        if let Some(control) = &self.app.node.control {
+            return self.send_anywhere(control).await;
+        }
         let owners = self.shares.len();
         while self.under_way.len() >= UNDER_WAY * owners {
             self.settle().await?;
@@ -160,7 +181,9 @@ impl<'a> Stream<'a> {
                 .begin(share.changes, self.terms.is_durable(), deadline)
                 .await;
             match begun {
-                Ok(begun) => self.under_way.push_back((begun, share.lines, deadline)),
+                Ok(begun) => self
+                    .under_way
+                    .push_back((UnderWay::Owner(begun), share.lines, deadline)),
                 Err(failure) => return Err(self.failed(failure).await),
             }
         }
@@ -169,21 +192,64 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Waits for the oldest chunk under way.
-    async fn settle(&mut self) -> Result<(), Refusal> {
-        let Some((begun, lines, deadline)) = self.under_way.pop_front() else {
-            return Ok(());
-        };
-        match begun.wait(deadline).await {
-            Ok(results) => self.count(results, lines),
-            Err(failure) => return Err(self.failed(failure).await),
+    /// The same in a cluster. Changes that are refused are routed again, so a chunk goes when all before it have their
+    /// fate: else a later change of an object could overtake an earlier one.
+    async fn send_anywhere(&mut self, control: &control::Handle) -> Result<(), Refusal> {
+        while !self.under_way.is_empty() {
+            self.settle().await?;
         }
+        let share = std::mem::take(&mut self.shares[0]);
+        if share.changes.is_empty() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + self.terms.timeout;
+        let dispatch = Dispatch::begin(&self.app.node, control, share.changes, self.terms.ack_level(), deadline).await;
+        let under_way = UnderWay::Cluster(Box::new(dispatch));
+        self.under_way.push_back((under_way, share.lines, deadline));
+        self.gathered = 0;
+        self.hint_bytes = 0;
         Ok(())
     }
 
-    fn count(&mut self, results: Vec<Published>, lines: Vec<u64>) {
+    /// Waits for the oldest chunk under way.
+    async fn settle(&mut self) -> Result<(), Refusal> {
+        let Some((under_way, lines, deadline)) = self.under_way.pop_front() else {
+            return Ok(());
+        };
+        match self.wait(under_way, lines, deadline).await {
+            None => Ok(()),
+            Some(failure) => Err(self.failed(failure).await),
+        }
+    }
+
+    /// Waits for a chunk and counts what became of it. The failure that casts the most doubt, if any change failed.
+    async fn wait(&mut self, under_way: UnderWay, lines: Vec<u64>, deadline: Instant) -> Option<PublishFailure> {
+        match under_way {
+            UnderWay::Owner(begun) => match begun.wait(deadline).await {
+                Ok(results) => {
+                    self.count(results.into_iter().zip(lines));
+                    None
+                }
+                Err(failure) => Some(failure),
+            },
+            UnderWay::Cluster(dispatch) => {
+                let mut worst = None;
+                let fates = dispatch.settle().await.into_iter().zip(lines);
+                self.count(fates.filter_map(|(fate, line)| match fate {
+                    Ok(published) => Some((published, line)),
+                    Err(failure) => {
+                        worst = worse(worst, failure);
+                        None
+                    }
+                }));
+                worst
+            }
+        }
+    }
+
+    fn count(&mut self, results: impl Iterator<Item = (Published, u64)>) {
         let (mut accepted, mut duplicates, mut newest) = (0, 0, Version::ZERO);
-        for (published, line) in results.into_iter().zip(lines) {
+        for (published, line) in results {
             match published {
                 Published::Accepted(version) => {
                     accepted += 1;
@@ -193,7 +259,7 @@ impl<'a> Stream<'a> {
                     duplicates += 1;
                     newest = newest.max(version);
                 }
-                Published::NotOwner(shard) => self.refuse(line, no_owner(shard)),
+                Published::NotOwner(shard) | Published::Paused(shard) => self.refuse(line, no_owner(shard)),
             }
         }
         self.app.node.metrics.published.inc_by(accepted);
@@ -208,11 +274,10 @@ impl<'a> Stream<'a> {
     async fn failed(&mut self, failure: PublishFailure) -> Refusal {
         count_failure(&self.app.node.metrics, failure);
         let (problem, mut applied) = failed(failure);
-        while let Some((begun, lines, deadline)) = self.under_way.pop_front() {
-            match begun.wait(deadline).await {
-                Ok(results) => self.count(results, lines),
-                Err(failure) if failed(failure).1 == Applied::Unknown => applied = Applied::Unknown,
-                Err(_) => {}
+        while let Some((under_way, lines, deadline)) = self.under_way.pop_front() {
+            let failure = self.wait(under_way, lines, deadline).await;
+            if failure.is_some_and(|failure| super::failed(failure).1 == Applied::Unknown) {
+                applied = Applied::Unknown;
             }
         }
         self.ended(Refusal::from(problem).closing(), applied)

@@ -71,8 +71,22 @@ fn results() -> impl Strategy<Value = ForwardedResult> {
         versions().prop_map(ForwardedResult::Duplicate),
         any::<u64>().prop_map(|revision| ForwardedResult::NotOwner { revision }),
         Just(ForwardedResult::Unavailable),
+        Just(ForwardedResult::Overloaded),
+        Just(ForwardedResult::NoStorage),
         Just(ForwardedResult::Unknown),
     ]
+}
+
+fn known() -> impl Strategy<Value = Known> {
+    (versions(), any::<u64>(), versions(), any::<u32>(), any::<bool>()).prop_map(
+        |(version, epoch, floor, watchers, interested)| Known {
+            version,
+            epoch: Epoch(epoch),
+            floor,
+            watchers,
+            interested,
+        },
+    )
 }
 
 fn frames() -> impl Strategy<Value = Frame> {
@@ -95,16 +109,22 @@ fn frames() -> impl Strategy<Value = Frame> {
             generation,
             frame
         }),
-        (any::<u64>(), any::<u16>(), ack, any::<u32>(), vec(changes(), 0..9)).prop_map(
-            |(request, owner, ack, within_ms, changes)| Frame::Publish {
+        (any::<u64>(), ack, any::<u32>(), vec(changes(), 0..9)).prop_map(|(request, ack, within_ms, changes)| {
+            Frame::Publish {
                 request,
-                owner,
                 ack,
                 within_ms,
-                changes
+                changes,
             }
-        ),
+        }),
         (any::<u64>(), vec(results(), 0..9)).prop_map(|(request, results)| Frame::Published { request, results }),
+        (1..=MAX_OWNERS_OF_NODE).prop_map(|owners| Frame::Welcome { owners }),
+        (any::<u64>(), hashes(), any::<Option<u16>>()).prop_map(|(request, object, lane)| Frame::Inspect {
+            request,
+            object,
+            lane
+        }),
+        (any::<u64>(), of(known())).prop_map(|(request, known)| Frame::Inspected { request, known }),
     ]
 }
 
@@ -177,10 +197,23 @@ fn published(hint: Hint, revision: u64) -> Frame {
     };
     Frame::Publish {
         request: 1,
-        owner: 0,
         ack: AckLevel::Replicated,
         within_ms: 4_000,
         changes: vec![change],
+    }
+}
+
+fn inspected(floor: u64) -> Frame {
+    let known = Known {
+        version: Version(1),
+        epoch: Epoch(1),
+        floor: Version(floor),
+        watchers: 0,
+        interested: false,
+    };
+    Frame::Inspected {
+        request: 1,
+        known: Some(known),
     }
 }
 
@@ -228,6 +261,21 @@ fn values_out_of_range_are_refused_one_past_their_limit() {
             published(hint(1, 1), REVISION_LIMIT),
             "revision",
         ),
+        (
+            Frame::Welcome {
+                owners: MAX_OWNERS_OF_NODE,
+            },
+            Frame::Welcome {
+                owners: MAX_OWNERS_OF_NODE + 1,
+            },
+            "number of owners",
+        ),
+        (
+            Frame::Welcome { owners: 1 },
+            Frame::Welcome { owners: 0 },
+            "number of owners",
+        ),
+        (inspected(Version::LIMIT - 1), inspected(Version::LIMIT), "version"),
     ];
     for (at, past, what) in limits {
         assert!(through(&at).is_ok(), "{what}");
@@ -249,7 +297,6 @@ fn a_frame_longer_than_the_limit_is_neither_sent_nor_read() {
     };
     let frame = |changes| Frame::Publish {
         request: 1,
-        owner: 0,
         ack: AckLevel::Accepted,
         within_ms: 1,
         changes: vec![change.clone(); changes],
