@@ -223,7 +223,11 @@ impl Node {
                 thread,
                 node: Arc::clone(&node),
                 gate: Arc::clone(&gate),
-                owner: owner::Begin { receiver, kept },
+                owner: owner::Begin {
+                    receiver,
+                    kept,
+                    shelf: None,
+                },
                 lane,
                 accepted,
                 begun: begun.clone(),
