@@ -53,6 +53,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub struct Peer {
     /// Its present life.
     pub process: Process,
+    /// What people call it; empty if nobody said.
+    pub name: String,
     /// Where other nodes reach it.
     pub address: SocketAddr,
     /// Where clients reach it: the base of a URL; empty if nowhere.
@@ -77,6 +79,8 @@ pub struct View {
     pub confirmed: bool,
     /// The other nodes that the map knows.
     pub peers: Arc<BTreeMap<NodeId, Peer>>,
+    /// Counts the offices of leaders, as far as known.
+    pub term: u64,
     /// Who leads the log, as far as known.
     pub leader: Option<NodeId>,
     /// Who votes.
