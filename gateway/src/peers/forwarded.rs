@@ -185,6 +185,7 @@ fn result(stage: &Stage, published: Published) -> ForwardedResult {
         Published::Accepted(version) => ForwardedResult::Accepted(version),
         Published::Duplicate(version) => ForwardedResult::Duplicate(version),
         Published::NotOwner(_) => not_owner(stage),
+        Published::Paused(_) => ForwardedResult::Unavailable,
     }
 }
 

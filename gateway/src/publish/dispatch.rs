@@ -257,7 +257,7 @@ async fn here(begun: Begun, deadline: Instant, group: Group) -> Settled {
 fn heard(published: Published) -> Said {
     match published {
         Published::Accepted(_) | Published::Duplicate(_) => Said::Fate(Ok(published)),
-        Published::NotOwner(_) => Said::Again,
+        Published::NotOwner(_) | Published::Paused(_) => Said::Again,
     }
 }
 
