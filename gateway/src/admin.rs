@@ -1,5 +1,6 @@
 //! What operators ask: is it alive, is it ready, what does it count, who owns what.
 
+mod cluster;
 mod samples;
 
 use crate::problem::Refusal;
@@ -24,7 +25,7 @@ pub fn routes() -> Router<App> {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/v1/object", get(object))
-        .route("/v1/cluster", get(cluster))
+        .route("/v1/cluster", get(cluster::cluster))
 }
 
 async fn healthz() -> &'static str {
@@ -139,57 +140,4 @@ fn only_object(query: &str) -> Result<String, Problem> {
     let object = found.ok_or_else(|| Problem::new(Code::NoObjects, "name an object: ?object=…"))?;
     check_object_id(&object).map_err(|error| Problem::new(Code::InvalidObject, format!("`object`: {error}")))?;
     Ok(object)
-}
-
-/// The cluster as this node sees it.
-#[derive(Debug, Serialize)]
-struct Cluster {
-    cluster: String,
-    nodes: Vec<ClusterNode>,
-    shards: Vec<ClusterShard>,
-}
-
-#[derive(Debug, Serialize)]
-struct ClusterNode {
-    node: String,
-    address: String,
-    threads: usize,
-    uptime_ms: u64,
-    draining: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct ClusterShard {
-    shard: ShardId,
-    owner: String,
-    epoch: Epoch,
-    floor: Version,
-}
-
-async fn cluster(State(app): State<App>) -> Response {
-    let node = &app.node;
-    let mut shards = Vec::new();
-    for owner in &node.owners {
-        if let Some(report) = owner.report().await {
-            shards.extend(report.shards.into_iter().map(|(shard, epoch, floor)| ClusterShard {
-                shard,
-                owner: node.name.clone(),
-                epoch,
-                floor,
-            }));
-        }
-    }
-    shards.sort_by_key(|shard| shard.shard);
-    let answer = Cluster {
-        cluster: format!("{:016x}", node.cluster.0),
-        nodes: vec![ClusterNode {
-            node: node.name.clone(),
-            address: node.address.to_string(),
-            threads: node.owners.len(),
-            uptime_ms: u64::try_from(node.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            draining: node.is_draining(),
-        }],
-        shards,
-    };
-    ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
 }

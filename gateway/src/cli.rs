@@ -1,4 +1,5 @@
-//! The words of the command line that talk to a server as any other client would: `publish` and `watch`.
+//! The words of the command line that talk to a server as any other client would: `publish`, `watch` and `cluster`; and
+//! `dev`, which starts some.
 //!
 //! They use the public HTTP and WebSocket surface only and know nothing of the inside of a node. Exit codes: 0 done,
 //! 1 something failed (the message says what happened to state), 2 the words on the command line make no sense.
@@ -7,6 +8,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 mod backoff;
+pub mod cluster;
+pub mod dev;
 pub mod doctor;
 pub mod publish;
 mod server;

@@ -4,6 +4,7 @@
 //! The section `cluster` must be equal on all nodes; every other section may differ from node to node. Nothing below this
 //! module sees strings.
 
+mod cluster;
 mod layers;
 mod schema;
 

@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tidings::cli::{self, publish::PublishArgs, watch::WatchArgs};
+use tidings::cli::{self, cluster::ClusterWord, dev::DevArgs, publish::PublishArgs, watch::WatchArgs};
 use tidings::config::{self, Config, Flags, Sources};
 use tidings::{Node, RunningNode, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,6 +30,13 @@ enum Word {
     Publish(PublishArgs),
     /// Print what changes, as it changes.
     Watch(WatchArgs),
+    /// Start a cluster on this machine, to try things out; all of it ends with this program.
+    Dev(DevArgs),
+    /// Ask a node about its cluster.
+    Cluster {
+        #[command(subcommand)]
+        what: ClusterWord,
+    },
     /// Say what this machine can give: how long its disk takes to make a change durable, and more.
     Doctor(ServeArgs),
     /// Look at the configuration.
@@ -42,7 +49,7 @@ enum Word {
 #[derive(Debug, Subcommand)]
 enum ConfigWord {
     /// Read file, environment and flags, and say whether they make sense.
-    Check(ServeArgs),
+    Check(Box<ServeArgs>),
     /// Print every key with its meaning, unit and default, as Markdown.
     Docs,
     /// Print the defaults as a TOML file to start from.
@@ -60,12 +67,15 @@ struct ServeArgs {
     /// Folder for what outlives the process, or `none` [default: tidings-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// A node of the cluster to join
+    /// A node of the cluster, `host:port`, or a file of them, `@FILE`; may be repeated
     #[arg(long, value_name = "ADDR")]
     join: Vec<String>,
-    /// How many nodes a new cluster waits for
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    expect: u16,
+    /// How many nodes form a new cluster: 3 or 5 [default: 1]
+    #[arg(long, value_name = "N")]
+    expect: Option<String>,
+    /// The file with the secret that all nodes of the cluster share
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<String>,
     /// A TOML file with configuration
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -75,20 +85,24 @@ struct ServeArgs {
     /// Listen beyond loopback although nobody has to authenticate
     #[arg(long)]
     insecure: bool,
+    /// Stop when standard input ends, as it does when whoever started this is gone
+    #[arg(long)]
+    until_stdin_ends: bool,
     #[command(flatten)]
     keys: Flags,
 }
 
 impl ServeArgs {
     fn load(&self) -> Result<Config, String> {
-        if !self.join.is_empty() || self.expect != 1 {
-            return Err("this version runs as a single node: --join and --expect are not available yet".to_owned());
-        }
+        let join = (!self.join.is_empty()).then(|| self.join.join(","));
         let named = [
             ("server.listen", &self.listen),
             ("server.node_listen", &self.node_listen),
             ("server.data_dir", &self.data_dir),
             ("server.threads", &self.threads),
+            ("cluster.join", &join),
+            ("cluster.expect", &self.expect),
+            ("cluster.secret_file", &self.secret_file),
         ];
         let mut flags = self.keys.0.clone();
         flags.extend(named.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))));
@@ -113,6 +127,8 @@ fn main() -> ExitCode {
         Some(Word::Serve(args)) => serve(&args),
         Some(Word::Publish(args)) => runtime().map(|runtime| runtime.block_on(cli::publish::run(args))),
         Some(Word::Watch(args)) => runtime().map(|runtime| runtime.block_on(cli::watch::run(args))),
+        Some(Word::Dev(args)) => runtime().map(|runtime| runtime.block_on(cli::dev::run(args))),
+        Some(Word::Cluster { what }) => runtime().map(|runtime| runtime.block_on(cli::cluster::run(what))),
         Some(Word::Doctor(args)) => doctor(&args),
         Some(Word::Config { what }) => configuration(&what),
     };
@@ -153,6 +169,7 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, String> {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            () = abandoned(args.until_stdin_ends) => {}
             // The node gave up by itself.
             _ = drained.wait_for(|draining| *draining) => {}
         }
@@ -170,6 +187,23 @@ fn serve(args: &ServeArgs) -> Result<ExitCode, String> {
             ExitCode::FAILURE
         })
     })
+}
+
+/// Waits until standard input has ended; for ever, unless `asked`.
+async fn abandoned(asked: bool) {
+    if asked {
+        let (sender, ended) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            // An error is an end as well.
+            _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            // Nobody waits if the end came from elsewhere.
+            _ = sender.send(());
+        });
+        if ended.await.is_ok() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {

@@ -223,7 +223,11 @@ impl Node {
                 thread,
                 node: Arc::clone(&node),
                 gate: Arc::clone(&gate),
-                owner: owner::Begin { receiver, kept },
+                owner: owner::Begin {
+                    receiver,
+                    kept,
+                    shelf: None,
+                },
                 lane,
                 accepted,
                 begun: begun.clone(),
@@ -271,6 +275,7 @@ fn open(
     let folder = storage::disk::Folder::open(&path).map_err(|error| StorageError::folder(path, error))?;
     let plan = storage::Plan {
         fresh,
+        clustered: false,
         owners,
         machine: owner::machine_config(config, shards, owners),
         now: clock::now(),

@@ -225,6 +225,79 @@ struct PollAnswer {
     poll_after_ms: Option<u64>,
 }
 
+/// The cluster as one node sees it.
+#[derive(Serialize, ToSchema)]
+struct Cluster {
+    /// Its identity; empty before there is one.
+    cluster: String,
+    /// What it is called.
+    name: String,
+    /// The node that answers.
+    node: String,
+    nodes: Vec<ClusterNode>,
+    /// Those that have or had an owner.
+    shards: Vec<ClusterShard>,
+    /// In a cluster only, as all below: counts the changes of nodes and shards.
+    revision: Option<u64>,
+    /// No version above was ever allowed.
+    ceiling: Option<u64>,
+    /// Counts the offices of leaders.
+    term: Option<u64>,
+    /// The id of the node that leads the control plane.
+    leader: Option<String>,
+    shard_count: Option<u64>,
+    /// How long this node may give versions without hearing from the leader.
+    lease_left_ms: Option<u64>,
+    /// A quorum confirmed the map since this node started.
+    confirmed: Option<bool>,
+}
+
+/// A node as another knows it.
+#[derive(Serialize, ToSchema)]
+struct ClusterNode {
+    /// Its name; its id where nobody named it.
+    node: String,
+    id: Option<String>,
+    /// Higher with each start.
+    incarnation: Option<u64>,
+    /// Where clients reach it, `host:port`.
+    address: String,
+    client_url: Option<String>,
+    node_address: Option<String>,
+    /// `edge`, `owner`, `voter`.
+    roles: Vec<String>,
+    zone: String,
+    /// As gossip says.
+    alive: bool,
+    voter: bool,
+    leader: bool,
+    draining: bool,
+    /// Whether the cluster agreed on it; else it is on its way in.
+    member: bool,
+    /// Of the node that answers only.
+    threads: Option<u64>,
+    /// Of the node that answers only.
+    uptime_ms: Option<u64>,
+}
+
+/// A slice of the hash space.
+#[derive(Serialize, ToSchema)]
+struct ClusterShard {
+    shard: u16,
+    owner: String,
+    owner_id: Option<String>,
+    /// Counts its owners.
+    epoch: u64,
+    /// Below, nobody can vouch for it.
+    floor: u64,
+    /// Why the floor is where it is.
+    cause: Option<String>,
+    /// Who else has everything that was acknowledged.
+    copies: Vec<String>,
+    /// Its owner lives and is the process it was assigned to.
+    owned: bool,
+}
+
 #[utoipa::path(post, path = "/v1/publish", tag = "publish",
     params(
         ("object" = Option<Vec<String>>, Query, description = "Instead of a body: what changed, also repeated", example = json!(["order:42"])),
@@ -326,7 +399,7 @@ fn close_connection() {}
 fn explain() {}
 
 #[utoipa::path(get, path = "/v1/cluster", tag = "operate",
-    responses((status = 200, description = "Nodes, and for each shard its owner, epoch and floor")))]
+    responses((status = 200, description = "Nodes, and for each shard its owner, epoch and floor; in a cluster also what was agreed and how long this node may act on it", body = Cluster)))]
 fn cluster() {}
 
 #[utoipa::path(get, path = "/healthz", tag = "operate", responses((status = 200, description = "Alive", body = String)))]

@@ -9,35 +9,34 @@ pub mod disk;
 pub mod frame;
 mod keeper;
 mod notes;
+mod opening;
 mod recovery;
 mod snapshots;
 mod state;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 pub use notes::{Identity, boot_id};
-pub use snapshots::{Marks, Source};
+pub use opening::open;
+pub use snapshots::{Marks, Share, Source};
 pub use state::StorageMetrics;
 pub use writer::{Done, Order};
 
 use disk::{Disk, FolderError};
-use keeper::{AHEAD, Ahead, Keeper, ceiling_over};
+use keeper::Keeper;
 use notes::Ceiling;
-use recovery::{Contents, Report, Task};
-use snapshots::{Round, Tables};
 use state::State;
-use std::cell::Cell;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use tidings_protocol::peer::FloorCause;
-use tidings_protocol::{Epoch, ShardCount, ShardId, Version};
+use tidings_protocol::{Epoch, ShardId, Version};
 use tidings_router::Now;
-use tidings_router::owner::{Config, Input, Owner};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tidings_router::owner::{Config, Owner};
+use tokio::sync::mpsc::UnboundedReceiver;
 use writer::Writer;
 
 /// Why a data directory is not used. **Nothing in it was changed that mattered.**
@@ -67,6 +66,28 @@ pub enum StorageError {
         /// The file.
         file: String,
     },
+    /// It is of another cluster than this node has joined.
+    #[error(
+        "the data directory belongs to another cluster ({kept:016x}) than the one that this node is in ({formed:016x}): start \
+         with an empty directory, or join the other one"
+    )]
+    NotOurs {
+        /// Whose it is.
+        kept: u64,
+        /// Where we are.
+        formed: u64,
+    },
+    /// A node that is alone wrote it, and this one is in a cluster.
+    #[error(
+        "the data directory belongs to a node that was alone, and cannot be taken into a cluster: start with an empty directory"
+    )]
+    OfOneAlone,
+    /// A node of a cluster wrote it, and this one is alone.
+    #[error(
+        "the data directory belongs to a node of a cluster, and this one is configured to be alone: set cluster.join and \
+         cluster.secret, or start with an empty directory"
+    )]
+    OfACluster,
     /// There are versions but nothing says whose.
     #[error(
         "the data directory holds versions but no identity, without which they mean nothing: bring the file `identity` back, or \
@@ -111,8 +132,10 @@ impl StorageError {
 /// What storage needs to know to begin.
 #[derive(Debug)]
 pub struct Plan {
-    /// For a directory that is new.
+    /// For a directory that is new. A member of a cluster takes no directory of another identity.
     pub fresh: Identity,
+    /// Whether the node is a member of a cluster: who owns what is not for the directory to say then.
+    pub clustered: bool,
     /// How many owners share the shards.
     pub owners: usize,
     /// Of each owner.
@@ -136,12 +159,30 @@ pub struct Plan {
 pub struct Opened {
     /// Whom it belongs to.
     pub identity: Identity,
-    /// The owners, with all they knew.
+    /// The owners. On a node that is alone with all they knew; on a member of a cluster they own nothing yet.
     pub machines: Vec<Owner>,
+    /// What a member of a cluster has of shards, one shelf for each owner, until it is known whether it is of use.
+    pub shelves: Vec<Shelf>,
     /// The owners' ends.
     pub handles: Vec<Handle>,
     /// Bring it to life with [`Idle::start`].
     pub idle: Idle,
+}
+
+impl Opened {
+    /// The shards on the shelves, with the epoch of which everything is there that was acknowledged.
+    pub fn on_shelves(&self) -> impl Iterator<Item = (ShardId, Epoch)> {
+        self.shelves.iter().flat_map(|shelf| shelf.here.clone())
+    }
+}
+
+/// Shards as the last run left them, whole.
+#[derive(Debug)]
+pub struct Shelf {
+    /// Has their tables, and no link.
+    pub tables: Owner,
+    /// What is there, and of which epoch.
+    pub here: Vec<(ShardId, Epoch)>,
 }
 
 /// One owner's end of the storage.
@@ -291,266 +332,5 @@ impl Running {
             tracing::error!(%error, "the mark of a clean stop cannot be written; the next start takes this for a crash");
         }
         ended.is_ok()
-    }
-}
-
-/// Reads a data directory, or makes a new one, and begins a run.
-///
-/// # Errors
-/// If the directory cannot be used; see [`StorageError`].
-pub fn open(disk: &Arc<dyn Disk>, plan: &Plan) -> Result<Opened, StorageError> {
-    let identity = identify(&**disk, &plan.fresh)?;
-    let shards = ShardCount::new(identity.shards).ok_or(StorageError::Damaged {
-        file: notes::IDENTITY.to_owned(),
-    })?;
-    let past = Past::read(&**disk, plan)?;
-    let mut tables = tables(plan, shards, &identity);
-    let task = Task {
-        disk: &**disk,
-        cluster: identity.cluster,
-        shards: shards.all().collect(),
-        power_lost: past.power_lost,
-        surely: past.surely,
-    };
-    let mut report = task.run(&mut tables)?;
-    let first = past.first_version(plan, &tables);
-    for owner in &mut tables.owners {
-        owner.resume_above(first.before());
-    }
-    let anew = raise_floors(&mut tables, &past, &report, first, shards);
-    for owner in &mut tables.owners {
-        owner.forget_below_floors();
-    }
-    let round = Round {
-        disk: &**disk,
-        cluster: identity.cluster,
-        shards,
-        number: report.next_file,
-    };
-    if anew {
-        report.log_bytes = 0;
-        // What is damaged is kept for whoever wants to look at it.
-        let older = Contents::default();
-        report.snapshot_bytes = round.write(&tables, &older, &mut || {})?.unwrap_or_default();
-    }
-    if past.ceiling_lost {
-        set_aside(&**disk, notes::CEILING)?;
-    }
-    let ceiling = Ceiling {
-        version: ceiling_over(plan.now.wall_us, first, AHEAD),
-        written: past.surely,
-        synced: past.surely,
-    };
-    notes::put_ceiling(&**disk, &ceiling)?;
-    let opened = begin(disk, plan, identity, tables, &report, ceiling.version, first)?;
-    if anew {
-        // Only now: without the log file that completes them the snapshots would look damaged.
-        for file in &report.damaged_files {
-            set_aside(&**disk, file)?;
-        }
-        round.tidy()?;
-    }
-    Ok(opened)
-}
-
-/// Further above clock and versions than any ceiling was.
-const FAR: Ahead = Ahead {
-    of_clock_us: 2 * AHEAD.of_clock_us,
-    of_highest: 2 * AHEAD.of_clock_us,
-};
-
-fn begin(
-    disk: &Arc<dyn Disk>,
-    plan: &Plan,
-    identity: Identity,
-    tables: Tables,
-    report: &Report,
-    ceiling: Version,
-    first: Version,
-) -> Result<Opened, StorageError> {
-    let state = Arc::new(State::new(ceiling, plan.queue_bytes));
-    let metrics = &state.metrics;
-    metrics.torn.inc_by(report.torn);
-    metrics.damage.inc_by(report.damage);
-    state.log_grew(report.log_bytes);
-    metrics
-        .snapshot_bytes
-        .set(i64::try_from(report.snapshot_bytes).unwrap_or(i64::MAX));
-    state.saw(first);
-    let (answers, ends): (Vec<_>, Vec<_>) = (0..plan.owners).map(|_| unbounded_channel()).unzip();
-    let (orders, orders_end) = mpsc::channel();
-    let mut writer = Writer::new(
-        Arc::clone(disk),
-        Arc::clone(&state),
-        answers,
-        identity.cluster,
-        plan.log_file_bytes,
-    );
-    writer.place = report.end;
-    writer.begin(report.next_file)?;
-    notes::begin_run(&**disk, plan.boot.as_deref())?;
-    let handle = |done| Handle {
-        done,
-        orders: orders.clone(),
-        state: Arc::clone(&state),
-    };
-    Ok(Opened {
-        identity,
-        machines: tables.owners,
-        handles: ends.into_iter().map(handle).collect(),
-        idle: Idle {
-            keeper: Keeper {
-                disk: Arc::clone(disk),
-                state,
-                cluster: identity.cluster,
-                shards: tables.shards,
-                snapshot_bytes: plan.log_bytes,
-                wall_us: plan.wall_us,
-                inherited: Cell::new(report.log_bytes),
-                complained: Cell::new(false),
-            },
-            writer,
-            orders: orders_end,
-        },
-    })
-}
-
-/// Whom the directory belongs to; a new one belongs to us.
-fn identify(disk: &dyn Disk, fresh: &Identity) -> Result<Identity, StorageError> {
-    let Some(identity) = notes::identity(disk)? else {
-        if !Contents::of(disk)?.is_empty() {
-            return Err(StorageError::NoIdentity);
-        }
-        // Before the identity: where that is alone, something was lost.
-        let ceiling = Ceiling {
-            version: fresh.since.before(),
-            ..Ceiling::default()
-        };
-        notes::put_ceiling(disk, &ceiling)?;
-        notes::put_identity(disk, fresh)?;
-        return Ok(*fresh);
-    };
-    if identity.shards != fresh.shards {
-        return Err(StorageError::Shards {
-            kept: identity.shards,
-            configured: fresh.shards,
-        });
-    }
-    Ok(identity)
-}
-
-/// What the last run left.
-struct Past {
-    ceiling: Option<Ceiling>,
-    /// The file with the ceiling is damaged or missing.
-    ceiling_lost: bool,
-    /// The directory is a copy of one that may have lived on.
-    copied: bool,
-    /// The machine went down.
-    power_lost: bool,
-    /// Something may have been acknowledged that was lost then.
-    acknowledged_lost: bool,
-    surely: frame::Place,
-}
-
-impl Past {
-    fn read(disk: &dyn Disk, plan: &Plan) -> Result<Self, StorageError> {
-        let ceiling = match notes::ceiling(disk) {
-            Ok(ceiling) => ceiling,
-            Err(StorageError::Damaged { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        if ceiling.is_none() {
-            let file = notes::CEILING;
-            tracing::error!(file, "damaged or missing: subscribers are told to fetch again");
-        }
-        let copied = ceiling.is_some() && notes::is_copy(disk)?;
-        if copied {
-            tracing::warn!(
-                "the data directory is a copy, and nobody knows what happened after it was made: subscribers are told to \
-                 fetch again"
-            );
-        }
-        let last = notes::last_run(disk, plan.boot.as_deref())?;
-        let power_lost = !last.clean && !last.same_boot && !Contents::of(disk)?.is_empty();
-        let surely = ceiling.map(|ceiling| if power_lost { ceiling.synced } else { ceiling.written });
-        Ok(Self {
-            ceiling_lost: ceiling.is_none(),
-            ceiling,
-            copied,
-            power_lost,
-            acknowledged_lost: power_lost && last.unsynced,
-            surely: surely.unwrap_or_default(),
-        })
-    }
-
-    /// Above every version that was ever given or closed.
-    fn first_version(&self, plan: &Plan, tables: &Tables) -> Version {
-        let known = self.ceiling.unwrap_or_default().version.max(tables.newest);
-        if self.ceiling_lost || self.copied {
-            // Nobody knows how far versions went beyond what is here; a running node is at most so far ahead.
-            ceiling_over(plan.now.wall_us, known, FAR)
-        } else {
-            known.next()
-        }
-    }
-}
-
-fn tables(plan: &Plan, shards: ShardCount, identity: &Identity) -> Tables {
-    let mut tables = Tables {
-        owners: (0..plan.owners).map(|_| Owner::new(plan.machine)).collect(),
-        shards,
-        now: plan.now,
-        newest: Version::ZERO,
-        floors: Vec::new(),
-    };
-    // A table that starts empty cannot vouch for anything before it.
-    let everywhere: Vec<ShardId> = shards.all().collect();
-    assign(&mut tables, &everywhere, identity.since, FloorCause::Lost);
-    tables
-}
-
-fn assign(tables: &mut Tables, shards: &[ShardId], floor: Version, cause: FloorCause) {
-    let (count, mut out) = (tables.owners.len(), Vec::new());
-    for (number, owner) in tables.owners.iter_mut().enumerate() {
-        let of_owner = shards.iter().filter(|shard| usize::from(shard.0) % count == number);
-        let assign = Input::Assign {
-            shards: of_owner.copied().collect(),
-            epoch: Epoch(1),
-            floor,
-            cause,
-        };
-        // No link is up yet, so nobody is told.
-        owner.handle(Now::default(), assign, &mut out);
-    }
-}
-
-/// Brings the floors back, and raises those of shards that are not whole. Whether everything has to be written anew.
-fn raise_floors(tables: &mut Tables, past: &Past, report: &Report, first: Version, shards: ShardCount) -> bool {
-    for (shard, floor) in std::mem::take(&mut tables.floors) {
-        assign(tables, &[shard], floor.version, floor.cause);
-    }
-    let everywhere: Vec<ShardId> = shards.all().collect();
-    let damaged: Vec<ShardId> = report.damaged_shards.iter().copied().collect();
-    assign(tables, &damaged, first, FloorCause::Damaged);
-    if past.ceiling_lost {
-        assign(tables, &everywhere, first, FloorCause::Damaged);
-    }
-    if past.acknowledged_lost {
-        tracing::warn!(
-            "the machine went down with acknowledged changes that were not synced: subscribers are told to fetch again"
-        );
-        assign(tables, &everywhere, first, FloorCause::PowerLost);
-    }
-    if past.copied {
-        assign(tables, &everywhere, first, FloorCause::Lost);
-    }
-    past.acknowledged_lost || past.ceiling_lost || past.copied || report.distrusted || report.damage > 0
-}
-
-fn set_aside(disk: &dyn Disk, file: &str) -> Result<(), StorageError> {
-    match disk.rename(file, &format!("{file}.damaged")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-        Ok(()) | Err(_) => Ok(disk.sync_names()?),
     }
 }

@@ -100,6 +100,8 @@ pub struct Metadata {
     pub release: Text<32>,
     /// The cluster its data belongs to, once it belongs to one. Nodes that have not formed a cluster yet gossip already.
     pub formed: Option<ClusterId>,
+    /// What people call it; empty if nobody said.
+    pub name: Text<64>,
 }
 
 /// The largest record in bytes, fields of later releases included.
@@ -223,6 +225,7 @@ mod tests {
             protocol: (u16::MAX, u16::MAX),
             release: Text::new(&"r".repeat(32)).unwrap(),
             formed: Some(ClusterId(u64::MAX)),
+            name: Text::new(&"n".repeat(64)).unwrap(),
         }
     }
 

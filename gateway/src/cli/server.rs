@@ -139,13 +139,34 @@ impl Server {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let mut request = Request::post(self.path(path_and_query))
-            .header(header::HOST, &self.authority)
-            .header(header::CONNECTION, "close")
-            .header(header::USER_AGENT, concat!("tidings/", env!("CARGO_PKG_VERSION")));
+        let mut request = Request::post(self.path(path_and_query));
         for (name, value) in headers {
             request = request.header(name, value);
         }
+        self.call(request, body, timeout).await
+    }
+
+    /// Sends one `GET` and reads the answer, within `timeout`.
+    pub(super) async fn get(&self, path_and_query: &str, timeout: Duration) -> Result<Answer, CallError> {
+        let request = Request::get(self.path(path_and_query));
+        let nothing = http_body_util::Empty::<Bytes>::new();
+        self.call(request, nothing, Some(timeout)).await
+    }
+
+    async fn call<B>(
+        &self,
+        request: http::request::Builder,
+        body: B,
+        timeout: Option<Duration>,
+    ) -> Result<Answer, CallError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let mut request = request
+            .header(header::HOST, &self.authority)
+            .header(header::CONNECTION, "close")
+            .header(header::USER_AGENT, concat!("tidings/", env!("CARGO_PKG_VERSION")));
         if let Some(value) = self.authorization().map_err(CallError::NotSent)? {
             request = request.header(header::AUTHORIZATION, value);
         }

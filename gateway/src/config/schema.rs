@@ -100,7 +100,8 @@ sections! {
         /// What the cluster is called. Nodes of another name, or with another secret, are strangers.
         name: String = "tidings".to_owned();
         /// Nodes of the cluster, `host:port` of their `node_listen`, to find the others by; a name may resolve to many addresses,
-        /// and `@FILE` names a file with one of them a line. Empty, with `expect` 1: a node that is alone.
+        /// and `@FILE` names a file with one of them a line. Some may be dead or this node itself. Empty, with `expect` 1: a
+        /// node that is alone.
         join: Vec<String> = Vec::new();
         /// How many nodes form a new cluster together, and vote in it: 3 or 5; 1 for a node that is alone or joins a cluster that
         /// is there. Until so many have agreed nobody is served.
@@ -110,7 +111,7 @@ sections! {
         /// A file with the secret; the end of its line does not count.
         secret_file: String = String::new();
         /// Milliseconds for which an owner of shards may go on without hearing from the control plane. Longer bears longer
-        /// elections and pauses; shorter heals sooner.
+        /// elections and pauses; shorter heals sooner. From 500 to 60000.
         lease_ms: u64 = 2_000;
         /// Into how many slices the hash space is cut: a power of two from 1 to 4096. Fixed when a cluster is created. More
         /// shards spread load more finely and cost a little memory each.
@@ -295,7 +296,7 @@ impl Config {
     }
 }
 
-fn address(key: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
+pub(super) fn address(key: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
     text.parse().map_err(|_| ConfigError::Invalid {
         key,
         reason: format!("`{text}` is not an address and port such as 127.0.0.1:7400 or [::1]:7400"),
@@ -332,6 +333,7 @@ pub fn validate(config: &Config) -> Result<(), ConfigError> {
         "cluster.shards",
         "must be a power of two from 1 to 4096",
     )?;
+    super::cluster::validate(config)?;
     require(config.server.threads <= 1024, "server.threads", "must be at most 1024")?;
     let limits = &config.limits;
     require(

@@ -5,8 +5,8 @@
 //! happened (rule R5). It does not know files.
 
 use super::{OwnerHandle, PublishFailure, Reply};
-use crate::storage::frame::Payload;
-use crate::storage::{self, Done, Marks, Order};
+use crate::storage::frame::{Payload, Tenure};
+use crate::storage::{self, Done, Marks, Order, Share};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::mpsc;
@@ -14,7 +14,7 @@ use tidings_protocol::peer::Owned;
 use tidings_protocol::{ObjectHash, ShardCount, ShardId, Version};
 use tidings_router::Now;
 use tidings_router::owner::keeping::{Floor, KeptAnswer};
-use tidings_router::owner::{Owner, Publish, Published};
+use tidings_router::owner::{Publish, Published};
 
 /// What is written of one batch, before its versions are known.
 #[derive(Debug)]
@@ -177,6 +177,23 @@ impl Journal {
         self.gathered.push(order);
     }
 
+    /// A shard was taken or let go: nothing that is done with it later is written before that.
+    pub(super) fn tenure(&mut self, tenure: Tenure) {
+        let Some(disk) = &self.disk else { return };
+        // What comes next is above where the epoch begins.
+        disk.saw(tenure.begins);
+        let mut payload = Payload::default();
+        payload.tenures([tenure].into_iter());
+        let order = Order {
+            owner: self.owner,
+            ticket: None,
+            payload,
+            durable: false,
+        };
+        disk.expect(&order);
+        self.gathered.push(order);
+    }
+
     /// Hands over what was gathered.
     pub(super) fn flush(&mut self) {
         if let (Some(disk), false) = (&self.disk, self.gathered.is_empty()) {
@@ -241,20 +258,8 @@ pub(super) enum Piece {
 /// What a [`Piece`] holds.
 #[derive(Debug)]
 pub(super) enum Kept {
-    Versions(Option<(Vec<(ObjectHash, Version)>, Floor)>),
+    Versions(Share),
     Marks(Marks),
-}
-
-impl Kept {
-    pub(super) fn of(machine: &Owner, now: Now, piece: Piece) -> Self {
-        match piece {
-            Piece::Versions { shard, piece } => {
-                let versions = machine.kept_versions(shard, piece);
-                Self::Versions(machine.kept_floor(shard).map(|floor| (versions, floor)))
-            }
-            Piece::Marks { piece } => Self::Marks((machine.kept_revisions(piece), machine.kept_answers(piece, now))),
-        }
-    }
 }
 
 /// The owners of a node as storage asks them, from a thread that may wait.
@@ -279,7 +284,7 @@ impl storage::Source for OwnerSource {
         self.owners.len()
     }
 
-    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
+    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<Share> {
         let owner = self.owners.get(usize::from(shard.0) % self.owners.len())?;
         let (reply, answers) = mpsc::channel();
         let count = pieces.len();
@@ -288,15 +293,23 @@ impl storage::Source for OwnerSource {
         }
         // Without this a process that ends would be waited for.
         drop(reply);
-        let (mut all, mut last) = (Vec::new(), None);
+        let mut all = Vec::new();
+        let mut last = None;
         for _ in 0..count {
-            let Kept::Versions(Some((versions, floor))) = answers.recv().ok()? else {
-                return None;
-            };
-            all.extend(versions);
-            last = Some(floor);
+            match answers.recv().ok()? {
+                Kept::Versions(Share::Here { versions, tenure }) => {
+                    all.extend(versions);
+                    last = Some(tenure);
+                }
+                // It went meanwhile.
+                Kept::Versions(Share::Absent) => return Some(Share::Absent),
+                Kept::Marks(_) => return None,
+            }
         }
-        Some((all, last?))
+        Some(Share::Here {
+            versions: all,
+            tenure: last?,
+        })
     }
 
     fn marks(&self, owner: usize, piece: usize) -> Option<Marks> {

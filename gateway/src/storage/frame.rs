@@ -1,14 +1,18 @@
-//! How things lie in files: frames with checksums, and in each frame sections of changes, marks and floors.
+//! How things lie in files: frames with checksums, and in each frame sections of changes, marks, floors and tenures.
 //!
 //! A frame's checksum covers the number of its file and its place in it, so that a frame is never taken for one of
 //! another file or from another place. It does not know files.
 
 use tidings_protocol::peer::FloorCause;
-use tidings_protocol::{ObjectHash, ShardId, Version};
+use tidings_protocol::{Epoch, ObjectHash, ShardId, Version};
 use tidings_router::owner::keeping::{Floor, KeptAnswer};
 
-/// The format that this release writes, and the newest that it reads.
-pub(super) const FORMAT: u16 = 1;
+/// The newest format that this release reads, and what a member of a cluster writes: of each shard it says since which
+/// epoch it is there.
+pub(super) const FORMAT: u16 = 2;
+
+/// What a node that is alone writes, as releases before clusters did: every shard is there, since epoch 1.
+pub(super) const FORMAT_ALONE: u16 = 1;
 
 const MAGIC: [u8; 4] = *b"TDG\x01";
 /// Magic, length of the payload, checksum of the payload, checksum of these three with file and place.
@@ -98,11 +102,17 @@ pub(super) fn next_whole(file: &[u8], after: Place) -> Option<Place> {
     None
 }
 
+/// Whose files they are, and how they are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) cluster: u64,
+    pub(super) format: u16,
+}
+
 /// What a file says of itself in its first frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
-    pub(super) format: u16,
-    pub(super) cluster: u64,
+    pub(super) origin: Origin,
     /// Of a snapshot: with the log from this file on it is complete.
     pub(super) number: u64,
     /// Of a log file: where the log ended before it.
@@ -115,6 +125,57 @@ const REVISIONS: u8 = 2;
 const ANSWERS: u8 = 3;
 const FLOORS: u8 = 4;
 const END: u8 = 5;
+const TENURES: u8 = 6;
+
+/// What happened to a shard on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// It was taken with nothing: whatever was here of it before is void.
+    Begun,
+    /// It was taken with all that was here at the epoch before.
+    Continued,
+    /// It is not here any more: what was here of it is void.
+    Ended,
+}
+
+/// A shard's time on this node. Written before the first change of its epoch, in the same order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// The shard.
+    pub shard: ShardId,
+    /// Since this epoch, or until its end.
+    pub epoch: Epoch,
+    /// No version of the epoch is below.
+    pub begins: Version,
+    /// The floor it began with.
+    pub floor: Floor,
+    /// What happened.
+    pub deed: Deed,
+}
+
+impl Tenure {
+    /// What was here of the shard up to this epoch is void.
+    #[must_use]
+    pub fn ended(shard: ShardId, epoch: Epoch) -> Self {
+        let floor = Floor {
+            version: Version::ZERO,
+            cause: FloorCause::Lost,
+        };
+        Self {
+            shard,
+            epoch,
+            begins: Version::ZERO,
+            floor,
+            deed: Deed::Ended,
+        }
+    }
+
+    /// Whether the shard is here since then.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        self.deed != Deed::Ended
+    }
+}
 
 /// The payload of a frame while it is written.
 #[derive(Debug, Default)]
@@ -177,12 +238,21 @@ impl Payload {
     pub fn floors(&mut self, items: impl Iterator<Item = (ShardId, Floor)>) {
         self.section(FLOORS, 11, items, |out, (shard, floor)| {
             out.extend_from_slice(&shard.0.to_le_bytes());
-            out.extend_from_slice(&floor.version.0.to_le_bytes());
-            out.push(match floor.cause {
-                FloorCause::Lost => 0,
-                FloorCause::Evicted => 1,
-                FloorCause::PowerLost => 2,
-                FloorCause::Damaged => 3,
+            write_floor(out, floor);
+        });
+    }
+
+    /// Adds what happened to shards.
+    pub fn tenures(&mut self, items: impl Iterator<Item = Tenure>) {
+        self.section(TENURES, 28, items, |out, tenure| {
+            out.extend_from_slice(&tenure.shard.0.to_le_bytes());
+            out.extend_from_slice(&tenure.epoch.0.to_le_bytes());
+            out.extend_from_slice(&tenure.begins.0.to_le_bytes());
+            write_floor(out, tenure.floor);
+            out.push(match tenure.deed {
+                Deed::Begun => 0,
+                Deed::Continued => 1,
+                Deed::Ended => 2,
             });
         });
     }
@@ -191,8 +261,8 @@ impl Payload {
     pub(super) fn head(head: Head) -> Self {
         let mut new = Self::default();
         new.section(HEAD, 34, std::iter::once(head), |out, head| {
-            out.extend_from_slice(&head.format.to_le_bytes());
-            out.extend_from_slice(&head.cluster.to_le_bytes());
+            out.extend_from_slice(&head.origin.format.to_le_bytes());
+            out.extend_from_slice(&head.origin.cluster.to_le_bytes());
             for number in [head.number, head.after.file, head.after.offset] {
                 out.extend_from_slice(&number.to_le_bytes());
             }
@@ -206,6 +276,16 @@ impl Payload {
     }
 }
 
+fn write_floor(out: &mut Vec<u8>, floor: Floor) {
+    out.extend_from_slice(&floor.version.0.to_le_bytes());
+    out.push(match floor.cause {
+        FloorCause::Lost => 0,
+        FloorCause::Evicted => 1,
+        FloorCause::PowerLost => 2,
+        FloorCause::Damaged => 3,
+    });
+}
+
 /// Takes what is read.
 pub trait Sink {
     /// An object's version.
@@ -216,6 +296,8 @@ pub trait Sink {
     fn answer(&mut self, answer: KeptAnswer);
     /// A shard's floor.
     fn floor(&mut self, shard: ShardId, floor: Floor);
+    /// What happened to a shard.
+    fn tenure(&mut self, tenure: Tenure);
 }
 
 /// A payload that no release up to this one wrote.
@@ -239,6 +321,37 @@ impl Reader<'_> {
         let version = self.u64()?;
         (version < Version::LIMIT).then_some(Version(version)).ok_or(Unreadable)
     }
+
+    fn shard(&mut self) -> Result<ShardId, Unreadable> {
+        Ok(ShardId(u16::from_le_bytes(self.take()?)))
+    }
+
+    fn floor(&mut self) -> Result<Floor, Unreadable> {
+        let version = self.version()?;
+        let cause = match self.take()? {
+            [0] => FloorCause::Lost,
+            [1] => FloorCause::Evicted,
+            [2] => FloorCause::PowerLost,
+            [3] => FloorCause::Damaged,
+            [_] => return Err(Unreadable),
+        };
+        Ok(Floor { version, cause })
+    }
+
+    fn tenure(&mut self) -> Result<Tenure, Unreadable> {
+        Ok(Tenure {
+            shard: self.shard()?,
+            epoch: Epoch(self.u64()?),
+            begins: self.version()?,
+            floor: self.floor()?,
+            deed: match self.take()? {
+                [0] => Deed::Begun,
+                [1] => Deed::Continued,
+                [2] => Deed::Ended,
+                [_] => return Err(Unreadable),
+            },
+        })
+    }
 }
 
 /// Hands the sections of a payload over; gives whether the end mark was among them.
@@ -257,18 +370,8 @@ pub(super) fn sections(payload: &[u8], sink: &mut dyn Sink) -> Result<bool, Unre
                     version: reader.version()?,
                     wall_us: reader.u64()?,
                 }),
-                FLOORS => {
-                    let shard = ShardId(u16::from_le_bytes(reader.take()?));
-                    let version = reader.version()?;
-                    let cause = match reader.take()? {
-                        [0] => FloorCause::Lost,
-                        [1] => FloorCause::Evicted,
-                        [2] => FloorCause::PowerLost,
-                        [3] => FloorCause::Damaged,
-                        [_] => return Err(Unreadable),
-                    };
-                    sink.floor(shard, Floor { version, cause });
-                }
+                FLOORS => sink.floor(reader.shard()?, reader.floor()?),
+                TENURES => sink.tenure(reader.tenure()?),
                 END => end = true,
                 _ => return Err(Unreadable),
             }
@@ -284,8 +387,10 @@ pub(super) fn head(payload: &[u8]) -> Result<Head, Unreadable> {
         return Err(Unreadable);
     };
     Ok(Head {
-        format: u16::from_le_bytes(reader.take()?),
-        cluster: reader.u64()?,
+        origin: Origin {
+            format: u16::from_le_bytes(reader.take()?),
+            cluster: reader.u64()?,
+        },
         number: reader.u64()?,
         after: Place {
             file: reader.u64()?,

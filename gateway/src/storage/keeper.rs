@@ -1,6 +1,7 @@
 //! The thread that keeps house: it raises the ceiling ahead of use and takes snapshots when the log has grown.
 
 use super::disk::Disk;
+use super::frame::Origin;
 use super::notes::{self, Ceiling};
 use super::recovery::Contents;
 use super::snapshots::{Round, Source};
@@ -45,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Keeper {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) state: Arc<State>,
-    pub(super) cluster: u64,
+    pub(super) origin: Origin,
     pub(super) shards: ShardCount,
     /// The log may grow to this many bytes before snapshots replace it.
     pub(super) snapshot_bytes: u64,
@@ -155,7 +156,7 @@ impl Keeper {
         let (number, replaced) = self.state.file();
         let round = Round {
             disk: &*self.disk,
-            cluster: self.cluster,
+            origin: self.origin,
             shards: self.shards,
             number,
         };

@@ -77,8 +77,15 @@ fn number(payload: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(payload.get(at..at + 8)?.try_into().ok()?))
 }
 
-pub(super) fn put_identity(disk: &dyn Disk, identity: &Identity) -> io::Result<()> {
-    let mut payload = FORMAT.to_le_bytes().to_vec();
+/// Whether a file of this name is one of these.
+pub(super) fn is_note(name: &str) -> bool {
+    [IDENTITY, CEILING, BOOT, CLEAN, UNSYNCED].contains(&name)
+}
+
+/// Writes whom the directory belongs to. `format`: how its other files are to be read, so that an earlier release lets be
+/// what it would misunderstand.
+pub(super) fn put_identity(disk: &dyn Disk, identity: &Identity, format: u16) -> io::Result<()> {
+    let mut payload = format.to_le_bytes().to_vec();
     payload.extend_from_slice(&identity.cluster.to_le_bytes());
     payload.extend_from_slice(&identity.key);
     payload.extend_from_slice(&identity.shards.to_le_bytes());
@@ -86,7 +93,8 @@ pub(super) fn put_identity(disk: &dyn Disk, identity: &Identity) -> io::Result<(
     put(disk, IDENTITY, &payload)
 }
 
-pub(super) fn identity(disk: &dyn Disk) -> Result<Option<Identity>, StorageError> {
+/// Whom the directory belongs to, and in which format its files are.
+pub(super) fn identity(disk: &dyn Disk) -> Result<Option<(Identity, u16)>, StorageError> {
     let Some(payload) = get(disk, IDENTITY)? else {
         return Ok(None);
     };
@@ -106,7 +114,7 @@ pub(super) fn identity(disk: &dyn Disk) -> Result<Option<Identity>, StorageError
             since: Version(number(&payload, 28)?),
         })
     };
-    read().ok_or_else(damaged).map(Some)
+    Ok(Some((read().ok_or_else(damaged)?, format)))
 }
 
 pub(super) fn put_ceiling(disk: &dyn Disk, ceiling: &Ceiling) -> io::Result<()> {

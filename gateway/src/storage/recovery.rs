@@ -5,7 +5,8 @@
 
 use super::StorageError;
 use super::disk::{Disk, UNFINISHED};
-use super::frame::{self, FORMAT, Found, Head, Place, Sink};
+use super::frame::{self, Found, Head, Origin, Place, Sink};
+use super::notes;
 use std::collections::{BTreeMap, BTreeSet};
 use tidings_protocol::ShardId;
 
@@ -56,6 +57,11 @@ fn snapshot(name: &str) -> Option<(Part, u64)> {
     Some((Part::Shard(ShardId(shard.parse().ok()?)), number.parse().ok()?))
 }
 
+/// Whether storage writes files of this name. Others write theirs into the same folder, perhaps just now.
+fn is_ours(name: &str) -> bool {
+    log_number(name).is_some() || snapshot(name).is_some() || notes::is_note(name)
+}
+
 /// What storage consists of.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
@@ -72,7 +78,7 @@ impl Contents {
                 new.logs.insert(number);
             } else if let Some((part, number)) = snapshot(&name) {
                 new.snapshots.entry(part).or_default().insert(number);
-            } else if name.ends_with(UNFINISHED) {
+            } else if name.strip_suffix(UNFINISHED).is_some_and(is_ours) {
                 new.unfinished.push(name);
             }
         }
@@ -134,7 +140,7 @@ pub(super) struct Report {
 /// What recovery needs to know beforehand.
 pub(super) struct Task<'a> {
     pub(super) disk: &'a dyn Disk,
-    pub(super) cluster: u64,
+    pub(super) origin: Origin,
     pub(super) shards: Vec<ShardId>,
     /// Whether the machine went down without the log having been synced to its end.
     pub(super) power_lost: bool,
@@ -227,10 +233,12 @@ impl Task<'_> {
 
     fn head(&self, payload: &[u8], name: &str) -> Result<Head, StorageError> {
         let head = frame::head(payload).map_err(|_| StorageError::Unreadable(name.to_owned()))?;
-        if head.format > FORMAT {
-            return Err(StorageError::Newer { format: head.format });
+        if head.origin.format > self.origin.format {
+            return Err(StorageError::Newer {
+                format: head.origin.format,
+            });
         }
-        if head.cluster != self.cluster {
+        if head.origin.cluster != self.origin.cluster {
             return Err(StorageError::OtherCluster { file: name.to_owned() });
         }
         Ok(head)

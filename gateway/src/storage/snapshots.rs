@@ -5,23 +5,35 @@
 
 use super::StorageError;
 use super::disk::{self, Disk};
-use super::frame::{self, FORMAT, Head, Payload, Place, Sink};
+use super::frame::{self, Deed, FORMAT_ALONE, Head, Origin, Payload, Place, Tenure};
 use super::recovery::{Contents, Part, snapshot_name};
 use std::io;
 use std::ops::Range;
-use tidings_protocol::{ObjectHash, ShardCount, ShardId, Version};
-use tidings_router::Now;
-use tidings_router::owner::Owner;
-use tidings_router::owner::keeping::{Floor, KeptAnswer, MARK_PIECES, SHARD_PIECES};
+use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
+use tidings_router::owner::keeping::{KeptAnswer, MARK_PIECES, SHARD_PIECES};
 
 /// Gives what is known, a piece at a time. `None`: the process ends.
 pub trait Source: Send {
     /// How many owners there are.
     fn owners(&self) -> usize;
-    /// Some pieces of a shard's versions, and its floor as it is afterwards.
-    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)>;
+    /// Some pieces of a shard's versions.
+    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<Share>;
     /// A piece of an owner's marks: revisions and answers.
     fn marks(&self, owner: usize, piece: usize) -> Option<Marks>;
+}
+
+/// What a node has of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// It is here.
+    Here {
+        /// Some of its versions.
+        versions: Vec<(ObjectHash, Version)>,
+        /// Since when, with the floor as it was after these were read.
+        tenure: Tenure,
+    },
+    /// It is not.
+    Absent,
 }
 
 /// Revisions and answers.
@@ -37,7 +49,7 @@ const PARTS_AT_ONCE: usize = 16;
 /// One set of snapshots.
 pub(super) struct Round<'a> {
     pub(super) disk: &'a dyn Disk,
-    pub(super) cluster: u64,
+    pub(super) origin: Origin,
     pub(super) shards: ShardCount,
     /// The log file from which on the log completes them.
     pub(super) number: u64,
@@ -90,120 +102,78 @@ impl Round<'_> {
 
     fn part(&self, part: Part, source: &dyn Source) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
-        let mut append = |payload: &Payload| {
+        let head = Payload::head(Head {
+            origin: self.origin,
+            number: self.number,
+            after: Place::default(),
+        });
+        let (payloads, mut end) = match part {
+            Part::Shard(shard) => self.shard(shard, source)?,
+            Part::Marks => (marks(source)?, Payload::default()),
+        };
+        end.end();
+        for payload in [head].iter().chain(&payloads).chain([&end]) {
             let place = Place {
                 offset: bytes.len() as u64,
                 ..part.place(self.number)
             };
             frame::append(&mut bytes, place, payload.bytes());
-        };
-        append(&Payload::head(Head {
-            format: FORMAT,
-            cluster: self.cluster,
-            number: self.number,
-            after: Place::default(),
-        }));
-        let mut end = Payload::default();
-        match part {
-            Part::Shard(shard) => {
-                let mut last = None;
-                for piece in (0..SHARD_PIECES).step_by(PIECES_AT_ONCE) {
-                    let pieces = piece..SHARD_PIECES.min(piece + PIECES_AT_ONCE);
-                    let (versions, floor) = source.versions(shard, pieces)?;
-                    last = Some(floor);
-                    let mut payload = Payload::default();
-                    payload.changes(versions.into_iter());
-                    if !payload.is_empty() {
-                        append(&payload);
-                    }
-                }
-                // The floor goes last: what was dropped while the pieces were read lies below it.
-                end.floors(last.into_iter().map(|floor| (shard, floor)));
-            }
-            Part::Marks => {
-                // The younger half is read first: if halves change meanwhile, what was young is read again as old and
-                // nothing is passed over. Older ones are written first: of one key the last counts.
-                let mut read = Vec::new();
-                for piece in (0..MARK_PIECES).rev() {
-                    for owner in 0..source.owners() {
-                        read.push(source.marks(owner, piece)?);
-                    }
-                }
-                for (revisions, answers) in read.into_iter().rev() {
-                    let mut payload = Payload::default();
-                    payload.revisions(revisions.into_iter());
-                    payload.answers(answers.into_iter());
-                    if !payload.is_empty() {
-                        append(&payload);
-                    }
-                }
-            }
         }
-        end.end();
-        append(&end);
         Some(bytes)
     }
-}
 
-/// The owners of a node before they are given to their threads.
-#[derive(Debug)]
-pub(super) struct Tables {
-    pub(super) owners: Vec<Owner>,
-    pub(super) shards: ShardCount,
-    pub(super) now: Now,
-    /// The newest version seen.
-    pub(super) newest: Version,
-    /// Floors as they were kept.
-    pub(super) floors: Vec<(ShardId, Floor)>,
-}
-
-impl Tables {
-    fn owner_of(&self, shard: ShardId) -> usize {
-        usize::from(shard.0) % self.owners.len()
-    }
-
-    /// The low bits of a mark's key name the shard.
-    fn owner_of_mark(&self, key: u128) -> usize {
-        self.owner_of(self.shards.shard(ObjectHash(((key & 0xffff) as u64) << 48)))
-    }
-}
-
-impl Sink for Tables {
-    fn change(&mut self, object: ObjectHash, version: Version) {
-        self.newest = self.newest.max(version);
-        let owner = self.owner_of(self.shards.shard(object));
-        // Each shard has its owner here.
-        _ = self.owners[owner].restore(object, version);
-    }
-
-    fn revision(&mut self, key: u128, revision: u64) {
-        let owner = self.owner_of_mark(key);
-        self.owners[owner].restore_revision(key, revision);
-    }
-
-    fn answer(&mut self, answer: KeptAnswer) {
-        let owner = self.owner_of_mark(answer.key);
-        self.owners[owner].restore_answer(answer, self.now);
-    }
-
-    fn floor(&mut self, shard: ShardId, floor: Floor) {
-        self.floors.push((shard, floor));
+    /// What goes into the snapshot of a shard, and what goes at its end.
+    fn shard(&self, shard: ShardId, source: &dyn Source) -> Option<(Vec<Payload>, Payload)> {
+        let mut payloads = Vec::new();
+        let mut end = Payload::default();
+        for piece in (0..SHARD_PIECES).step_by(PIECES_AT_ONCE) {
+            let pieces = piece..SHARD_PIECES.min(piece + PIECES_AT_ONCE);
+            let share = source.versions(shard, pieces)?;
+            let Share::Here { versions, tenure } = share else {
+                // Also if it went while it was asked for: the log from this file on says so. A file is written all the
+                // same: one that is missing is damage.
+                return Some((vec![tenure_alone(Tenure::ended(shard, Epoch(0)))], Payload::default()));
+            };
+            if self.origin.format != FORMAT_ALONE && payloads.is_empty() {
+                // Whatever becomes of the shard from here on is in the log from this file on, in order.
+                payloads.push(tenure_alone(Tenure {
+                    deed: Deed::Begun,
+                    ..tenure
+                }));
+            }
+            let mut payload = Payload::default();
+            payload.changes(versions.into_iter());
+            if !payload.is_empty() {
+                payloads.push(payload);
+            }
+            // The floor goes last: what was dropped while the pieces were read lies below it.
+            end = Payload::default();
+            end.floors([(shard, tenure.floor)].into_iter());
+        }
+        Some((payloads, end))
     }
 }
 
-impl Source for Tables {
-    fn owners(&self) -> usize {
-        self.owners.len()
-    }
+fn tenure_alone(tenure: Tenure) -> Payload {
+    let mut payload = Payload::default();
+    payload.tenures([tenure].into_iter());
+    payload
+}
 
-    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
-        let owner = self.owners.get(self.owner_of(shard))?;
-        let versions = pieces.flat_map(|piece| owner.kept_versions(shard, piece));
-        Some((versions.collect(), owner.kept_floor(shard)?))
+fn marks(source: &dyn Source) -> Option<Vec<Payload>> {
+    // The younger half is read first: if halves change meanwhile, what was young is read again as old and nothing is
+    // passed over. Older ones are written first: of one key the last counts.
+    let mut read = Vec::new();
+    for piece in (0..MARK_PIECES).rev() {
+        for owner in 0..source.owners() {
+            read.push(source.marks(owner, piece)?);
+        }
     }
-
-    fn marks(&self, owner: usize, piece: usize) -> Option<Marks> {
-        let owner = self.owners.get(owner)?;
-        Some((owner.kept_revisions(piece), owner.kept_answers(piece, self.now)))
-    }
+    let payloads = read.into_iter().rev().map(|(revisions, answers)| {
+        let mut payload = Payload::default();
+        payload.revisions(revisions.into_iter());
+        payload.answers(answers.into_iter());
+        payload
+    });
+    Some(payloads.filter(|payload| !payload.is_empty()).collect())
 }

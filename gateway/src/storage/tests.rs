@@ -2,11 +2,15 @@
 
 mod ceilings;
 mod copies;
+mod epochs;
 mod evictions;
+mod formats;
 mod simulated;
 mod world;
 
 use super::disk::Disk;
+use super::frame::FORMAT_ALONE;
+use super::recovery::Contents;
 use super::*;
 use simulated::{Back, Fault, Simulated};
 use tidings_protocol::ObjectHash;
@@ -498,9 +502,9 @@ fn a_directory_of_another_cluster_a_newer_format_or_other_shards_is_refused() {
     let other = disk.back(Back::Process);
     let identity = Identity {
         cluster: 8,
-        ..notes::identity(&other).expect("whole").expect("there")
+        ..notes::identity(&other).expect("whole").expect("there").0
     };
-    notes::put_identity(&other, &identity).expect("written");
+    notes::put_identity(&other, &identity, FORMAT_ALONE).expect("written");
     let error = open_at(&other, "boot 1", 2, WALL_US, Memory::default()).err();
     assert!(matches!(error, Some(StorageError::OtherCluster { .. })), "{error:?}");
 
@@ -515,7 +519,7 @@ fn a_directory_of_another_cluster_a_newer_format_or_other_shards_is_refused() {
 
     let shards = Identity { shards: 8, ..identity };
     let reshaped = Simulated::default();
-    notes::put_identity(&reshaped, &shards).expect("written");
+    notes::put_identity(&reshaped, &shards, FORMAT_ALONE).expect("written");
     let error = open_at(&reshaped, "boot 1", 2, WALL_US, Memory::default()).err();
     assert!(matches!(error, Some(StorageError::Shards { .. })), "{error:?}");
 

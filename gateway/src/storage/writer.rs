@@ -6,7 +6,7 @@
 //! before anything is acknowledged.
 
 use super::disk::{Disk, DiskFile};
-use super::frame::{self, FORMAT, Head, Payload, Place};
+use super::frame::{self, Head, Origin, Payload, Place};
 use super::notes;
 use super::recovery::log_name;
 use super::state::{State, Trouble};
@@ -67,7 +67,7 @@ pub(super) struct Writer {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) state: Arc<State>,
     pub(super) answers: Vec<UnboundedSender<Done>>,
-    pub(super) cluster: u64,
+    pub(super) origin: Origin,
     pub(super) file_bytes: u64,
     file: Option<Box<dyn DiskFile>>,
     /// Where the log ends.
@@ -95,14 +95,14 @@ impl Writer {
         disk: Arc<dyn Disk>,
         state: Arc<State>,
         answers: Vec<UnboundedSender<Done>>,
-        cluster: u64,
+        origin: Origin,
         file_bytes: u64,
     ) -> Self {
         Self {
             disk,
             state,
             answers,
-            cluster,
+            origin,
             file_bytes,
             file: None,
             place: Place::default(),
@@ -127,8 +127,7 @@ impl Writer {
         }
         let mut file = self.disk.create(&name)?;
         let head = Payload::head(Head {
-            format: FORMAT,
-            cluster: self.cluster,
+            origin: self.origin,
             number,
             after: self.place,
         });

@@ -5,6 +5,7 @@
 //! vouches for everything up to a version ([`Ear::up_to`]), which needs no guess about time.
 #![allow(dead_code, unused_imports, reason = "each suite uses its share")]
 
+mod cluster;
 mod curl;
 mod ear;
 mod event_source;
@@ -16,6 +17,7 @@ mod process;
 mod publish;
 mod ws;
 
+pub(crate) use cluster::{Cluster, Gate, LONG, Life, Plan, SHARDS, ask, publish_at};
 pub(crate) use curl::Curl;
 pub(crate) use ear::{Ear, Heard, covers};
 pub(crate) use event_source::EventSource;

@@ -8,6 +8,7 @@
 
 use super::map::Process;
 use crate::now::{MonoUs, Now};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use tidings_protocol::{Epoch, ShardId, Version};
 
@@ -15,7 +16,7 @@ use tidings_protocol::{Epoch, ShardId, Version};
 const UNDER_WAY: usize = 8;
 
 /// "May I go on?"
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renewal {
     /// Who asks.
     pub from: Process,
@@ -29,7 +30,7 @@ pub struct Renewal {
 }
 
 /// "You may."
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     /// The renewal that is answered.
     pub number: u64,

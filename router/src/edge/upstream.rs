@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use tidings_protocol::peer::{Changed, EdgeToOwner, FloorCause, Owned, OwnerToEdge};
 use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
 
-/// How many objects one frame to an owner may name.
-const REGISTER_AT_ONCE: usize = 8192;
+/// How many objects one frame to an owner names at most, or a few more.
+const AT_ONCE: usize = 8192;
 
 /// The most owners that one lane may have links to: all threads of all nodes.
 pub const MAX_OWNERS: usize = 1 << 20;
@@ -27,6 +27,8 @@ struct Link {
     /// Requests that wait for the answer with this number, in order.
     waiting: VecDeque<(u64, SubscriberKey)>,
     handled: u32,
+    /// It stands among those with something to send.
+    stirred: bool,
 }
 
 /// What is known of one shard.
@@ -38,14 +40,31 @@ pub(super) struct Shard {
     pub(super) cause: FloorCause,
     /// Every change of the shard up to here has arrived.
     pub(super) closed: Version,
-    /// `closed` counts only after this answer: what was watched before the owner changed is registered again with it.
+    /// From this answer on the owner speaks of its present epoch to who was registered in it. An earlier one is to a request
+    /// from before; what it names is asked for again.
+    asked_from: u64,
+    /// `closed` counts only after this answer: what was watched before the owner changed is registered again by then.
     counts_after: u64,
+}
+
+/// What owners said of their shards, in one go: going through all objects is worth it only once.
+#[derive(Debug, Default)]
+struct Claims {
+    taken: Vec<ShardId>,
+    /// Who owned some of them before.
+    replaced: Vec<usize>,
+    /// Rule R1: below these floors changes may have been lost before this lane heard of them.
+    doubts: Vec<(ShardId, Version, FloorCause)>,
 }
 
 #[derive(Debug)]
 pub(super) struct Upstream {
     count: ShardCount,
     links: Vec<Link>,
+    /// Links with something to send. There may be thousands, of which few have.
+    stirred: Vec<usize>,
+    /// What was gathered for one frame should go out before more is added.
+    full: bool,
     shards: Vec<Shard>,
     /// Requests that wait for a shard without an owner.
     pub(super) orphans: Vec<SubscriberKey>,
@@ -64,11 +83,14 @@ impl Upstream {
             floor: Version::ZERO,
             cause: FloorCause::Lost,
             closed: Version::ZERO,
+            asked_from: 0,
             counts_after: 0,
         };
         Self {
             count,
             links: (0..owners).map(|_| Link::default()).collect(),
+            stirred: Vec::new(),
+            full: false,
             shards: vec![unknown; count.get().into()],
             orphans: Vec::new(),
             place: Place::default(),
@@ -84,9 +106,21 @@ impl Upstream {
     /// Wants to hear of an object. Says which answer of which link to wait for; `None` while the shard has no owner.
     pub(super) fn register(&mut self, shard: ShardId, object: ObjectHash) -> Option<(usize, u64)> {
         let owner = self.shard(shard).owner?;
-        let link = &mut self.links[owner];
-        link.to_register.push(object);
-        Some((owner, link.asked + 1))
+        self.ask(owner, object);
+        Some((owner, self.links[owner].asked + 1))
+    }
+
+    fn ask(&mut self, owner: usize, object: ObjectHash) {
+        let to_register = &mut self.links[owner].to_register;
+        to_register.push(object);
+        self.full |= to_register.len() >= AT_ONCE;
+        self.stir(owner);
+    }
+
+    fn stir(&mut self, owner: usize) {
+        if !std::mem::replace(&mut self.links[owner].stirred, true) {
+            self.stirred.push(owner);
+        }
     }
 
     /// The answer to wait for where an object is registered but not answered yet: any later answer will do, since
@@ -105,12 +139,17 @@ impl Upstream {
     pub(super) fn unregister(&mut self, shard: ShardId, object: ObjectHash) {
         if let Some(owner) = self.shard(shard).owner {
             self.links[owner].to_unregister.push(object);
+            self.stir(owner);
         }
     }
 
     /// Sends what was gathered. Unregistrations go first: an object that was given up and taken again ends registered.
     fn flush(&mut self, handled_every: u32, out: &mut Vec<Output>) {
-        for (owner, link) in self.links.iter_mut().enumerate() {
+        self.full = false;
+        self.stirred.sort_unstable();
+        for owner in std::mem::take(&mut self.stirred) {
+            let link = &mut self.links[owner];
+            link.stirred = false;
             let generation = link.generation;
             let mut send = |frame| {
                 out.push(Output::ToOwner {
@@ -119,10 +158,10 @@ impl Upstream {
                     frame,
                 })
             };
-            if !link.to_unregister.is_empty() {
-                send(EdgeToOwner::Unregister {
-                    objects: std::mem::take(&mut link.to_unregister),
-                });
+            let mut left = std::mem::take(&mut link.to_unregister);
+            while !left.is_empty() {
+                let objects = left.split_off(left.len().saturating_sub(AT_ONCE));
+                send(EdgeToOwner::Unregister { objects });
             }
             if !link.to_register.is_empty() {
                 link.asked += 1;
@@ -140,7 +179,18 @@ impl Upstream {
 
     /// Whether what was gathered for one frame should go out before more is added.
     pub(super) fn full(&self) -> bool {
-        self.links.iter().any(|link| link.to_register.len() >= REGISTER_AT_ONCE)
+        self.full
+    }
+
+    /// For each shard whether it is one of these.
+    fn set_of(&self, shards: &[ShardId]) -> Vec<bool> {
+        let mut set = vec![false; self.shards.len()];
+        for shard in shards {
+            if let Some(is) = set.get_mut(usize::from(shard.0)) {
+                *is = true;
+            }
+        }
+        set
     }
 
     fn update_place(&mut self) {
@@ -218,22 +268,28 @@ impl Lane {
             self.upstream.ignored += frames.len() as u64;
             return;
         }
+        let mut claims = Claims::default();
         for frame in frames {
+            if let OwnerToEdge::Own { shards } = frame {
+                self.own(owner, &shards, &mut claims);
+                continue;
+            }
+            self.heed(now, owner, &mut claims, out);
             match frame {
-                OwnerToEdge::Own { shards } => self.own(owner, &shards),
+                OwnerToEdge::Own { .. } => {}
                 OwnerToEdge::Gone { shards } => self.shards_gone(now, owner, &shards, out),
                 OwnerToEdge::Registered { objects } => self.registered(now, owner, &objects, out),
                 OwnerToEdge::Changed { changes } => self.changed(owner, changes),
                 OwnerToEdge::Closed { version } => self.closed(owner, version),
             }
         }
+        self.heed(now, owner, &mut claims, out);
         self.check_at_least(now, out);
         self.flush_upstream(out);
     }
 
     /// An owner says what it owns, or that a floor rose.
-    fn own(&mut self, owner: usize, shards: &[Owned]) {
-        let mut taken = Vec::new();
+    fn own(&mut self, owner: usize, shards: &[Owned], claims: &mut Claims) {
         for owned in shards {
             let Some(shard) = self.upstream.shards.get_mut(usize::from(owned.shard.0)) else {
                 self.upstream.ignored += 1;
@@ -251,51 +307,80 @@ impl Lane {
             let new = shard.owner != Some(owner) || shard.epoch != owned.epoch;
             shard.epoch = owned.epoch;
             if new {
-                shard.owner = Some(owner);
                 shard.counts_after = u64::MAX;
-                taken.push(owned.shard);
+                let before = shard.owner.replace(owner);
+                claims.taken.push(owned.shard);
+                if let Some(before) = before.filter(|before| *before != owner) {
+                    claims.replaced.push(before);
+                }
             }
             if doubt {
-                self.doubt(owned.shard, owned.floor, owned.cause);
+                claims.doubts.push((owned.shard, owned.floor, owned.cause));
             }
-        }
-        if !taken.is_empty() {
-            self.register_again(owner, &taken);
         }
     }
 
-    /// Rule R1: changes below the new floor may have been lost before this lane heard of them.
-    fn doubt(&mut self, shard: ShardId, floor: Version, cause: FloorCause) {
-        if self.objects.len() == 0 {
-            return;
+    /// Acts on what owners said of their shards.
+    fn heed(&mut self, now: Now, owner: usize, claims: &mut Claims, out: &mut Vec<Output>) {
+        let claims = std::mem::take(claims);
+        if !claims.doubts.is_empty() {
+            self.doubt(&claims.doubts);
+        }
+        if !claims.taken.is_empty() {
+            self.register_again(owner, &claims.taken, out);
+        }
+        for before in claims.replaced {
+            self.wait_elsewhere(now, before, out);
+        }
+    }
+
+    /// Rule R1: changes below the new floors may have been lost before this lane heard of them.
+    fn doubt(&mut self, doubts: &[(ShardId, Version, FloorCause)]) {
+        let mut floors = vec![None; self.upstream.shards.len()];
+        for &(shard, floor, cause) in doubts {
+            floors[usize::from(shard.0)] = Some((floor, cause));
         }
         for (slot, hash) in self.objects.all() {
-            if self.upstream.count.shard(hash) == shard && self.objects.slot(slot).version() < floor {
+            if let Some((floor, cause)) = floors[usize::from(self.upstream.count.shard(hash).0)]
+                && self.objects.slot(slot).version() < floor
+            {
                 self.resync_watchers(slot, cause.as_str());
             }
         }
     }
 
     /// Everything watched in these shards is asked for again; until the answer, what the owner closes does not count.
-    fn register_again(&mut self, owner: usize, shards: &[ShardId]) {
-        if self.objects.len() > 0 {
-            for (slot, hash) in self.objects.all() {
-                if shards.contains(&self.upstream.count.shard(hash)) {
-                    self.objects.slot_mut(slot).set_registered(false);
-                    self.upstream.links[owner].to_register.push(hash);
+    fn register_again(&mut self, owner: usize, shards: &[ShardId], out: &mut Vec<Output>) {
+        let asked_from = self.upstream.links[owner].asked + 1;
+        let taken = self.upstream.set_of(shards);
+        for (slot, hash) in self.objects.all() {
+            if taken[usize::from(self.upstream.count.shard(hash).0)] {
+                self.objects.slot_mut(slot).set_registered(false);
+                self.upstream.ask(owner, hash);
+                if self.upstream.full() {
+                    self.flush_upstream(out);
                 }
             }
         }
         let link = &self.upstream.links[owner];
         let counts_after = link.asked + u64::from(!link.to_register.is_empty());
         for &shard in shards {
-            self.upstream.shards[usize::from(shard.0)].counts_after = counts_after;
+            let shard = &mut self.upstream.shards[usize::from(shard.0)];
+            (shard.asked_from, shard.counts_after) = (asked_from, counts_after);
         }
         for who in std::mem::take(&mut self.upstream.orphans) {
             if let Some(subscriber) = self.subscribers.get_mut(who) {
                 subscriber.orphan = false;
             }
             self.wait_for_answers(who);
+        }
+    }
+
+    /// Whoever waits for answers of this owner waits for whom it may have to wait for now: an owner that was replaced may never
+    /// answer, although its link is up.
+    fn wait_elsewhere(&mut self, now: Now, owner: usize, out: &mut Vec<Output>) {
+        for (_, who) in std::mem::take(&mut self.upstream.links[owner].waiting) {
+            self.answer_arrived(now, who, out);
         }
     }
 
@@ -310,33 +395,25 @@ impl Lane {
                 lost.push(shard);
             }
         }
-        for (slot, hash) in if lost.is_empty() {
-            Vec::new()
-        } else {
-            self.objects.all()
-        } {
-            if lost.contains(&self.upstream.count.shard(hash)) {
-                self.objects.slot_mut(slot).set_registered(false);
+        if !lost.is_empty() {
+            let lost = self.upstream.set_of(&lost);
+            for (slot, hash) in self.objects.all() {
+                if lost[usize::from(self.upstream.count.shard(hash).0)] {
+                    self.objects.slot_mut(slot).set_registered(false);
+                }
             }
         }
         // Whoever waited for this owner waits for the next one.
-        let waiting = std::mem::take(&mut self.upstream.links[owner].waiting);
-        for (_, who) in waiting {
-            if let Some(page) = self.subscribers.get_mut(who).and_then(|s| s.page.as_mut()) {
-                page.waits = page.waits.saturating_sub(1);
-            }
-            self.wait_for_answers(who);
-            // Perhaps it waited for an answer behind the one it needed.
-            self.page_progress(now, who, out);
-        }
+        self.wait_elsewhere(now, owner, out);
     }
 
     fn registered(&mut self, now: Now, owner: usize, objects: &[(ObjectHash, Version)], out: &mut Vec<Output>) {
         self.upstream.links[owner].answered += 1;
         let answered = self.upstream.links[owner].answered;
         for &(hash, version) in objects {
-            if self.upstream.shard(self.upstream.count.shard(hash)).owner != Some(owner) {
-                // The shard went away after the answer was asked for; it is asked again of its next owner.
+            let shard = self.upstream.shard(self.upstream.count.shard(hash));
+            if shard.owner != Some(owner) || answered < shard.asked_from {
+                // The shard went away after the answer was asked for, perhaps to come back; it is asked for again.
                 continue;
             }
             let slots = self.objects.with_hash(hash);
@@ -363,7 +440,11 @@ impl Lane {
     }
 
     fn changed(&mut self, owner: usize, changes: Vec<Changed>) {
-        self.upstream.links[owner].handled += changes.len() as u32;
+        let link = &mut self.upstream.links[owner];
+        link.handled = link.handled.saturating_add(changes.len() as u32);
+        if link.handled >= self.config.handled_every {
+            self.upstream.stir(owner);
+        }
         for Changed { object, version, hint } in changes {
             let slots = self.objects.with_hash(object);
             slots.for_each(|slot| {

@@ -2,13 +2,15 @@
 
 use super::simulated::{Back, Fault, Simulated};
 use super::world::{Memory, WALL_US, World, machine, open_with};
+use crate::storage::frame::{Deed, FORMAT_ALONE, Origin, Tenure};
 use crate::storage::recovery::Contents;
-use crate::storage::snapshots::{Marks, Round, Source, Tables};
+use crate::storage::snapshots::{Marks, Round, Share, Source};
+use crate::storage::tables::Tables;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tidings_protocol::peer::FloorCause;
-use tidings_protocol::{ObjectHash, ShardId, Version};
+use tidings_protocol::{Epoch, ObjectHash, ShardId, Version};
 use tidings_router::owner::Config;
 use tidings_router::owner::keeping::{Floor, KeptAnswer, MARK_PIECES};
 
@@ -111,6 +113,16 @@ fn a_crash_while_versions_are_dropped_and_snapshots_taken_loses_nothing_silently
     }
 }
 
+fn since(shard: ShardId, floor: Floor) -> Tenure {
+    Tenure {
+        shard,
+        epoch: Epoch(1),
+        begins: Version::ZERO,
+        floor,
+        deed: Deed::Begun,
+    }
+}
+
 /// Its floors rise while it is asked.
 #[derive(Debug)]
 struct Rising<'a>(&'a Tables, AtomicU64);
@@ -120,11 +132,16 @@ impl Source for Rising<'_> {
         self.0.owners()
     }
 
-    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
-        let (_, floor) = self.0.versions(shard, pieces)?;
-        let version = Version(floor.version.0 + self.1.fetch_add(1, Ordering::Relaxed));
+    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<Share> {
+        let Share::Here { mut tenure, .. } = self.0.versions(shard, pieces)? else {
+            return None;
+        };
+        tenure.floor.version.0 += self.1.fetch_add(1, Ordering::Relaxed);
         // What lies below it is gone already.
-        Some((Vec::new(), Floor { version, ..floor }))
+        Some(Share::Here {
+            versions: Vec::new(),
+            tenure,
+        })
     }
 
     fn marks(&self, owner: usize, piece: usize) -> Option<Marks> {
@@ -141,7 +158,10 @@ fn the_floor_of_a_snapshot_is_the_one_after_its_last_piece() {
     let (number, _) = world.idle.writer.state.file();
     let round = Round {
         disk: &disk,
-        cluster: world.identity.cluster,
+        origin: Origin {
+            cluster: world.identity.cluster,
+            format: FORMAT_ALONE,
+        },
         shards: machine().shards,
         number,
     };
@@ -178,14 +198,17 @@ impl Source for Busy {
         1
     }
 
-    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
+    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<Share> {
         let known = self.now().into_iter();
         let of_shard = known.filter(|(object, _, _)| pieces.start == 0 && machine().shards.shard(*object) == shard);
         let floor = Floor {
             version: self.since,
             cause: FloorCause::Lost,
         };
-        Some((of_shard.map(|(object, version, _)| (object, version)).collect(), floor))
+        Some(Share::Here {
+            versions: of_shard.map(|(object, version, _)| (object, version)).collect(),
+            tenure: since(shard, floor),
+        })
     }
 
     fn marks(&self, _: usize, piece: usize) -> Option<Marks> {
@@ -210,7 +233,10 @@ fn a_snapshot_knows_no_answer_without_the_change_it_is_the_answer_of() {
     };
     let round = Round {
         disk: &disk,
-        cluster: world.identity.cluster,
+        origin: Origin {
+            cluster: world.identity.cluster,
+            format: FORMAT_ALONE,
+        },
         shards: machine().shards,
         number,
     };
@@ -245,12 +271,15 @@ impl Source for Turning {
         1
     }
 
-    fn versions(&self, _: ShardId, _: Range<usize>) -> Option<(Vec<(ObjectHash, Version)>, Floor)> {
+    fn versions(&self, shard: ShardId, _: Range<usize>) -> Option<Share> {
         let floor = Floor {
             version: Version(1),
             cause: FloorCause::Lost,
         };
-        Some((Vec::new(), floor))
+        Some(Share::Here {
+            versions: Vec::new(),
+            tenure: since(shard, floor),
+        })
     }
 
     fn marks(&self, _: usize, piece: usize) -> Option<Marks> {
@@ -268,7 +297,10 @@ fn a_mark_that_grows_old_while_a_snapshot_is_taken_is_in_it() {
     let (number, _) = world.idle.writer.state.file();
     let round = Round {
         disk: &disk,
-        cluster: world.identity.cluster,
+        origin: Origin {
+            cluster: world.identity.cluster,
+            format: FORMAT_ALONE,
+        },
         shards: machine().shards,
         number,
     };

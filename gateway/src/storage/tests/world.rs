@@ -1,13 +1,16 @@
 //! A node's storage with its owners, and somebody outside who remembers what was acknowledged.
 
 use super::simulated::Simulated;
+use crate::storage::disk::Disk;
 use crate::storage::frame::Payload;
+use crate::storage::notes::Ceiling;
+use crate::storage::tables::Tables;
 use crate::storage::*;
 use std::collections::BTreeMap;
-use tidings_protocol::ObjectHash;
 use tidings_protocol::peer::OwnerToEdge;
+use tidings_protocol::{ObjectHash, ShardCount};
 use tidings_router::owner::keeping::{Floor, KeptAnswer};
-use tidings_router::owner::{Output, Publish, PublishExtra, Published};
+use tidings_router::owner::{Input, Output, Publish, PublishExtra, Published};
 
 pub(super) const WALL_US: u64 = 1_795_000_000_000_000;
 pub(super) const SHARDS: u16 = 4;
@@ -80,6 +83,7 @@ pub(super) fn open_with(
             shards: SHARDS,
             since: Version(wall_us),
         },
+        clustered: false,
         owners,
         machine,
         now: Now { mono_us: 0, wall_us },
@@ -93,10 +97,12 @@ pub(super) fn open_with(
     let opened = open(&disk, &plan)?;
     let mut tables = Tables {
         owners: opened.machines,
+        marked: Vec::new(),
         shards,
         now: plan.now,
         newest: Version::ZERO,
         floors: Vec::new(),
+        tenures: BTreeMap::new(),
     };
     for owner in &mut tables.owners {
         owner.set_ceiling(opened.handles[0].ceiling());

@@ -1,0 +1,316 @@
+//! `/v1/cluster`: the cluster as this node sees it.
+//!
+//! A node that is alone tells of itself; a node of a cluster tells what was agreed (the map), who is alive as far as it
+//! knows (gossip), and what it may do itself (its lease).
+
+use crate::control::View;
+use crate::node::Node;
+use crate::server::App;
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use http::header::CACHE_CONTROL;
+use serde::Serialize;
+use tidings_protocol::{Epoch, NodeId, ShardId, Version};
+use tidings_router::MonoUs;
+use tidings_router::control::map::{self, Process};
+
+/// The answer. What only a cluster has is left out by a node that is alone.
+#[derive(Debug, Serialize)]
+struct Cluster {
+    /// Its identity; empty before there is one.
+    cluster: String,
+    /// What it is called.
+    name: String,
+    /// The node that answers.
+    node: String,
+    nodes: Vec<ClusterNode>,
+    shards: Vec<ClusterShard>,
+    #[serde(flatten)]
+    agreed: Option<Agreed>,
+}
+
+/// What was agreed, beside nodes and shards, and how far this node takes part in it.
+#[derive(Debug, Serialize)]
+struct Agreed {
+    /// Counts the changes of nodes and shards.
+    revision: u64,
+    /// No version above was ever allowed.
+    ceiling: Version,
+    /// Counts the offices of leaders.
+    term: u64,
+    leader: Option<String>,
+    shard_count: usize,
+    /// How long this node may give versions without hearing from the leader; `null` if it is not there to give any.
+    lease_left_ms: Option<u64>,
+    /// A quorum confirmed the map since this node started.
+    confirmed: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct ClusterNode {
+    node: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incarnation: Option<u64>,
+    /// Where clients reach it.
+    address: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    client_url: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    node_address: String,
+    roles: Vec<&'static str>,
+    zone: String,
+    alive: bool,
+    voter: bool,
+    leader: bool,
+    draining: bool,
+    /// The cluster agreed on it; else it is on its way in.
+    member: bool,
+    #[serde(flatten)]
+    process: Option<Own>,
+}
+
+/// What a node knows of itself only.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Own {
+    threads: usize,
+    uptime_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ClusterShard {
+    shard: ShardId,
+    owner: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    owner_id: String,
+    epoch: Epoch,
+    floor: Version,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
+    /// Who else has everything that was acknowledged.
+    copies: Vec<String>,
+    /// Its owner lives and is the process that the cluster assigned it to.
+    owned: bool,
+}
+
+pub(super) async fn cluster(State(app): State<App>) -> Response {
+    let node = &app.node;
+    let answer = match &node.control {
+        Some(control) => together(node, &control.view(), crate::clock::now().mono_us),
+        None => alone(node).await,
+    };
+    ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+}
+
+async fn alone(node: &Node) -> Cluster {
+    let mut shards = Vec::new();
+    for owner in &node.owners {
+        if let Some(report) = owner.report().await {
+            shards.extend(report.shards.into_iter().map(|(shard, epoch, floor)| ClusterShard {
+                shard,
+                owner: node.name.clone(),
+                owner_id: String::new(),
+                epoch,
+                floor,
+                cause: None,
+                copies: Vec::new(),
+                owned: true,
+            }));
+        }
+    }
+    shards.sort_by_key(|shard| shard.shard);
+    Cluster {
+        cluster: format!("{:016x}", node.cluster.0),
+        name: node.config.cluster.name.clone(),
+        node: node.name.clone(),
+        nodes: vec![ClusterNode {
+            node: node.name.clone(),
+            id: String::new(),
+            incarnation: None,
+            address: node.address.to_string(),
+            client_url: String::new(),
+            node_address: String::new(),
+            roles: roles(node.config.roles()),
+            zone: node.config.server.zone.clone(),
+            alive: true,
+            voter: true,
+            leader: true,
+            draining: node.is_draining(),
+            member: true,
+            process: Some(own(node)),
+        }],
+        shards,
+        agreed: None,
+    }
+}
+
+fn own(node: &Node) -> Own {
+    Own {
+        threads: node.owners.len(),
+        uptime_ms: u64::try_from(node.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+fn roles(roles: tidings_membership::Roles) -> Vec<&'static str> {
+    let all = [(roles.edge, "edge"), (roles.owner, "owner"), (roles.voter, "voter")];
+    all.into_iter().filter_map(|(has, role)| has.then_some(role)).collect()
+}
+
+/// Who is who, by their numbers.
+struct Names<'a> {
+    view: &'a View,
+    mine: &'a str,
+}
+
+impl Names<'_> {
+    /// What people call a node; its number if nobody said.
+    fn of(&self, node: NodeId) -> String {
+        if node == self.view.me.node {
+            return self.mine.to_owned();
+        }
+        match self.view.peers.get(&node) {
+            Some(peer) if !peer.name.is_empty() => peer.name.clone(),
+            Some(_) | None => node.to_string(),
+        }
+    }
+
+    fn is_alive(&self, node: NodeId) -> bool {
+        node == self.view.me.node || self.view.peers.get(&node).is_some_and(|peer| peer.alive)
+    }
+}
+
+fn together(node: &Node, view: &View, now_us: MonoUs) -> Cluster {
+    let mine = Mine {
+        name: &node.name,
+        roles: node.config.roles(),
+        zone: &node.config.server.zone,
+        client_url: node.config.client_url(node.address),
+        draining: node.is_draining(),
+        own: own(node),
+    };
+    describe(&mine, view, &node.config.cluster.name, now_us)
+}
+
+/// What this node says of itself.
+struct Mine<'a> {
+    name: &'a str,
+    roles: tidings_membership::Roles,
+    zone: &'a str,
+    client_url: String,
+    draining: bool,
+    own: Own,
+}
+
+fn describe(mine: &Mine<'_>, view: &View, name: &str, now_us: MonoUs) -> Cluster {
+    let names = Names { view, mine: mine.name };
+    let mut ids: Vec<NodeId> = view.map.nodes().map(|(id, _)| id).collect();
+    ids.extend(view.peers.keys());
+    ids.push(view.me.node);
+    ids.sort_unstable();
+    ids.dedup();
+    let mut nodes: Vec<ClusterNode> = ids.iter().map(|id| node_of(&names, mine, *id)).collect();
+    nodes.sort_by(|a, b| (&a.node, &a.id).cmp(&(&b.node, &b.id)));
+    let shards: Vec<ClusterShard> = view
+        .map
+        .shards()
+        .filter_map(|(id, shard)| shard_of(&names, id, shard))
+        .collect();
+    let formed = view.map.cluster().0 != 0;
+    Cluster {
+        cluster: if formed {
+            format!("{:016x}", view.map.cluster().0)
+        } else {
+            String::new()
+        },
+        name: name.to_owned(),
+        node: mine.name.to_owned(),
+        nodes,
+        shards,
+        agreed: Some(Agreed {
+            revision: view.map.revision(),
+            ceiling: view.map.ceiling(),
+            term: view.term,
+            leader: view.leader.map(|leader| leader.to_string()),
+            shard_count: view.map.shards().count(),
+            lease_left_ms: mine
+                .roles
+                .owner
+                .then(|| view.until_us.saturating_sub(now_us).div_ceil(1000)),
+            confirmed: view.confirmed,
+        }),
+    }
+}
+
+fn node_of(names: &Names<'_>, mine: &Mine<'_>, id: NodeId) -> ClusterNode {
+    let view = names.view;
+    let is_me = id == view.me.node;
+    let agreed = view.map.node(id);
+    let peer = view.peers.get(&id);
+    let client_url = match (is_me, peer, agreed) {
+        (true, _, _) => mine.client_url.clone(),
+        (false, Some(peer), _) => peer.client_url.clone(),
+        (false, None, Some(agreed)) => agreed.info.client_address.clone(),
+        (false, None, None) => String::new(),
+    };
+    let node_address = match (peer, agreed) {
+        (Some(peer), _) => peer.address.to_string(),
+        (None, Some(agreed)) => agreed.info.peer_address.clone(),
+        (None, None) => String::new(),
+    };
+    let voter = view.voters.contains(&id);
+    let known = agreed.map(|agreed| tidings_membership::Roles {
+        edge: agreed.info.roles.edge,
+        owner: agreed.info.roles.owner,
+        voter,
+    });
+    ClusterNode {
+        node: names.of(id),
+        id: id.to_string(),
+        incarnation: if is_me {
+            Some(view.me.incarnation)
+        } else {
+            peer.map(|peer| peer.process.incarnation)
+                .or(agreed.map(|agreed| agreed.incarnation))
+        },
+        address: without_scheme(&client_url),
+        client_url,
+        node_address,
+        roles: roles(if is_me { mine.roles } else { known.unwrap_or_default() }),
+        zone: match agreed {
+            _ if is_me => mine.zone.to_owned(),
+            Some(agreed) => agreed.info.zone.clone(),
+            None => String::new(),
+        },
+        alive: names.is_alive(id),
+        voter,
+        leader: view.leader == Some(id),
+        draining: (is_me && mine.draining) || agreed.is_some_and(|agreed| agreed.draining),
+        member: agreed.is_some(),
+        process: is_me.then_some(mine.own),
+    }
+}
+
+/// `None` for a shard that nobody ever owned.
+fn shard_of(names: &Names<'_>, id: ShardId, shard: &map::Shard) -> Option<ClusterShard> {
+    let owner: Process = shard.owner?;
+    Some(ClusterShard {
+        shard: id,
+        owner: names.of(owner.node),
+        owner_id: owner.node.to_string(),
+        epoch: shard.epoch,
+        floor: shard.floor,
+        cause: Some(shard.cause.as_str()),
+        copies: shard.in_sync.iter().map(|process| names.of(process.node)).collect(),
+        owned: names.view.map.is_current(owner) && names.is_alive(owner.node),
+    })
+}
+
+/// `host:port`, as people type it.
+fn without_scheme(url: &str) -> String {
+    url.split_once("://").map_or(url, |(_, rest)| rest).to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,305 @@
+//! The leader's office: runs the coordinator where this node leads the log, and sees to it that enough nodes vote.
+//!
+//! It decides nothing by itself: what should change is the coordinator's word, who should vote that of [`super::voters`].
+
+use super::plane::{Part, Plane};
+use super::voters::{self, Electorate};
+use crate::clock;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tidings_consensus::{ConsensusError, Proposal};
+use tidings_protocol::{Epoch, NodeId};
+use tidings_router::MonoUs;
+use tidings_router::control::command::Command;
+use tidings_router::control::coordinator::{Config, Coordinator, Input, Output, Verdict};
+use tidings_router::control::lease::{Grant, Renewal};
+use tidings_router::control::map::{Map, Process};
+use tokio::sync::{mpsc, oneshot};
+
+/// Voters are looked at so often.
+const VOTERS_EVERY: Duration = Duration::from_secs(1);
+/// A new cluster's shards are first given out when all who formed it are there, or after so long.
+const FIRST_PLACEMENT_US: u64 = 10_000_000;
+/// Until then it is looked so often whether they are.
+const GATHERING_US: u64 = 100_000;
+
+/// What the office is asked for.
+#[derive(Debug)]
+pub(super) enum OfficeAsk {
+    /// A lease.
+    Renew(Renewal, oneshot::Sender<Grant>),
+}
+
+/// What came of what the coordinator wanted done.
+enum Done {
+    Confirmed(u64, bool),
+    Settled(u64),
+}
+
+/// The log's times, in proportion to the lease: an election and a renewal fit inside it.
+pub(super) fn consensus_settings(node: NodeId, path: Option<PathBuf>, lease: Duration) -> tidings_consensus::Settings {
+    tidings_consensus::Settings {
+        path,
+        heartbeat: lease / 25,
+        // A voter waits for twice the longer one at most: once because it follows a leader, once before it stands.
+        election: (lease / 10, lease / 5),
+        ..tidings_consensus::Settings::new(node)
+    }
+}
+
+/// The coordinator's times likewise.
+fn coordinator_config(lease: Duration) -> Config {
+    let lease_us = u64::try_from(lease.as_micros()).unwrap_or(u64::MAX / 4);
+    Config {
+        lease_us,
+        settle_us: lease_us / 2,
+        disk_patience_us: lease_us,
+        review_us: lease_us / 20,
+        // Shards move with copies, which no owner takes yet.
+        moves: 0,
+        ..Config::default()
+    }
+}
+
+/// See the module.
+struct Office {
+    plane: Arc<Plane>,
+    part: Part,
+    coordinator: Coordinator,
+    /// The term of the present office.
+    term: Option<u64>,
+    since_us: MonoUs,
+    /// The map is not looked at before.
+    not_before_us: MonoUs,
+    /// Who waits for a lease.
+    asking: BTreeMap<Process, oneshot::Sender<Grant>>,
+    done: mpsc::UnboundedSender<Done>,
+    out: Vec<Output>,
+}
+
+/// Runs for as long as this node is part of the cluster.
+pub(super) async fn run(plane: Arc<Plane>, part: Part, mut asks: mpsc::Receiver<OfficeAsk>) {
+    let (mut watched, mut roll) = (part.consensus.office(), plane.roll.clone());
+    let (done, mut came) = mpsc::unbounded_channel();
+    let mut office = Office {
+        coordinator: Coordinator::new(coordinator_config(plane.settings.lease)),
+        plane,
+        part,
+        term: None,
+        since_us: 0,
+        not_before_us: 0,
+        asking: BTreeMap::new(),
+        done,
+        out: Vec::new(),
+    };
+    office.look_around();
+    loop {
+        office.take_office();
+        office.perform();
+        let due = office.coordinator.next_deadline();
+        let due = due.map(|due| due.max(office.not_before_us));
+        let deadline = tokio::time::sleep_until(clock::instant(due.unwrap_or(MonoUs::MAX / 4)));
+        tokio::select! {
+            changed = watched.changed() => if changed.is_err() { return },
+            Some(done) = came.recv() => match done {
+                Done::Confirmed(token, true) => office.handle(Input::Confirmed { token }),
+                Done::Confirmed(token, false) => office.handle(Input::Unconfirmed { token }),
+                Done::Settled(proposal) => office.handle(Input::Settled { proposal }),
+            },
+            ask = asks.recv() => match ask {
+                Some(OfficeAsk::Renew(renewal, reply)) => office.renew(renewal, reply),
+                None => return,
+            },
+            changed = roll.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                office.look_around();
+            }
+            () = deadline, if due.is_some() => office.review(),
+        }
+    }
+}
+
+impl Office {
+    fn map(&self) -> Arc<Map> {
+        Arc::clone(&self.part.consensus.applied().borrow().map)
+    }
+
+    fn handle(&mut self, input: Input) {
+        let map = self.map();
+        self.coordinator.handle(clock::now(), &map, input, &mut self.out);
+    }
+
+    /// Tells the coordinator whether this node leads.
+    fn take_office(&mut self) {
+        let now = *self.part.consensus.office().borrow();
+        let term = now.ours.then_some(now.term);
+        if term == self.term {
+            return;
+        }
+        self.term = term;
+        self.asking.clear();
+        match term {
+            Some(term) => {
+                tracing::info!(term, "this node leads the cluster's log");
+                self.since_us = clock::mono_us();
+                self.handle(Input::Elected { term });
+            }
+            None => {
+                tracing::info!("this node does not lead the cluster's log any more");
+                self.handle(Input::Deposed);
+            }
+        }
+    }
+
+    fn renew(&mut self, renewal: Renewal, reply: oneshot::Sender<Grant>) {
+        // Of one process the newest question counts; an older one is answered by the end of its channel.
+        self.asking.insert(renewal.from, reply);
+        self.handle(Input::Renew(renewal));
+    }
+
+    /// Tells the coordinator whom gossip holds alive and dead.
+    fn look_around(&mut self) {
+        let roll = Arc::clone(&self.plane.roll.borrow());
+        let alive = roll
+            .alive
+            .values()
+            .map(|peer| (peer.node, peer.incarnation.0, Verdict::Alive));
+        let dead = roll
+            .dead
+            .iter()
+            .map(|(node, (start, _))| (*node, *start, Verdict::Dead));
+        for (node, incarnation, verdict) in alive.chain(dead) {
+            let process = Process { node, incarnation };
+            self.handle(Input::Heard { process, verdict });
+        }
+    }
+
+    fn review(&mut self) {
+        let map = self.map();
+        let now = clock::now();
+        if self.is_gathering(&map, now.mono_us) {
+            // The ceiling is not needed before anything is owned.
+            self.not_before_us = now.mono_us + GATHERING_US;
+            return;
+        }
+        self.coordinator.handle_deadline(now, &map, &mut self.out);
+    }
+
+    /// Whether nothing was ever given out, and some of those who formed the cluster are not there yet.
+    fn is_gathering(&self, map: &Map, now_us: MonoUs) -> bool {
+        let untouched = map.shards().all(|(_, shard)| shard.epoch == Epoch(0));
+        if !untouched || now_us > self.since_us + FIRST_PLACEMENT_US {
+            return false;
+        }
+        let voters = self.part.consensus.standing().voters;
+        !voters.iter().all(|voter| map.node(*voter).is_some())
+    }
+
+    fn perform(&mut self) {
+        for output in std::mem::take(&mut self.out) {
+            match output {
+                Output::Grant { to, grant } => {
+                    if let Some(reply) = self.asking.remove(&to) {
+                        // Whoever asked may not wait any more.
+                        _ = reply.send(grant);
+                    }
+                }
+                Output::Confirm { term, token } => {
+                    let (consensus, done) = (self.part.consensus.clone(), self.done.clone());
+                    let within = self.plane.settings.lease / 2;
+                    tokio::spawn(async move {
+                        let fine = consensus.confirm(within).await.is_ok();
+                        let office = *consensus.office().borrow();
+                        // Confirmed for another term of office is not confirmed for this one.
+                        _ = done.send(Done::Confirmed(token, fine && office.ours && office.term == term));
+                    });
+                }
+                Output::Propose {
+                    term,
+                    proposal,
+                    commands,
+                } => self.propose(term, proposal, commands),
+            }
+        }
+    }
+
+    fn propose(&self, term: u64, proposal: u64, commands: Vec<Command>) {
+        let (consensus, done) = (self.part.consensus.clone(), self.done.clone());
+        tokio::spawn(async move {
+            let term = Some(term);
+            match consensus.propose(Proposal { term, commands }).await {
+                Ok(outcome) => {
+                    for (place, refusal) in &outcome.refused {
+                        tracing::debug!(proposal, place, %refusal, "a command changed nothing");
+                    }
+                    _ = done.send(Done::Settled(proposal));
+                }
+                // Surely not in the log.
+                Err(ConsensusError::NotLeader { .. }) => _ = done.send(Done::Settled(proposal)),
+                // It may be applied yet, in this term only: the end of the term settles it.
+                Err(error) => tracing::debug!(proposal, %error, "what became of a proposal is not known"),
+            }
+        });
+    }
+}
+
+/// Sees to it that enough nodes vote, where this node leads.
+pub(super) async fn tend_voters(plane: Arc<Plane>, part: Part) {
+    let mut missing = BTreeMap::new();
+    loop {
+        tokio::time::sleep(VOTERS_EVERY).await;
+        if !part.consensus.office().borrow().ours {
+            missing.clear();
+            continue;
+        }
+        let now = electorate(&plane, &part, &mut missing);
+        let Some(voters) = voters::plan(&now) else { continue };
+        let names: Vec<String> = voters.iter().map(ToString::to_string).collect();
+        match part.consensus.set_voters(voters, true).await {
+            Ok(()) => tracing::info!(voters = names.join(", "), "other nodes vote now"),
+            Err(error) => tracing::warn!(%error, "the voters could not be changed"),
+        }
+    }
+}
+
+/// `missing`: since when a voter is not held alive, as far as this leader knows.
+fn electorate(plane: &Plane, part: &Part, missing: &mut BTreeMap<NodeId, MonoUs>) -> Electorate {
+    let standing = part.consensus.standing();
+    let roll = Arc::clone(&plane.roll.borrow());
+    let now_us = clock::mono_us();
+    let patience_us = u64::try_from(plane.settings.replace_voter.as_micros()).unwrap_or(u64::MAX);
+    let others = standing.voters.iter().filter(|voter| **voter != plane.me.node);
+    let dead: BTreeSet<NodeId> = others
+        .filter(|voter| !roll.alive.contains_key(voter))
+        .copied()
+        .collect();
+    missing.retain(|voter, _| dead.contains(voter));
+    for voter in &dead {
+        missing.entry(*voter).or_insert(now_us);
+    }
+    let lost = missing
+        .iter()
+        .filter(|(_, since_us)| now_us.saturating_sub(**since_us) >= patience_us);
+    let willing = roll.alive.values().filter(|peer| {
+        let ours = peer
+            .metadata
+            .formed
+            .is_some_and(|formed| formed.0 == part.founding.cluster);
+        ours && peer.metadata.roles.voter && standing.learners.contains(&peer.node)
+    });
+    let mut willing: BTreeSet<_> = willing.map(|peer| peer.node).collect();
+    if plane.settings.voter && standing.learners.contains(&plane.me.node) {
+        willing.insert(plane.me.node);
+    }
+    Electorate {
+        willing,
+        lost: lost.map(|(voter, _)| *voter).collect(),
+        dead,
+        wanted: plane.settings.expect.clamp(3, 5),
+        voters: standing.voters,
+    }
+}

@@ -1,0 +1,154 @@
+//! What a control plane is told when it starts.
+
+use super::ControlError;
+use super::keys::SECRET_CHARS;
+use crate::config::Config;
+use crate::storage;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tidings_protocol::ShardCount;
+
+/// See the module.
+#[derive(Clone)]
+pub struct Settings {
+    /// What the cluster is called.
+    pub name: String,
+    /// By which its nodes know each other.
+    pub secret: String,
+    /// Where others may be found.
+    pub join: Vec<String>,
+    /// How many form a cluster; 1: this node only joins one.
+    pub expect: usize,
+    /// Into how many shards a cluster that this node proposes is cut.
+    pub shards: ShardCount,
+    /// How long an owner may go on without a word of the leader.
+    pub lease: Duration,
+    /// Where this node listens for others, TCP and UDP.
+    pub node_listen: SocketAddr,
+    /// Where others reach it, `host:port`; `None`: where it listens. Port 0: the port it got.
+    pub node_advertise: Option<String>,
+    /// Where clients reach it.
+    pub client_url: String,
+    /// It owns shards.
+    pub owner: bool,
+    /// It holds subscribers.
+    pub edge: bool,
+    /// It may vote.
+    pub voter: bool,
+    /// Where it stands.
+    pub zone: String,
+    /// The data directory, whose lock the caller holds; `None`: everything is in memory.
+    pub data_dir: Option<PathBuf>,
+    /// Whose versions are in the data directory, if there are any.
+    pub identity: Option<storage::Identity>,
+    /// A voter that is held dead for so long is replaced by another node.
+    pub replace_voter: Duration,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("name", &self.name)
+            .field("expect", &self.expect)
+            .field("node_listen", &self.node_listen)
+            .finish_non_exhaustive()
+    }
+}
+
+fn wrong(key: &'static str, reason: impl Into<String>) -> ControlError {
+    let reason = reason.into();
+    ControlError::Config { key, reason }
+}
+
+/// The secret, from the key or from its file.
+fn secret(config: &Config) -> Result<String, ControlError> {
+    let cluster = &config.cluster;
+    let (key, secret) = if cluster.secret_file.is_empty() {
+        ("cluster.secret", cluster.secret.clone())
+    } else {
+        let text = std::fs::read_to_string(&cluster.secret_file).map_err(|error| {
+            wrong(
+                "cluster.secret_file",
+                format!("({}) cannot be read: {error}", cluster.secret_file),
+            )
+        })?;
+        ("cluster.secret_file", text.trim_end_matches(['\r', '\n']).to_owned())
+    };
+    if secret.is_empty() {
+        let help = "is missing: the nodes of a cluster know each other by a secret of at least 32 characters that all of \
+                    them have and nobody else (better in a file: cluster.secret_file)";
+        return Err(wrong(key, help));
+    }
+    let chars = secret.chars().count();
+    if chars < SECRET_CHARS {
+        return Err(wrong(
+            key,
+            format!("has {chars} characters, at least {SECRET_CHARS} are needed"),
+        ));
+    }
+    Ok(secret)
+}
+
+impl Settings {
+    /// Those of a configuration. `address` is where clients reach the node, `identity` whose versions are in the data
+    /// directory.
+    ///
+    /// # Errors
+    /// Names the key that is missing or makes no sense.
+    pub fn new(
+        config: &Config,
+        address: SocketAddr,
+        identity: Option<storage::Identity>,
+    ) -> Result<Self, ControlError> {
+        let (cluster, server) = (&config.cluster, &config.server);
+        if ![1, 3, 5].contains(&cluster.expect) {
+            return Err(wrong(
+                "cluster.expect",
+                "must be 3 or 5, or 1 for a node that joins a cluster that is there",
+            ));
+        }
+        if cluster.name.is_empty() {
+            return Err(wrong("cluster.name", "must not be empty"));
+        }
+        if !(500..=60_000).contains(&cluster.lease_ms) {
+            return Err(wrong("cluster.lease_ms", "must be from 500 to 60000"));
+        }
+        let role = |name: &str| server.roles.iter().any(|role| role == name);
+        if let Some(strange) = server
+            .roles
+            .iter()
+            .find(|role| !["edge", "owner", "voter"].contains(&role.as_str()))
+        {
+            return Err(wrong(
+                "server.roles",
+                format!("names `{strange}`; there are edge, owner and voter"),
+            ));
+        }
+        let node_listen = server.node_listen.parse();
+        let client_url = if server.client_url.is_empty() {
+            format!("http://{address}")
+        } else {
+            server.client_url.clone()
+        };
+        Ok(Self {
+            name: cluster.name.clone(),
+            secret: secret(config)?,
+            join: cluster.join.clone(),
+            expect: usize::try_from(cluster.expect).unwrap_or(1),
+            shards: ShardCount::new(u16::try_from(cluster.shards).unwrap_or(0))
+                .ok_or_else(|| wrong("cluster.shards", "must be a power of two from 1 to 4096"))?,
+            lease: Duration::from_millis(cluster.lease_ms),
+            node_listen: node_listen.map_err(|_| wrong("server.node_listen", "is not an address and port"))?,
+            node_advertise: (!server.node_advertise.is_empty()).then(|| server.node_advertise.clone()),
+            client_url,
+            owner: role("owner"),
+            edge: role("edge"),
+            voter: role("voter"),
+            zone: server.zone.clone(),
+            data_dir: config.data_dir(),
+            identity,
+            replace_voter: Duration::from_secs(60),
+        })
+    }
+}
