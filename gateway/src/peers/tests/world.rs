@@ -341,7 +341,7 @@ fn start(process: Process, plan: Plan) -> TestNode {
     let (owner_handles, owner_ends) = (0..count).map(|_| owner::channel(64)).unzip();
     let (lanes, lane_ends) = (0..2).map(|_| edge::channel()).unzip();
     let view = watch::Sender::new(Arc::new(nothing(process)));
-    let control = control::Handle::for_tests(view.subscribe());
+    let control = control::Handle::fixed(view.subscribe());
     let handle = Handle::new(count, config.limits.forward_bytes as usize);
     let metrics = Arc::new(Metrics::new(&config));
     let node = Arc::new(Node {
