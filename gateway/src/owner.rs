@@ -3,31 +3,23 @@
 //! Everything that waits is handled before anything is passed on, so that a busy owner tells each lane once a burst and
 //! not once a change. It does not know HTTP or subscribers.
 
+mod floors;
+pub(crate) mod holdings;
 mod journal;
+mod shell;
 
 pub use journal::OwnerSource;
+pub use shell::{Begin, Offered, start};
 
-use crate::clock;
 use crate::config::Config;
-use crate::node::{Node, spawn_vital};
 use crate::peers::RemoteLane;
-use crate::storage;
 use crate::telemetry::{Limit, Metrics};
-use journal::{Journal, Kept, Piece};
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
-use tidings_protocol::peer::{EdgeToOwner, FloorCause, OwnerToEdge};
+use journal::{Kept, Piece};
+use tidings_protocol::peer::EdgeToOwner;
 use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
-use tidings_router::owner::{self, Input, Output, Owner, Publish, Published};
+use tidings_router::owner::{self, Publish, Published};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-
-/// How many commands one burst handles before its answers go out.
-const BURST: usize = 256;
-
-/// How long an owner whose disk is behind waits before it looks again.
-const CATCH_UP: Duration = Duration::from_millis(2);
 
 /// A batch of changes on its way to the owner of their shards.
 #[derive(Debug)]
@@ -236,63 +228,6 @@ pub fn channel(queue: usize) -> (OwnerHandle, OwnerReceiver) {
     )
 }
 
-/// What an owner starts with.
-#[derive(Debug)]
-pub struct Begin {
-    /// Its ends of the channels.
-    pub receiver: OwnerReceiver,
-    /// Its machine and its end of the storage; `None` in memory only.
-    pub kept: Option<(Owner, storage::Handle)>,
-}
-
-/// Starts the owner of `thread` on the `LocalSet` it is called in.
-pub fn start(thread: usize, node: &Arc<Node>, begin: Begin) {
-    let threads = node.owners.len();
-    let shards: Vec<ShardId> = node
-        .shards
-        .all()
-        .filter(|shard| usize::from(shard.0) % threads == thread)
-        .collect();
-    let (machine, disk) = match begin.kept {
-        Some((machine, disk)) => (Some(machine), Some(disk)),
-        None => (None, None),
-    };
-    let is_new = machine.is_none();
-    let mut shell = Shell {
-        thread,
-        machine: machine.unwrap_or_else(|| Owner::new(machine_config(&node.config, node.shards, threads))),
-        shards: shards.clone(),
-        node: Arc::clone(node),
-        output: Vec::new(),
-        to_lanes: node.lanes.iter().map(|_| Vec::new()).collect(),
-        remote: HashMap::new(),
-        journal: Journal::new(thread, disk),
-    };
-    let now = clock::now();
-    shell.heed_ceiling();
-    if is_new {
-        // A table that starts empty cannot vouch for anything before now.
-        let assign = Input::Assign {
-            shards,
-            epoch: Epoch(1),
-            floor: node.first_version,
-            cause: FloorCause::Lost,
-        };
-        shell.handle(now, assign);
-    }
-    for lane in 0..node.lanes.len() {
-        shell.handle(
-            now,
-            Input::LinkUp {
-                link: lane as u32,
-                generation: GENERATION,
-            },
-        );
-    }
-    shell.flush();
-    spawn_vital("owner", shell.run(begin.receiver));
-}
-
 /// Links inside one process never break, so they have one generation.
 pub const GENERATION: u32 = 1;
 
@@ -310,201 +245,6 @@ pub fn machine_config(config: &Config, shards: ShardCount, threads: usize) -> ow
         link_hint_bytes: usize::try_from(config.owner.link_hint_bytes).unwrap_or(usize::MAX),
         closed_busy_us: config.owner.closed_busy_ms * 1000,
         closed_idle_us: config.owner.closed_idle_ms * 1000,
-    }
-}
-
-struct Shell {
-    thread: usize,
-    machine: Owner,
-    shards: Vec<ShardId>,
-    node: Arc<Node>,
-    output: Vec<Output>,
-    to_lanes: Vec<Vec<OwnerToEdge>>,
-    /// Lanes of other nodes, by link.
-    remote: HashMap<u32, (u32, RemoteLane)>,
-    journal: Journal,
-}
-
-impl Shell {
-    async fn run(mut self, mut receiver: OwnerReceiver) {
-        // One timer, moved only when it has to ring earlier or has rung: a deadline that moves out costs nothing.
-        let timer = tokio::time::sleep(Duration::from_secs(3600));
-        tokio::pin!(timer);
-        loop {
-            match self.machine.next_deadline() {
-                Some(at) if clock::instant(at) < timer.deadline() || timer.is_elapsed() => {
-                    timer.as_mut().reset(clock::instant(at));
-                }
-                None if timer.is_elapsed() => timer.as_mut().reset(Instant::now() + Duration::from_secs(3600)),
-                Some(_) | None => {}
-            }
-            let mut handled = 0_usize;
-            tokio::select! {
-                biased;
-                Some(command) = receiver.commands.recv() => { self.command(command); handled += 1; }
-                done = self.journal.done() => self.journal.settle(&done),
-                batch = receiver.batches.recv(), if !self.journal.is_congested() => match batch {
-                    Some(batch) => { self.batch(batch); handled += 1; }
-                    None => return,
-                },
-                // The disk is behind. Nobody says when it has caught up.
-                () = tokio::time::sleep(CATCH_UP), if self.journal.is_congested() => {}
-                () = &mut timer => {}
-            }
-            while handled < BURST {
-                // Registrations go before publishes: subscribers wait for them, and they are few.
-                if let Ok(command) = receiver.commands.try_recv() {
-                    self.command(command);
-                } else if let Some(done) = self.journal.try_done() {
-                    self.journal.settle(&done);
-                } else if self.journal.is_congested() {
-                    break;
-                } else if let Ok(batch) = receiver.batches.try_recv() {
-                    self.batch(batch);
-                } else {
-                    break;
-                }
-                handled += 1;
-            }
-            let now = clock::now();
-            self.heed_ceiling();
-            if self.machine.next_deadline().is_some_and(|at| at <= now.mono_us) {
-                self.machine.handle_deadline(now, &mut self.output);
-                self.perform();
-            }
-            self.flush();
-            if handled > 0 {
-                self.node.metrics.owner_burst.observe(handled as f64);
-            }
-            if handled >= BURST {
-                // Whoever shares the thread gets a turn.
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-
-    fn heed_ceiling(&mut self) {
-        if let Some(ceiling) = self.journal.ceiling() {
-            self.machine.set_ceiling(ceiling);
-        }
-    }
-
-    fn batch(&mut self, batch: Batch) {
-        if self.journal.is_failing() {
-            _ = batch.reply.send(Err(PublishFailure::StorageFails));
-            return;
-        }
-        self.heed_ceiling();
-        let now = clock::now();
-        let request = self.journal.begin(now, &batch.changes, batch.durable, batch.reply);
-        self.handle(
-            now,
-            Input::Publish {
-                request,
-                changes: batch.changes,
-            },
-        );
-    }
-
-    fn command(&mut self, command: Command) {
-        match command {
-            Command::FromLane {
-                lane,
-                generation,
-                frames,
-            } => {
-                let now = clock::now();
-                for frame in frames {
-                    self.handle(
-                        now,
-                        Input::FromEdge {
-                            link: lane as u32,
-                            generation,
-                            frame,
-                        },
-                    );
-                }
-            }
-            Command::LinkUp { link, generation, lane } => {
-                self.remote.insert(link, (generation, lane));
-                self.handle(clock::now(), Input::LinkUp { link, generation });
-            }
-            Command::LinkDown { link, generation } => {
-                if self.remote.get(&link).is_some_and(|(known, _)| *known == generation) {
-                    self.remote.remove(&link);
-                }
-                self.handle(clock::now(), Input::LinkDown { link, generation });
-            }
-            Command::Inspect { object, reply } => {
-                let shard = self.node.shards.shard(object);
-                // Whoever asked may have gone; so everywhere below.
-                _ = reply.send(Inspection {
-                    version: self.machine.version(object),
-                    epoch: self.machine.epoch(shard),
-                    floor: self.machine.floor(shard).unwrap_or(Version::ZERO),
-                    watchers: self
-                        .machine
-                        .watchers(object)
-                        .into_iter()
-                        .map(|link| link as usize)
-                        .collect(),
-                });
-            }
-            Command::Keep { piece, reply } => {
-                _ = reply.send(Kept::of(&self.machine, clock::now(), piece));
-            }
-            Command::Report { reply } => {
-                let shards = self
-                    .shards
-                    .iter()
-                    .filter_map(|shard| Some((*shard, self.machine.epoch(*shard)?, self.machine.floor(*shard)?)));
-                _ = reply.send(Report {
-                    shards: shards.collect(),
-                    stats: self.machine.stats(),
-                });
-            }
-        }
-    }
-
-    fn handle(&mut self, now: tidings_router::Now, input: Input) {
-        self.machine.handle(now, input, &mut self.output);
-        self.perform();
-    }
-
-    fn perform(&mut self) {
-        for output in self.output.drain(..) {
-            match output {
-                Output::ToEdge {
-                    link,
-                    generation,
-                    frame,
-                } => {
-                    // Each lane is told of a floor; the disk needs to hear of it once.
-                    if let (0, OwnerToEdge::Own { shards }) = (link, &frame) {
-                        self.journal.owned(shards);
-                    }
-                    if let Some(frames) = self.to_lanes.get_mut(link as usize) {
-                        frames.push(frame);
-                    } else if let Some((known, lane)) = self.remote.get(&link)
-                        && *known == generation
-                    {
-                        lane.send(frame);
-                    }
-                }
-                Output::Published { request, results } => {
-                    self.journal.applied(request, results);
-                }
-            }
-        }
-    }
-
-    fn flush(&mut self) {
-        self.journal.flush();
-        for (frames, lane) in self.to_lanes.iter_mut().zip(&self.node.lanes) {
-            if !frames.is_empty() {
-                lane.from_owner(self.thread, GENERATION, std::mem::take(frames));
-            }
-        }
     }
 }
 
@@ -527,6 +267,7 @@ pub(crate) fn count_failure(metrics: &Metrics, failure: PublishFailure) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn change() -> Vec<Publish> {
         vec![Publish {

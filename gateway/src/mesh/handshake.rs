@@ -91,6 +91,26 @@ pub struct Connection {
     pub(super) opener: Opener<OwnedReadHalf>,
 }
 
+impl Connection {
+    /// Moves the connection to the runtime this is called on. A socket is watched by the runtime on which it was made: with
+    /// whoever accepted it busy, or at its end, the connection would stand still.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn here(self) -> std::io::Result<Self> {
+        let Self { peer, sealer, opener } = self;
+        let (to, sealer) = sealer.apart();
+        let (from, opener) = opener.apart();
+        let stream = from.reunite(to).map_err(std::io::Error::other)?;
+        let (from, to) = TcpStream::from_std(stream.into_std()?)?.into_split();
+        Ok(Self {
+            peer,
+            sealer: sealer.joined(to),
+            opener: opener.joined(from),
+        })
+    }
+}
+
 /// Dials: speaks first.
 ///
 /// # Errors

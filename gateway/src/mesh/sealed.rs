@@ -43,6 +43,32 @@ pub struct Sealer<W> {
     plain: Vec<u8>,
 }
 
+impl<W> Sealer<W> {
+    /// Where it writes, and all the rest of it.
+    pub(super) fn apart(self) -> (W, Sealer<()>) {
+        let rest = Sealer {
+            to: (),
+            noise: self.noise,
+            number: self.number,
+            out: self.out,
+            plain: self.plain,
+        };
+        (self.to, rest)
+    }
+}
+
+impl Sealer<()> {
+    pub(super) fn joined<W>(self, to: W) -> Sealer<W> {
+        Sealer {
+            to,
+            noise: self.noise,
+            number: self.number,
+            out: self.out,
+            plain: self.plain,
+        }
+    }
+}
+
 impl<W: AsyncWrite + Unpin> Sealer<W> {
     pub(super) fn new(to: W, noise: Arc<StatelessTransportState>) -> Self {
         Self {
@@ -129,6 +155,36 @@ pub enum Came<'a> {
     End,
 }
 
+impl<R> Opener<R> {
+    /// Where it reads, and all the rest of it.
+    pub(super) fn apart(self) -> (R, Opener<()>) {
+        let rest = Opener {
+            from: (),
+            noise: self.noise,
+            number: self.number,
+            read: self.read,
+            taken: self.taken,
+            frame: self.frame,
+            plain: self.plain,
+        };
+        (self.from, rest)
+    }
+}
+
+impl Opener<()> {
+    pub(super) fn joined<R>(self, from: R) -> Opener<R> {
+        Opener {
+            from,
+            noise: self.noise,
+            number: self.number,
+            read: self.read,
+            taken: self.taken,
+            frame: self.frame,
+            plain: self.plain,
+        }
+    }
+}
+
 impl<R: AsyncRead + Unpin> Opener<R> {
     pub(super) fn new(from: R, noise: Arc<StatelessTransportState>) -> Self {
         Self {
@@ -139,20 +195,6 @@ impl<R: AsyncRead + Unpin> Opener<R> {
             taken: 0,
             frame: Vec::new(),
             plain: vec![0; RECORD_BYTES],
-        }
-    }
-
-    /// The same, reading from elsewhere.
-    #[cfg(test)]
-    pub(super) fn reading<S>(self, from: S) -> Opener<S> {
-        Opener {
-            from,
-            noise: self.noise,
-            number: self.number,
-            read: self.read,
-            taken: self.taken,
-            frame: self.frame,
-            plain: self.plain,
         }
     }
 

@@ -284,7 +284,7 @@ async fn tamper(change: impl Fn(Vec<Vec<u8>>) -> Vec<Vec<u8>>) -> (Vec<u8>, Open
     let records: Vec<Vec<u8>> = records.chunks(2 + 1 + 10 + 16).map(<[u8]>::to_vec).collect();
     assert_eq!(records.len(), 5);
     let changed = change(records).concat();
-    let mut opener = there.opener.reading(std::io::Cursor::new(changed));
+    let mut opener = there.opener.apart().1.joined(std::io::Cursor::new(changed));
     let mut heard = Vec::new();
     loop {
         match opener.next().await {

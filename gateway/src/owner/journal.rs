@@ -5,7 +5,7 @@
 //! happened (rule R5). It does not know files.
 
 use super::{OwnerHandle, PublishFailure, Reply};
-use crate::storage::frame::{Deed, Payload, Tenure};
+use crate::storage::frame::{Payload, Tenure};
 use crate::storage::{self, Done, Marks, Order, Share};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use tidings_protocol::peer::Owned;
 use tidings_protocol::{ObjectHash, ShardCount, ShardId, Version};
 use tidings_router::Now;
 use tidings_router::owner::keeping::{Floor, KeptAnswer};
-use tidings_router::owner::{Owner, Publish, Published};
+use tidings_router::owner::{Publish, Published};
 
 /// What is written of one batch, before its versions are known.
 #[derive(Debug)]
@@ -177,6 +177,23 @@ impl Journal {
         self.gathered.push(order);
     }
 
+    /// A shard was taken or let go: nothing that is done with it later is written before that.
+    pub(super) fn tenure(&mut self, tenure: Tenure) {
+        let Some(disk) = &self.disk else { return };
+        // What comes next is above where the epoch begins.
+        disk.saw(tenure.begins);
+        let mut payload = Payload::default();
+        payload.tenures([tenure].into_iter());
+        let order = Order {
+            owner: self.owner,
+            ticket: None,
+            payload,
+            durable: false,
+        };
+        disk.expect(&order);
+        self.gathered.push(order);
+    }
+
     /// Hands over what was gathered.
     pub(super) fn flush(&mut self) {
         if let (Some(disk), false) = (&self.disk, self.gathered.is_empty()) {
@@ -243,31 +260,6 @@ pub(super) enum Piece {
 pub(super) enum Kept {
     Versions(Share),
     Marks(Marks),
-}
-
-/// A piece of a shard's versions, if the machine has it.
-fn share(machine: &Owner, shard: ShardId, piece: usize, begins: Version) -> Option<Share> {
-    let tenure = Tenure {
-        shard,
-        epoch: machine.epoch(shard)?,
-        begins,
-        floor: machine.kept_floor(shard)?,
-        deed: Deed::Begun,
-    };
-    let versions = machine.kept_versions(shard, piece);
-    Some(Share::Here { versions, tenure })
-}
-
-impl Kept {
-    pub(super) fn of(machine: &Owner, now: Now, piece: Piece) -> Self {
-        match piece {
-            Piece::Versions { shard, piece } => {
-                let here = share(machine, shard, piece, Version::ZERO);
-                Self::Versions(here.unwrap_or(Share::Absent))
-            }
-            Piece::Marks { piece } => Self::Marks((machine.kept_revisions(piece), machine.kept_answers(piece, now))),
-        }
-    }
 }
 
 /// The owners of a node as storage asks them, from a thread that may wait.

@@ -27,6 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(stage: Rc<Stage>, connection: Connection) {
+    // It was accepted on another thread.
+    let connection = match connection.here() {
+        Ok(connection) => connection,
+        Err(error) => return tracing::warn!(%error, "a connection of a node cannot be taken over"),
+    };
     let process = Process {
         node: connection.peer.node,
         incarnation: connection.peer.incarnation,

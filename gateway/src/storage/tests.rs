@@ -2,7 +2,9 @@
 
 mod ceilings;
 mod copies;
+mod epochs;
 mod evictions;
+mod formats;
 mod simulated;
 mod world;
 
