@@ -227,15 +227,6 @@ impl Handle {
         self.view.clone()
     }
 
-    /// One that shows whatever views a test sends.
-    #[cfg(test)]
-    pub(crate) fn for_tests(view: watch::Receiver<Arc<View>>) -> Self {
-        Self {
-            view,
-            highest: Arc::default(),
-        }
-    }
-
     /// A version was given or closed here: the ceiling has to stay above it.
     pub fn saw(&self, version: Version) {
         self.highest.fetch_max(version.0, Ordering::Relaxed);
