@@ -79,8 +79,6 @@ pub struct View {
     pub confirmed: bool,
     /// The other nodes that the map knows.
     pub peers: Arc<BTreeMap<NodeId, Peer>>,
-    /// Counts the offices of leaders, as far as known.
-    pub term: u64,
     /// Who leads the log, as far as known.
     pub leader: Option<NodeId>,
     /// Who votes.
@@ -160,6 +158,10 @@ pub struct Member {
     pub address: Option<SocketAddr>,
     /// The cluster that it is part of, if it is.
     pub formed: Option<u64>,
+    /// What people call it; empty if it does not say.
+    pub name: String,
+    /// Where clients reach it; empty likewise.
+    pub client_url: String,
     /// The release it runs; empty if it does not say.
     pub release: String,
 }
@@ -290,6 +292,8 @@ impl Handle {
                 verdict: Verdict::Dead,
                 address: None,
                 formed: None,
+                name: String::new(),
+                client_url: String::new(),
                 release: String::new(),
             };
             (*node, member)
@@ -300,6 +304,8 @@ impl Handle {
                 verdict: Verdict::Alive,
                 address: peer.metadata.node_addr,
                 formed: peer.metadata.formed.map(|formed| formed.0),
+                name: peer.metadata.name.as_str().to_owned(),
+                client_url: peer.metadata.client_url.as_str().to_owned(),
                 release: peer.metadata.release.as_str().to_owned(),
             };
             (peer.node, member)

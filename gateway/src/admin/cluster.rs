@@ -3,7 +3,7 @@
 //! A node that is alone tells of itself; a node of a cluster tells what was agreed (the map), who is alive as far as it
 //! knows (gossip), and what it may do itself (its lease).
 
-use crate::control::View;
+use crate::control::{self, Member, Status, Verdict, View};
 use crate::node::Node;
 use crate::server::App;
 use axum::Json;
@@ -11,8 +11,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use http::header::CACHE_CONTROL;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use tidings_protocol::{Epoch, NodeId, ShardId, Version};
-use tidings_router::MonoUs;
 use tidings_router::control::map::{self, Process};
 
 /// The answer. What only a cluster has is left out by a node that is alone.
@@ -98,7 +98,7 @@ struct ClusterShard {
 pub(super) async fn cluster(State(app): State<App>) -> Response {
     let node = &app.node;
     let answer = match &node.control {
-        Some(control) => together(node, &control.view(), crate::clock::now().mono_us),
+        Some(control) => together(node, control),
         None => alone(node).await,
     };
     ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
@@ -161,6 +161,7 @@ fn roles(roles: tidings_membership::Roles) -> Vec<&'static str> {
 /// Who is who, by their numbers.
 struct Names<'a> {
     view: &'a View,
+    members: &'a BTreeMap<NodeId, Member>,
     mine: &'a str,
 }
 
@@ -170,18 +171,24 @@ impl Names<'_> {
         if node == self.view.me.node {
             return self.mine.to_owned();
         }
-        match self.view.peers.get(&node) {
-            Some(peer) if !peer.name.is_empty() => peer.name.clone(),
-            Some(_) | None => node.to_string(),
-        }
+        let of_members = self.members.get(&node).map(|member| &member.name);
+        let of_peers = self.view.peers.get(&node).map(|peer| &peer.name);
+        let said = of_members.into_iter().chain(of_peers).find(|name| !name.is_empty());
+        said.cloned().unwrap_or_else(|| node.to_string())
     }
 
     fn is_alive(&self, node: NodeId) -> bool {
-        node == self.view.me.node || self.view.peers.get(&node).is_some_and(|peer| peer.alive)
+        let by_gossip = || {
+            self.members
+                .get(&node)
+                .is_some_and(|member| member.verdict == Verdict::Alive)
+        };
+        node == self.view.me.node || self.view.peers.get(&node).map_or_else(by_gossip, |peer| peer.alive)
     }
 }
 
-fn together(node: &Node, view: &View, now_us: MonoUs) -> Cluster {
+fn together(node: &Node, control: &control::Handle) -> Cluster {
+    let status = control.status();
     let mine = Mine {
         name: &node.name,
         roles: node.config.roles(),
@@ -190,7 +197,7 @@ fn together(node: &Node, view: &View, now_us: MonoUs) -> Cluster {
         draining: node.is_draining(),
         own: own(node),
     };
-    describe(&mine, view, &node.config.cluster.name, now_us)
+    describe(&mine, &node.config.cluster.name, &status)
 }
 
 /// What this node says of itself.
@@ -203,10 +210,21 @@ struct Mine<'a> {
     own: Own,
 }
 
-fn describe(mine: &Mine<'_>, view: &View, name: &str, now_us: MonoUs) -> Cluster {
-    let names = Names { view, mine: mine.name };
+fn describe(mine: &Mine<'_>, name: &str, status: &Status) -> Cluster {
+    let view = &*status.view;
+    let names = Names {
+        view,
+        members: &status.members,
+        mine: mine.name,
+    };
     let mut ids: Vec<NodeId> = view.map.nodes().map(|(id, _)| id).collect();
     ids.extend(view.peers.keys());
+    // Those on their way in. Who is neither of the cluster nor alive is no news.
+    let alive = status
+        .members
+        .iter()
+        .filter(|(_, member)| member.verdict == Verdict::Alive);
+    ids.extend(alive.map(|(id, _)| *id));
     ids.push(view.me.node);
     ids.sort_unstable();
     ids.dedup();
@@ -231,13 +249,10 @@ fn describe(mine: &Mine<'_>, view: &View, name: &str, now_us: MonoUs) -> Cluster
         agreed: Some(Agreed {
             revision: view.map.revision(),
             ceiling: view.map.ceiling(),
-            term: view.term,
+            term: status.term,
             leader: view.leader.map(|leader| leader.to_string()),
             shard_count: view.map.shards().count(),
-            lease_left_ms: mine
-                .roles
-                .owner
-                .then(|| view.until_us.saturating_sub(now_us).div_ceil(1000)),
+            lease_left_ms: mine.roles.owner.then(|| status.lease_left_us.div_ceil(1000)),
             confirmed: view.confirmed,
         }),
     }
@@ -248,16 +263,19 @@ fn node_of(names: &Names<'_>, mine: &Mine<'_>, id: NodeId) -> ClusterNode {
     let is_me = id == view.me.node;
     let agreed = view.map.node(id);
     let peer = view.peers.get(&id);
-    let client_url = match (is_me, peer, agreed) {
-        (true, _, _) => mine.client_url.clone(),
-        (false, Some(peer), _) => peer.client_url.clone(),
-        (false, None, Some(agreed)) => agreed.info.client_address.clone(),
-        (false, None, None) => String::new(),
+    let member = names.members.get(&id);
+    let client_url = match (is_me, peer, agreed, member) {
+        (true, _, _, _) => mine.client_url.clone(),
+        (false, Some(peer), _, _) => peer.client_url.clone(),
+        (false, None, Some(agreed), _) => agreed.info.client_address.clone(),
+        (false, None, None, Some(member)) => member.client_url.clone(),
+        (false, None, None, None) => String::new(),
     };
-    let node_address = match (peer, agreed) {
-        (Some(peer), _) => peer.address.to_string(),
-        (None, Some(agreed)) => agreed.info.peer_address.clone(),
-        (None, None) => String::new(),
+    let node_address = match (peer, agreed, member.and_then(|member| member.address)) {
+        (Some(peer), _, _) => peer.address.to_string(),
+        (None, Some(agreed), _) => agreed.info.peer_address.clone(),
+        (None, None, Some(address)) => address.to_string(),
+        (None, None, None) => String::new(),
     };
     let voter = view.voters.contains(&id);
     let known = agreed.map(|agreed| tidings_membership::Roles {
@@ -273,6 +291,7 @@ fn node_of(names: &Names<'_>, mine: &Mine<'_>, id: NodeId) -> ClusterNode {
         } else {
             peer.map(|peer| peer.process.incarnation)
                 .or(agreed.map(|agreed| agreed.incarnation))
+                .or(member.map(|member| member.incarnation))
         },
         address: without_scheme(&client_url),
         client_url,

@@ -113,6 +113,15 @@ impl Config {
         }
     }
 
+    /// What people call this node. `bound` is where it listens for clients, with the true port.
+    #[must_use]
+    pub fn node_name(&self, bound: SocketAddr) -> String {
+        match self.server.name.as_str() {
+            "" => format!("node-{}", bound.port()),
+            said => said.to_owned(),
+        }
+    }
+
     /// Where clients reach this node: the base of a URL. Empty if nobody could use what is known: it listens on all
     /// addresses of the machine and nothing was said. `bound` is where it listens for clients, with the true port.
     #[must_use]

@@ -84,6 +84,7 @@ fn peers(plane: &Plane, map: &Map) -> BTreeMap<NodeId, Peer> {
                 node,
                 incarnation: known.incarnation,
             },
+            name: gossip.map_or_else(String::new, |peer| peer.metadata.name.as_str().to_owned()),
             address,
             client_url: known.info.client_address.clone(),
             alive: gossip.is_some(),

@@ -14,6 +14,8 @@ use tidings_protocol::ShardCount;
 pub struct Settings {
     /// What the cluster is called.
     pub name: String,
+    /// What people call this node.
+    pub node_name: String,
     /// By which its nodes know each other.
     pub secret: String,
     /// Where others may be found.
@@ -126,13 +128,9 @@ impl Settings {
             ));
         }
         let node_listen = server.node_listen.parse();
-        let client_url = if server.client_url.is_empty() {
-            format!("http://{address}")
-        } else {
-            server.client_url.clone()
-        };
         Ok(Self {
             name: cluster.name.clone(),
+            node_name: config.node_name(address),
             secret: secret(config)?,
             join: cluster.join.clone(),
             expect: usize::try_from(cluster.expect).unwrap_or(1),
@@ -141,7 +139,7 @@ impl Settings {
             lease: Duration::from_millis(cluster.lease_ms),
             node_listen: node_listen.map_err(|_| wrong("server.node_listen", "is not an address and port"))?,
             node_advertise: (!server.node_advertise.is_empty()).then(|| server.node_advertise.clone()),
-            client_url,
+            client_url: config.client_url(address),
             owner: role("owner"),
             edge: role("edge"),
             voter: role("voter"),

@@ -225,6 +225,7 @@ fn metadata(settings: &Settings, address: SocketAddr, formed: Option<u64>, willi
         protocol: VERSIONS,
         release: Text::new(env!("CARGO_PKG_VERSION")).unwrap_or_default(),
         formed: formed.map(ClusterId),
+        name: Text::new(&settings.node_name).unwrap_or_default(),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::control::Peer;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tidings_protocol::{ClusterId, ShardCount};
 use tidings_router::control::command::{Command, Seen, With};
@@ -47,6 +48,18 @@ fn agreed_map() -> Map {
     map
 }
 
+fn on_its_way() -> Member {
+    Member {
+        incarnation: 1,
+        verdict: Verdict::Alive,
+        address: Some(([10, 0, 0, 4], 7401).into()),
+        formed: None,
+        name: "fourth".to_owned(),
+        client_url: "https://n4.example".to_owned(),
+        release: String::new(),
+    }
+}
+
 fn told() -> Value {
     let peer = |node: u64, alive: bool| Peer {
         process: process(node),
@@ -62,11 +75,10 @@ fn told() -> Value {
         ceiling: Version(1000),
         confirmed: true,
         peers: Arc::new(
-            [(2, true), (3, false), (4, true)]
+            [(2, true), (3, false)]
                 .map(|(n, alive)| (NodeId(n), peer(n, alive)))
                 .into(),
         ),
-        term: 9,
         leader: Some(NodeId(2)),
         voters: [1, 2, 3].map(NodeId).into(),
     };
@@ -85,7 +97,18 @@ fn told() -> Value {
             uptime_ms: 3,
         },
     };
-    serde_json::to_value(describe(&mine, &view, "dev", 2_000_000)).expect("JSON")
+    let gone = Member {
+        verdict: Verdict::Dead,
+        ..on_its_way()
+    };
+    let status = Status {
+        view: Arc::new(view),
+        term: 9,
+        learners: BTreeSet::new(),
+        members: [(NodeId(4), on_its_way()), (NodeId(5), gone)].into(),
+        lease_left_us: 1_500_000,
+    };
+    serde_json::to_value(describe(&mine, "dev", &status)).expect("JSON")
 }
 
 fn row(told: &Value, id: u64) -> Value {

@@ -26,6 +26,7 @@ pub(super) struct Stage {
 
 pub(super) fn settings(expect: usize) -> Settings {
     Settings {
+        node_name: String::new(),
         name: "test".to_owned(),
         secret: "a secret that is long enough for a test".to_owned(),
         join: Vec::new(),
