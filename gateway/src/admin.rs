@@ -52,6 +52,9 @@ async fn readyz(State(app): State<App>) -> Response {
     {
         reasons.push("storage_unavailable");
     }
+    if app.node.cut_off.load(std::sync::atomic::Ordering::Relaxed) {
+        reasons.push("cut_off");
+    }
     let ready = reasons.is_empty();
     let status = if ready {
         StatusCode::OK

@@ -3,18 +3,26 @@
 //! Threads share nothing that is written on the way of a change: each has its runtime, its connections, its lane of
 //! subscribers and its owner of shards, and they speak through channels.
 
-use crate::clock;
+mod forming;
+mod starting;
+#[cfg(test)]
+mod tests;
+
+pub use starting::Starting;
+
 use crate::config::{Config, ConfigError};
 use crate::control;
 use crate::edge::{self, LaneHandle, LaneReceiver};
-use crate::owner::{self, OwnerHandle, OwnerSource};
+use crate::owner::{self, OwnerHandle};
 use crate::peers;
 use crate::server::{self, Accepted, Admission, App, Gate, Http};
+use crate::storage::disk::Disk;
 use crate::storage::{self, StorageError};
 use crate::telemetry::Metrics;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidings_protocol::{ClusterId, HashKey, ObjectHash, ShardCount, Version};
@@ -24,6 +32,13 @@ use tokio::task::LocalSet;
 
 /// Threads beside each thread for what would hold it up: reading large bodies.
 const BLOCKING_THREADS: usize = 2;
+
+/// A node of a cluster waits so long for owners elsewhere before it serves.
+const HEAR_FOR: Duration = Duration::from_secs(5);
+/// And looks so often.
+const HEAR_EVERY: Duration = Duration::from_millis(50);
+/// A node that has heard nothing from the owner of some shard for so long is not ready. Longer than a failover takes.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(10);
 
 /// What all threads of one node share.
 #[derive(Debug)]
@@ -60,6 +75,8 @@ pub struct Node {
     pub control: Option<control::Handle>,
     /// The way to other nodes; `None` likewise.
     pub peers: Option<peers::Handle>,
+    /// Nothing has been heard for a while from owners of some shards.
+    pub cut_off: AtomicBool,
 }
 
 /// Why a node did not start. **Nothing is left running.**
@@ -79,6 +96,9 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The node cannot be one of its cluster, or was stopped before it was.
+    #[error(transparent)]
+    Control(#[from] control::ControlError),
     /// A thread or runtime cannot be made, or there is no randomness.
     #[error("cannot start: {0}")]
     System(String),
@@ -107,6 +127,10 @@ pub struct RunningNode {
     pub node: Arc<Node>,
     threads: Vec<JoinHandle<()>>,
     storage: Option<storage::Running>,
+    peers: Option<peers::Running>,
+    control: Option<control::Running>,
+    /// The data directory is this process's until everything has ended.
+    _disk: Option<Arc<dyn Disk>>,
 }
 
 impl RunningNode {
@@ -122,8 +146,17 @@ impl RunningNode {
         for thread in self.threads.drain(..) {
             fine &= thread.join().is_ok();
         }
+        if let Some(peers) = self.peers.take() {
+            fine &= peers.join();
+        }
         if let Some(storage) = self.storage.take() {
             fine &= storage.join();
+        }
+        if let Some(control) = &self.node.control {
+            fine &= control.over().borrow().is_none();
+        }
+        if let Some(control) = self.control.take() {
+            fine &= control.stop();
         }
         fine
     }
@@ -142,112 +175,22 @@ impl Drop for RunningNode {
 }
 
 impl Node {
-    /// Starts a node on threads of its own.
+    /// Begins to start a node: what can be wrong with its configuration, its port or its data directory shows here. A node of
+    /// a cluster looks for the others from now on and answers that it does.
+    ///
+    /// # Errors
+    /// If the configuration makes no sense, the port is taken, or the data directory cannot be used.
+    pub fn begin(config: Config) -> Result<Starting, StartError> {
+        Starting::new(config)
+    }
+
+    /// Starts a node on threads of its own. One that is alone is there when this returns; one of a cluster is part of it
+    /// then, **however long that takes**: see [`Node::begin`].
     ///
     /// # Errors
     /// If the configuration makes no sense, the port is taken, or the system gives no threads.
     pub fn start(config: Config) -> Result<RunningNode, StartError> {
-        crate::config::validate(&config)?;
-        let address = config.listen()?;
-        let listener = server::bind(address).map_err(|cause| StartError::Listen { address, cause })?;
-        let address = listener.local_addr()?;
-        let count = config.threads();
-        let (owners, owner_ends): (Vec<_>, Vec<_>) = (0..count)
-            .map(|_| owner::channel(usize::try_from(config.limits.owner_queue).unwrap_or(usize::MAX >> 4)))
-            .unzip();
-        let (lanes, lane_ends): (Vec<_>, Vec<_>) = (0..count).map(|_| edge::channel()).unzip();
-        let metrics = Arc::new(Metrics::new(&config));
-        let admission = Admission::new(
-            connections(&config),
-            config.limits.connections_per_address,
-            Arc::clone(&metrics),
-        );
-        let shards = ShardCount::new(config.cluster.shards as u16).unwrap_or(ShardCount::DEFAULT);
-        let fresh = storage::Identity {
-            cluster: u64::from_le_bytes(random()?),
-            key: random()?,
-            shards: shards.get(),
-            since: Version(clock::now().wall_us),
-        };
-        let opened = open(&config, shards, count, fresh)?;
-        let (identity, mut kept, idle) = match opened {
-            Some(opened) => {
-                let kept = opened.machines.into_iter().zip(opened.handles).map(Some).collect();
-                (opened.identity, kept, Some(opened.idle))
-            }
-            None => (fresh, Vec::new(), None),
-        };
-        kept.resize_with(count, || None);
-        if let Some(idle) = &idle {
-            metrics.register(|registry| idle.status().metrics().register(registry));
-        }
-        let node = Arc::new(Self {
-            metrics,
-            cluster: ClusterId(identity.cluster),
-            key: HashKey::new(identity.key),
-            shards,
-            storage: idle.as_ref().map(storage::Idle::status),
-            control: None,
-            peers: None,
-            owners,
-            lanes,
-            name: if config.server.name.is_empty() {
-                format!("node-{}", address.port())
-            } else {
-                config.server.name.clone()
-            },
-            address,
-            first_version: Version(crate::clock::now().wall_us),
-            started: Instant::now(),
-            draining: watch::Sender::new(false),
-            admission,
-            config,
-        });
-        let mut running = RunningNode {
-            addr: address,
-            node: Arc::clone(&node),
-            threads: Vec::new(),
-            storage: None,
-        };
-        if let Some(idle) = idle {
-            let owners = node.owners.clone();
-            running.storage = Some(idle.start(OwnerSource { owners, shards })?);
-        }
-        let gate = Arc::new(Gate::new(&node.config, address));
-        let (begun, stop) = (watch::Sender::new(0_usize), watch::Sender::new(0_usize));
-        let mut dealers = Vec::new();
-        for (thread, ((receiver, kept), lane)) in owner_ends.into_iter().zip(kept).zip(lane_ends).enumerate() {
-            let (dealer, accepted) = mpsc::unbounded_channel();
-            dealers.push(dealer);
-            let parts = Parts {
-                thread,
-                node: Arc::clone(&node),
-                gate: Arc::clone(&gate),
-                owner: owner::Begin {
-                    receiver,
-                    kept,
-                    shelf: None,
-                },
-                lane,
-                accepted,
-                begun: begun.clone(),
-                stop: stop.clone(),
-            };
-            running
-                .threads
-                .push(spawn(format!("tidings-{thread}"), move |runtime, local| {
-                    local.block_on(runtime, parts.run());
-                })?);
-        }
-        running
-            .threads
-            .push(spawn("tidings-accept".to_owned(), move |runtime, local| {
-                let admission = Arc::clone(&node.admission);
-                if let Err(error) = local.block_on(runtime, accept(listener, node, admission, dealers)) {
-                    tracing::error!(%error, "the listening socket failed");
-                }
-            })?);
-        Ok(running)
+        Self::begin(config)?.finish()
     }
 
     /// The index of the thread whose owner has this object.
@@ -264,42 +207,30 @@ impl Node {
     }
 }
 
-/// Reads what the last run left; `None` if everything is kept in memory only.
-fn open(
-    config: &Config,
-    shards: ShardCount,
-    owners: usize,
-    fresh: storage::Identity,
-) -> Result<Option<storage::Opened>, StorageError> {
-    let Some(path) = config.data_dir() else { return Ok(None) };
-    let folder = storage::disk::Folder::open(&path).map_err(|error| StorageError::folder(path, error))?;
-    let plan = storage::Plan {
-        fresh,
-        clustered: false,
-        owners,
-        machine: owner::machine_config(config, shards, owners),
-        now: clock::now(),
-        wall_us: || clock::now().wall_us,
-        boot: storage::boot_id(),
-        log_file_bytes: config.storage.log_file_bytes,
-        log_bytes: config.storage.log_bytes,
-        queue_bytes: usize::try_from(config.storage.queue_bytes).unwrap_or(usize::MAX),
-    };
-    let disk: Arc<dyn storage::disk::Disk> = Arc::new(folder);
-    storage::open(&disk, &plan).map(Some)
-}
-
 async fn accept(
     listener: TcpListener,
     node: Arc<Node>,
     admission: Arc<Admission>,
     dealers: Vec<mpsc::UnboundedSender<Accepted>>,
 ) -> io::Result<()> {
+    if let Some(control) = &node.control {
+        tokio::task::spawn_local(end_with(Arc::clone(&node), control.over()));
+    }
     let result = server::accept(listener, Arc::clone(&node), admission, dealers).await;
     if result.is_err() {
         node.draining.send_replace(true);
     }
     result
+}
+
+/// Without its control plane a node must not go on.
+async fn end_with(node: Arc<Node>, mut over: watch::Receiver<Option<String>>) {
+    // An error: it was stopped, which is in order.
+    if let Ok(why) = over.wait_for(Option::is_some).await {
+        let why = why.as_deref().unwrap_or_default();
+        tracing::error!(why, "this node cannot be part of its cluster any more, and stops");
+        node.draining.send_replace(true);
+    }
 }
 
 fn spawn(
@@ -322,7 +253,54 @@ async fn hear_owners(node: &Node, thread: usize, begun: &watch::Sender<usize>) {
     let threads = node.owners.len();
     // A failure means that the other threads are gone already; so below.
     _ = begun.subscribe().wait_for(|begun| *begun >= threads).await;
-    _ = node.lanes[thread].stats().await;
+    let heard_by = tokio::time::Instant::now() + HEAR_FOR;
+    while let Some(stats) = node.lanes[thread].stats().await {
+        let all = stats.closed > Version::ZERO && stats.lagging_shards == 0;
+        // Owners here spoke before their lanes could be asked. Others may be far away, or dead.
+        if node.control.is_none() || all || node.is_draining() || tokio::time::Instant::now() >= heard_by {
+            return;
+        }
+        tokio::time::sleep(HEAR_EVERY).await;
+    }
+}
+
+/// Keeps a lane told of the ceiling: where versions run ahead of the clocks, so may cursors.
+async fn tell_ceiling(node: Arc<Node>, thread: usize) {
+    let Some(control) = &node.control else { return };
+    let mut views = control.watch();
+    let mut told = Version::ZERO;
+    loop {
+        let view = Arc::clone(&views.borrow_and_update());
+        let ceiling = view.ceiling.max(view.map.ceiling());
+        if ceiling > told {
+            told = ceiling;
+            node.lanes[thread].set_ceiling(ceiling);
+        }
+        if views.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Looks whether something comes from the owners of all shards.
+async fn watch_owners(node: Arc<Node>, thread: usize) {
+    let (mut last, mut since) = (Version::ZERO, Instant::now());
+    while let Some(stats) = node.lanes[thread].stats().await {
+        if stats.closed > last && stats.lagging_shards == 0 {
+            since = Instant::now();
+        }
+        last = last.max(stats.closed);
+        let is = since.elapsed() > CUT_OFF_AFTER;
+        if node.cut_off.swap(is, Ordering::Relaxed) != is {
+            let lagging = stats.lagging_shards;
+            if is {
+                tracing::warn!(lagging, "nothing is heard from the owners of some shards: not ready");
+            } else {
+                tracing::info!("the owners of all shards are heard again");
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// One thread's share of a node.
@@ -347,6 +325,12 @@ impl Parts {
             node: Arc::clone(&self.node),
             thread: self.thread,
         };
+        if self.node.control.is_some() {
+            tokio::task::spawn_local(tell_ceiling(Arc::clone(&self.node), self.thread));
+            if self.thread == 0 {
+                tokio::task::spawn_local(watch_owners(Arc::clone(&self.node), self.thread));
+            }
+        }
         hear_owners(&self.node, self.thread, &self.begun).await;
         let http = Http::new(app.clone(), crate::routes(app), self.gate);
         let mut draining = self.node.draining.subscribe();

@@ -3,12 +3,13 @@
 //! Everything that waits is handled before anything is passed on, so that a busy owner tells each lane once a burst and
 //! not once a change. It does not know HTTP or subscribers.
 
+mod floors;
 pub(crate) mod holdings;
 mod journal;
 mod shell;
 
 pub use journal::OwnerSource;
-pub use shell::{Begin, start};
+pub use shell::{Begin, Offered, start};
 
 use crate::config::Config;
 use crate::peers::RemoteLane;

@@ -19,7 +19,7 @@ mod tests;
 mod writer;
 
 pub use notes::{Identity, boot_id};
-pub use opening::open;
+pub use opening::{identity, open};
 pub use snapshots::{Marks, Share, Source};
 pub use state::StorageMetrics;
 pub use writer::{Done, Order};

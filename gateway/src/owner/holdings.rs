@@ -12,9 +12,13 @@ use crate::storage::{Share, Shelf};
 use std::collections::BTreeMap;
 use tidings_protocol::{Epoch, ShardId, Version};
 use tidings_router::Now;
+use tidings_router::control::command::Command;
 use tidings_router::control::map;
 use tidings_router::owner::taking::Assignment;
 use tidings_router::owner::{Input, Output, Owner};
+
+/// The epoch of a shard's first owner.
+const FIRST: Epoch = Epoch(1);
 
 /// Something to be done because of the map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +164,28 @@ impl Holdings {
     fn forget(&mut self, shard: ShardId) -> Option<tidings_router::owner::taking::Table> {
         self.here.remove(&shard)?;
         self.shelf.take_table(shard)
+    }
+
+    /// Floors that are higher here than the map knows, of shards that are owned under it: it has to know them too (rule R7).
+    pub(crate) fn floors_above(&self, machine: &Owner, view: &View) -> Vec<Command> {
+        let owned = self.begins.iter().filter_map(|(shard, begins)| {
+            let agreed = view.map.shard(*shard)?;
+            let floor = machine.kept_floor(*shard)?;
+            // Before a shard's first epoch there was nothing that could have been missed.
+            let is_first = agreed.epoch == FIRST && floor.version <= *begins;
+            let is_news = agreed.owner == Some(view.me)
+                && machine.epoch(*shard) == Some(agreed.epoch)
+                && floor.version > agreed.floor
+                && !is_first;
+            is_news.then_some(Command::RaiseFloor {
+                shard: *shard,
+                epoch: agreed.epoch,
+                by: view.me,
+                floor: floor.version,
+                cause: floor.cause,
+            })
+        });
+        owned.collect()
     }
 
     /// A piece of what is here of a shard, owned or on the shelf.

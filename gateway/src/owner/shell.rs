@@ -2,17 +2,19 @@
 //!
 //! On a member of a cluster it follows the control plane: the map first, then the permission that came with it.
 
+use super::floors::Floors;
 use super::holdings::{Holdings, Step};
 use super::journal::{Journal, Kept, Piece};
 use super::{Batch, Command, GENERATION, Inspection, OwnerReceiver, PublishFailure, Report, machine_config};
 use crate::node::{Node, spawn_vital};
 use crate::peers::RemoteLane;
 use crate::{clock, control, storage};
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidings_protocol::peer::{FloorCause, OwnerToEdge};
 use tidings_protocol::{Epoch, ShardId, Version};
+use tidings_router::owner::taking::Assignment;
 use tidings_router::owner::{Input, Output, Owner};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -32,7 +34,25 @@ pub struct Begin {
     pub kept: Option<(Owner, storage::Handle)>,
     /// What a member of a cluster found of its shards on its disk.
     pub shelf: Option<storage::Shelf>,
+    /// What all owners of the node have on their shelves yet, as the cluster is told.
+    pub offered: Offered,
 }
+
+impl Begin {
+    /// One that keeps nothing on a disk.
+    #[must_use]
+    pub fn in_memory(receiver: OwnerReceiver) -> Self {
+        Self {
+            receiver,
+            kept: None,
+            shelf: None,
+            offered: Offered::default(),
+        }
+    }
+}
+
+/// Shards on shelves, with their epochs.
+pub type Offered = Arc<Mutex<BTreeMap<ShardId, Epoch>>>;
 
 /// Starts the owner of `thread` on the `LocalSet` it is called in.
 pub fn start(thread: usize, node: &Arc<Node>, begin: Begin) {
@@ -52,7 +72,10 @@ pub fn start(thread: usize, node: &Arc<Node>, begin: Begin) {
         thread,
         machine: machine.unwrap_or_else(|| Owner::new(config)),
         holdings: begin.shelf.map_or_else(|| Holdings::none(config), Holdings::new),
-        following: node.control.as_ref().map(Following::new),
+        following: node
+            .control
+            .as_ref()
+            .map(|control| Following::new(control, begin.offered)),
         shards: shards.clone(),
         node: Arc::clone(node),
         output: Vec::new(),
@@ -91,16 +114,29 @@ struct Following {
     view: watch::Receiver<Arc<control::View>>,
     /// The revision of the map that was acted on, and whether it was confirmed.
     done: Option<(u64, bool)>,
+    offered: Offered,
+    floors: Floors,
 }
 
 impl Following {
-    fn new(control: &control::Handle) -> Self {
+    fn new(control: &control::Handle, offered: Offered) -> Self {
         let mut view = control.watch();
         view.mark_changed();
         Self {
             control: control.clone(),
             view,
             done: None,
+            offered,
+            floors: Floors::default(),
+        }
+    }
+
+    /// What was offered of the shard is in use now, or of no use.
+    fn withdraw(&self, shard: ShardId) {
+        let mut offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
+        if offered.remove(&shard).is_some() {
+            let left = offered.iter().map(|(shard, epoch)| (*shard, *epoch));
+            self.control.set_on_disk(left.collect());
         }
     }
 
@@ -217,10 +253,17 @@ impl Shell {
         }
         self.machine.set_ceiling(view.ceiling);
         self.machine.set_lease(view.until_us);
+        if let Some(following) = &self.following {
+            let higher = self.holdings.floors_above(&self.machine, &view);
+            following.floors.tell(&following.control, higher);
+        }
     }
 
     fn act(&mut self, step: Step) {
         let (now, machine, out) = (clock::now(), &mut self.machine, &mut self.output);
+        if let (Some(following), Step::Take(Assignment { shard, .. }) | Step::Forget(shard)) = (&self.following, step) {
+            following.withdraw(shard);
+        }
         let tenure = match step {
             Step::Take(assignment) => self.holdings.take(machine, now, assignment, out),
             Step::Release(shard) => self.holdings.release(machine, now, shard, out),

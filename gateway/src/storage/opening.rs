@@ -88,6 +88,14 @@ pub fn open(disk: &Arc<dyn Disk>, plan: &Plan) -> Result<Opened, StorageError> {
     Ok(opened)
 }
 
+/// Whom a data directory belongs to, if it was ever used.
+///
+/// # Errors
+/// If that cannot be read.
+pub fn identity(disk: &dyn Disk) -> Result<Option<Identity>, StorageError> {
+    Ok(notes::identity(disk)?.map(|(identity, _)| identity))
+}
+
 /// Further above clock and versions than any ceiling was.
 const FAR: Ahead = Ahead {
     of_clock_us: 2 * AHEAD.of_clock_us,

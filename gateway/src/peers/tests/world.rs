@@ -147,6 +147,7 @@ impl World {
             .filter(|other| other.process.node != self.nodes[node].process.node);
         let peer = |other: &TestNode| Peer {
             process: other.process,
+            name: String::new(),
             address: other.relay.address,
             client_url: String::new(),
             alive: true,
@@ -359,6 +360,7 @@ fn start(process: Process, plan: Plan) -> TestNode {
         storage: None,
         control: Some(control.clone()),
         peers: Some(handle.clone()),
+        cut_off: std::sync::atomic::AtomicBool::new(false),
         metrics,
         config,
     });
@@ -410,7 +412,7 @@ async fn run(stage: Stage, mut stopped: oneshot::Receiver<()>) {
         if stage.silent {
             idle.push(receiver);
         } else {
-            owner::start(thread, &node, owner::Begin { receiver, kept: None });
+            owner::start(thread, &node, owner::Begin::in_memory(receiver));
         }
     }
     for (thread, receiver) in stage.lanes.into_iter().enumerate() {

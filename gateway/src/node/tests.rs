@@ -1,0 +1,1 @@
+//! Nodes on their way, and several in one process.
