@@ -15,6 +15,7 @@ use crate::{clock, edge};
 use serde_json::Value;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidings_protocol::peer::FloorCause;
@@ -359,6 +360,7 @@ fn start(process: Process, plan: Plan) -> TestNode {
         first_version: Version(clock::now().wall_us),
         started: Instant::now(),
         draining: watch::Sender::new(false),
+        cut_off: AtomicBool::new(false),
         admission: Admission::new(1_000, 1_000, Arc::clone(&metrics)),
         storage: None,
         control: Some(control.clone()),
@@ -414,15 +416,7 @@ async fn run(stage: Stage, mut stopped: oneshot::Receiver<()>) {
         if stage.silent {
             idle.push(receiver);
         } else {
-            owner::start(
-                thread,
-                &node,
-                owner::Begin {
-                    receiver,
-                    kept: None,
-                    shelf: None,
-                },
-            );
+            owner::start(thread, &node, owner::Begin::in_memory(receiver));
         }
     }
     for (thread, receiver) in stage.lanes.into_iter().enumerate() {
