@@ -13,10 +13,12 @@ use axum::{Json, Router};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde::Serialize;
+use std::time::Duration;
 use tidings_protocol::client::query_pairs;
 use tidings_protocol::error::Code;
 use tidings_protocol::id::check_object_id;
 use tidings_protocol::{Epoch, Problem, ShardId, Version};
+use tokio::time::Instant;
 
 /// The routes of this room.
 pub fn routes() -> Router<App> {
@@ -106,26 +108,28 @@ struct Object {
     subscribers: usize,
 }
 
+/// How long the owner of an object may take to answer what it knows.
+const OWNER_ANSWERS: Duration = Duration::from_secs(2);
+
 async fn object(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
     let name = only_object(query.as_deref().unwrap_or_default())?;
     let hash = app.node.key.object(&name);
-    let owner = &app.node.owners[app.node.owner_of(hash)];
-    let known = owner
-        .inspect(hash)
-        .await
-        .ok_or_else(|| Refusal::new(Code::Draining, "the node is stopping"))?;
+    let shard = app.node.shards.shard(hash);
+    let found = app.node.inspect(hash, None, Instant::now() + OWNER_ANSWERS).await;
+    let found = found.ok_or_else(|| {
+        let detail = format!("no owner of shard {shard} answers now");
+        Refusal::new(Code::NoOwner, detail)
+    })?;
     let mut subscribers = 0;
-    for lane in known.watchers {
-        if let Some(lane) = app.node.lanes.get(lane) {
-            subscribers += lane.watchers(&name).await;
-        }
+    for lane in &app.node.lanes {
+        subscribers += lane.watchers(&name).await;
     }
     let answer = Object {
-        version: known.version.known(),
-        shard: app.node.shards.shard(hash),
-        epoch: known.epoch,
-        floor: known.floor,
-        owner: app.node.name.clone(),
+        version: found.known.version.known(),
+        shard,
+        epoch: Some(found.known.epoch),
+        floor: found.known.floor,
+        owner: app.node.name_of(found.node),
         subscribers,
         object: name,
     };

@@ -189,6 +189,9 @@ impl LaneHandle {
 pub fn start(thread: usize, node: Arc<Node>, receiver: LaneReceiver) {
     let shell = Shell::new(thread, node);
     crate::node::spawn_vital("lane writer", shell::write(Rc::clone(&shell)));
+    if let Some(control) = &shell.node.control {
+        crate::node::spawn_vital("lane's ceiling", shell::heed(Rc::clone(&shell), control.watch()));
+    }
     crate::node::spawn_vital("lane", shell::run(shell, receiver.commands));
 }
 

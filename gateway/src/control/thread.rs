@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tidings_membership::{Config, Incarnation, KeyRing, Membership, Metadata, Roles, Seed, Setup, Text};
@@ -143,7 +144,6 @@ impl Starting {
     }
 
     /// Stops it from elsewhere while somebody waits in [`Starting::formed`].
-    #[must_use]
     pub fn stopper(&self) -> impl Fn() + Send + Sync + use<> {
         let end = self.running.end.clone();
         move || _ = end.send_replace(End::Orderly)
@@ -317,6 +317,7 @@ pub fn start(settings: Settings) -> Result<Starting, ControlError> {
         metrics,
         notices,
         over: watch::Sender::new(None),
+        ends: AtomicBool::new(false),
     });
     let (links, handed_out) = mpsc::unbounded_channel();
     let (formed, is_formed) = oneshot::channel();
@@ -394,6 +395,7 @@ impl Parts {
         if how == End::Orderly && timeout(FAREWELL, farewell(&plane)).await.is_err() {
             tracing::warn!("the control plane took too long to say good-bye");
         }
+        plane.ends.store(true, Ordering::Relaxed);
         if let Some(part) = plane.part() {
             // What it wrote last is on disk, and its file is free, when this returns.
             _ = timeout(FAREWELL, part.consensus.stop()).await;

@@ -8,9 +8,11 @@ use axum::extract::{Path, Query, State};
 use axum::routing::get;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use tidings_protocol::id::check_object_id;
 use tidings_protocol::{Code, Problem};
 use tidings_router::edge::Explanation;
+use tokio::time::Instant;
 
 /// Connections in one answer, at most.
 const PAGE: usize = 1_000;
@@ -185,6 +187,9 @@ struct OwnerState {
     interested: bool,
 }
 
+/// How long the owner of an object may take to answer what it knows.
+const OWNER_ANSWERS: Duration = Duration::from_secs(2);
+
 async fn explain(State(app): State<App>, Query(query): Query<ExplainQuery>) -> Result<Json<Explained>, Refusal> {
     check_object_id(&query.object).map_err(|error| Problem::new(Code::InvalidObject, format!("`object`: {error}")))?;
     let (lane, who) = named(&query.connection)?;
@@ -198,11 +203,9 @@ async fn explain(State(app): State<App>, Query(query): Query<ExplainQuery>) -> R
     let question = |reply| LaneCommand::Inspect(Inspect::Connection { who, objects: 0, reply });
     let (connected, _) = handle.ask(question).await.flatten().ok_or_else(gone)?;
     let hash = app.node.key.object(&query.object);
-    let inspected = app.node.owners[app.node.owner_of(hash)]
-        .inspect(hash)
-        .await
-        .ok_or_else(gone)?;
-    let interested = inspected.watchers.contains(&lane);
+    let found = app.node.inspect(hash, Some(lane), Instant::now() + OWNER_ANSWERS).await;
+    let found = found.ok_or_else(|| Refusal::new(Code::NoOwner, "no owner of the object's shard answers now"))?;
+    let (inspected, interested) = (found.known, found.known.interested);
     let verdict = verdict(&explained, inspected.version.0, interested);
     let subscription = explained.subscription.map(|s| Subscription {
         version: s.version.known().map(|v| v.0),
@@ -221,7 +224,7 @@ async fn explain(State(app): State<App>, Query(query): Query<ExplainQuery>) -> R
             closed: explained.closed.0,
         },
         owner: OwnerState {
-            node: app.node.name.clone(),
+            node: app.node.name_of(found.node),
             shard: explained.shard.0,
             epoch: explained.epoch.0,
             floor: explained.floor.0,

@@ -4,6 +4,7 @@ use super::events::EventsSink;
 use super::sinks::{Entry, Sink, State, next_jitter, write_to};
 use super::{Inspect, LaneCommand, PollCommand, PollReply, SessionName, websocket};
 use crate::clock;
+use crate::control::View;
 use crate::node::Node;
 use crate::telemetry::Limit;
 use std::cell::RefCell;
@@ -12,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tidings_protocol::close::CloseCode;
 use tidings_router::edge::{Config, Lane, Output, SubscriberKey};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// Writes made before other work of the thread gets a turn.
 const WRITES_AT_ONCE: usize = 128;
@@ -333,6 +334,17 @@ impl Shell {
                 }
             }
         })
+    }
+}
+
+/// The task that tells the lane up to where versions may go: a cursor from above was not given by this cluster.
+pub(super) async fn heed(shell: Rc<Shell>, mut view: watch::Receiver<Arc<View>>) {
+    loop {
+        let ceiling = view.borrow_and_update().map.ceiling();
+        shell.with(|lane, _| lane.set_ceiling(ceiling));
+        if view.changed().await.is_err() {
+            return;
+        }
     }
 }
 

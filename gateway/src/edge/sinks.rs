@@ -26,6 +26,8 @@ pub(super) struct State {
     sinks: Vec<Option<Entry>>,
     pub(super) by_ticket: HashMap<u64, SubscriberKey>,
     to_owners: Vec<(u32, Vec<EdgeToOwner>)>,
+    /// Owners for whom there is something.
+    addressed: Vec<usize>,
     /// Subscribers that were sent away and are still reading why.
     leaving: usize,
     /// Told when the last sink has closed.
@@ -72,6 +74,7 @@ impl State {
             sinks: Vec::new(),
             by_ticket: HashMap::new(),
             to_owners: (0..owners).map(|_| (0, Vec::new())).collect(),
+            addressed: Vec::new(),
             leaving: 0,
             drained: Vec::new(),
             draining: false,
@@ -188,7 +191,6 @@ impl State {
 
     /// Does what the machine asked for.
     pub(super) fn perform(&mut self, shell: &Shell) {
-        let mut to_owners = false;
         for output in std::mem::take(&mut self.out) {
             match output {
                 Output::ToOwner {
@@ -196,13 +198,15 @@ impl State {
                     generation,
                     frame,
                 } => {
-                    to_owners = true;
                     if owner >= self.to_owners.len() {
                         self.to_owners.resize_with(owner + 1, Default::default);
                     }
                     let (last, frames) = &mut self.to_owners[owner];
                     // Links change between steps, so all frames of one step are of one life of the link.
                     *last = generation;
+                    if frames.is_empty() {
+                        self.addressed.push(owner);
+                    }
                     frames.push(frame);
                 }
                 Output::MayRequest { who } => {
@@ -233,16 +237,13 @@ impl State {
                 }
             }
         }
-        if to_owners {
-            for (owner, (generation, frames)) in self.to_owners.iter_mut().enumerate() {
-                if !frames.is_empty() {
-                    let frames = std::mem::take(frames);
-                    if let Some(owner) = shell.node.owners.get(owner) {
-                        owner.from_lane(shell.thread, *generation, frames);
-                    } else if let Some(peers) = &shell.node.peers {
-                        peers.from_lane(shell.thread, owner, *generation, frames);
-                    }
-                }
+        for owner in self.addressed.drain(..) {
+            let (generation, frames) = &mut self.to_owners[owner];
+            let frames = std::mem::take(frames);
+            if let Some(owner) = shell.node.owners.get(owner) {
+                owner.from_lane(shell.thread, *generation, frames);
+            } else if let Some(peers) = &shell.node.peers {
+                peers.from_lane(shell.thread, owner, *generation, frames);
             }
         }
     }

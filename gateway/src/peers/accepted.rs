@@ -11,7 +11,7 @@ use super::{Accepted, Stage, route};
 use crate::control::View;
 use crate::mesh::handshake::Connection;
 use crate::mesh::session::{self, End, Outbox};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +24,9 @@ use tokio::sync::{Notify, watch};
 
 /// How long a node may wait here until the map names it: it may have heard of that before us.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Questions of one node that wait for an owner at once. They are asked by people.
+const QUESTIONS: usize = 1_000;
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(stage: Rc<Stage>, connection: Connection) {
@@ -57,6 +60,7 @@ pub(super) async fn serve(stage: Rc<Stage>, connection: Connection) {
         inlet: Inlet::new(&stage, &outbox),
         outbox: outbox.clone(),
         links: HashMap::new(),
+        questions: Rc::default(),
         gather: Gather::new(),
     };
     ear.say(&Frame::Welcome {
@@ -137,6 +141,8 @@ struct Ear {
     outbox: Outbox,
     inlet: Inlet,
     links: HashMap<LinkName, Life>,
+    /// Questions that are not answered.
+    questions: Rc<Cell<usize>>,
     /// By owner, link and our generation of it.
     gather: Gather<(u16, u32, u32), EdgeToOwner>,
 }
@@ -181,7 +187,7 @@ impl Ear {
                 within_ms,
                 changes,
             } => {
-                self.inlet.publish(request, ack, within_ms, changes);
+                self.inlet.publish(bytes.len(), request, (ack, within_ms), changes);
                 Ok(())
             }
             Frame::Inspect { request, object, lane } => {
@@ -230,10 +236,14 @@ impl Ear {
 
     /// Answers what the owner of an object knows, if it is here.
     fn inspect(&self, request: u64, object: ObjectHash, lane: Option<u16>) {
+        if self.questions.get() >= QUESTIONS {
+            return self.say(&Frame::Inspected { request, known: None });
+        }
+        let questions = Rc::clone(&self.questions);
+        questions.set(questions.get() + 1);
         let stage = Rc::clone(&self.stage);
         let link = lane.and_then(|lane| stage.links.borrow().find(self.process.node, lane));
         let outbox = self.outbox.clone();
-        // As many as the other node asks at once: it waits for each.
         tokio::task::spawn_local(async move {
             let threads = stage.node.owners.len();
             let shard = usize::from(stage.node.shards.shard(object).0);
@@ -245,6 +255,7 @@ impl Ear {
                 None => None,
             };
             let known = known.and_then(|known| route::known(&known, link.map(|link| link as usize)));
+            questions.set(questions.get() - 1);
             _ = put(&outbox, stage.handle.counts(), &Frame::Inspected { request, known });
         });
     }

@@ -8,13 +8,17 @@ use super::ways::put;
 use crate::mesh::session::Outbox;
 use crate::node::Node;
 use crate::owner::{Begun, PublishFailure};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 use tidings_protocol::mesh::{AckLevel, ForwardedChange, ForwardedResult, Frame};
 use tidings_router::owner::{Publish, Published};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+
+/// How much more than this node would send itself another one may have under way here, as its limit may be another: beyond
+/// it changes are refused.
+const TIMES_OUR_LIMIT: usize = 4;
 
 /// The changes of one request for one owner.
 struct Part {
@@ -31,6 +35,29 @@ struct Answer {
     results: Vec<ForwardedResult>,
     /// Parts without results.
     left: usize,
+    _under_way: UnderWay,
+}
+
+/// Bytes of the frames of one connection that are not answered. Gives back its own share at its end.
+struct UnderWay {
+    sum: Rc<Cell<usize>>,
+    own: usize,
+}
+
+impl UnderWay {
+    fn new(sum: &Rc<Cell<usize>>, own: usize) -> Self {
+        sum.set(sum.get() + own);
+        Self {
+            sum: Rc::clone(sum),
+            own,
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.sum.set(self.sum.get() - self.own);
+    }
 }
 
 /// Where the publishes of one connection go in. Each owner gets its parts in the order in which they came.
@@ -38,12 +65,14 @@ pub(super) struct Inlet {
     stage: Rc<Stage>,
     outbox: Outbox,
     parts: Vec<mpsc::UnboundedSender<Part>>,
+    under_way: Rc<Cell<usize>>,
+    most: usize,
 }
 
 impl Inlet {
     pub(super) fn new(stage: &Rc<Stage>, outbox: &Outbox) -> Self {
         let parts = (0..stage.node.owners.len()).map(|thread| {
-            // What waits is bounded by the sender: see `limits.forward_bytes`.
+            // What waits is bounded by bytes, see below.
             let (sender, receiver) = mpsc::unbounded_channel();
             tokio::task::spawn_local(deal(Rc::clone(stage), outbox.clone(), thread, receiver));
             sender
@@ -52,10 +81,19 @@ impl Inlet {
             stage: Rc::clone(stage),
             outbox: outbox.clone(),
             parts: parts.collect(),
+            under_way: Rc::default(),
+            most: stage.handle.forward_bytes().saturating_mul(TIMES_OUR_LIMIT),
         }
     }
 
-    pub(super) fn publish(&self, request: u64, ack: AckLevel, within_ms: u32, changes: Vec<ForwardedChange>) {
+    /// Takes the changes of a frame of so many bytes.
+    pub(super) fn publish(
+        &self,
+        bytes: usize,
+        request: u64,
+        (ack, within_ms): (AckLevel, u32),
+        changes: Vec<ForwardedChange>,
+    ) {
         let node = &self.stage.node;
         let durable = ack == AckLevel::Durable;
         self.stage.handle.counts().served.inc_by(changes.len() as u64);
@@ -63,16 +101,19 @@ impl Inlet {
             Some(ForwardedResult::NoStorage)
         } else if self.parts.is_empty() {
             Some(not_owner(&self.stage))
+        } else if self.under_way.get() > self.most {
+            Some(ForwardedResult::Overloaded)
         } else {
             None
         };
-        let answer = Answer {
+        let mut answer = Answer {
             request,
             results: vec![refusal.unwrap_or(ForwardedResult::Unknown); changes.len()],
             left: 0,
+            _under_way: UnderWay::new(&self.under_way, bytes),
         };
         if refusal.is_some() || changes.is_empty() {
-            return say(&self.stage, &self.outbox, answer);
+            return say(&self.stage, &self.outbox, &mut answer);
         }
         let mut shares: Vec<(Vec<Publish>, Vec<usize>)> = self.parts.iter().map(|_| Default::default()).collect();
         for (place, change) in changes.into_iter().enumerate() {
@@ -161,20 +202,14 @@ fn fill(
     }
     answer.left -= 1;
     if answer.left == 0 {
-        let whole = Answer {
-            request: answer.request,
-            results: std::mem::take(&mut answer.results),
-            left: 0,
-        };
-        drop(answer);
-        say(stage, outbox, whole);
+        say(stage, outbox, &mut answer);
     }
 }
 
-fn say(stage: &Stage, outbox: &Outbox, answer: Answer) {
+fn say(stage: &Stage, outbox: &Outbox, answer: &mut Answer) {
     let frame = Frame::Published {
         request: answer.request,
-        results: answer.results,
+        results: std::mem::take(&mut answer.results),
     };
     // If the connection is over the sender does not know what happened, and says so.
     _ = put(outbox, stage.handle.counts(), &frame);

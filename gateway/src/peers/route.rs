@@ -1,6 +1,6 @@
 //! Where a shard's owner is, by the newest view of this node. It may be wrong: then the owner says so.
 
-use crate::control::View;
+use crate::control::{self, View};
 use crate::node::Node;
 use crate::owner::Inspection;
 use tidings_protocol::mesh::Known;
@@ -44,6 +44,17 @@ pub struct Found {
 }
 
 impl Node {
+    /// What people call a node; `None`: this one.
+    #[must_use]
+    pub fn name_of(&self, node: Option<NodeId>) -> String {
+        let Some(node) = node else { return self.name.clone() };
+        let view = self.control.as_ref().map(control::Handle::view);
+        let known = view.and_then(|view| Some(view.peers.get(&node)?.name.clone()));
+        known
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| node.to_string())
+    }
+
     /// Asks the owner of an object, wherever it is, what it knows. `lane`: one of this node's; whether it is interested is
     /// part of the answer. `None` if there is no owner, or none that answers in time.
     pub async fn inspect(&self, object: ObjectHash, lane: Option<usize>, deadline: Instant) -> Option<Found> {

@@ -1,6 +1,7 @@
 //! Several nodes in this process, joined by real connections, each with the views that a test shows it.
 
 mod links;
+mod moves;
 mod publishes;
 mod relay;
 mod world;

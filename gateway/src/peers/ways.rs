@@ -7,6 +7,7 @@ use super::counts::Counts;
 use super::cut;
 use crate::mesh::session::Outbox;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tidings_protocol::mesh::{AckLevel, ForwardedResult, Frame, Known, LinkName, encode};
 use tidings_protocol::peer::EdgeToOwner;
@@ -41,6 +42,7 @@ pub(super) struct Way {
     pub(super) owners: Vec<usize>,
     outbox: Outbox,
     counts: Arc<Counts>,
+    last: AtomicU64,
     waiting: Mutex<Waiting>,
 }
 
@@ -48,7 +50,6 @@ pub(super) struct Way {
 #[derive(Debug, Default)]
 struct Waiting {
     over: bool,
-    last: u64,
     publishes: HashMap<u64, Sent>,
     questions: HashMap<u64, oneshot::Sender<Option<Known>>>,
     bytes: usize,
@@ -75,12 +76,18 @@ impl Way {
             owners,
             outbox,
             counts,
+            last: AtomicU64::new(0),
             waiting: Mutex::default(),
         })
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number for a request, never used twice on the connection.
+    fn next(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn send(&self, frame: &Frame) -> Option<usize> {
@@ -123,11 +130,6 @@ impl Waiting {
         self.bytes -= sent.bytes;
         counts.under_way.dec_by(sent.bytes as i64);
         Some(sent)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.last += 1;
-        self.last
     }
 }
 
@@ -177,6 +179,10 @@ impl Handle {
             forward_bytes,
             counts: Arc::new(Counts::new()),
         }))
+    }
+
+    pub(super) fn forward_bytes(&self) -> usize {
+        self.0.forward_bytes
     }
 
     pub(super) fn counts(&self) -> &Arc<Counts> {
@@ -263,12 +269,7 @@ impl Handle {
         let changes: Vec<_> = changes.map(cut::forwarded).collect();
         let count = changes.len();
         let (reply, answer) = oneshot::channel();
-        // Held until the frame is in the outbox: whoever begins first is first.
-        let mut waiting = way.waiting();
-        if waiting.over {
-            return Err(NotSent::NoWay);
-        }
-        let request = waiting.next();
+        let request = way.next();
         let frame = Frame::Publish {
             request,
             ack,
@@ -281,10 +282,12 @@ impl Handle {
             return Err(NotSent::Full);
         }
         let length = bytes.len();
+        // Held until the frame is in the outbox: no answer finds nobody who waits for it.
+        let mut waiting = way.waiting();
         if waiting.bytes > 0 && waiting.bytes + length > self.0.forward_bytes {
             return Err(NotSent::Full);
         }
-        if !way.outbox.push(bytes) {
+        if waiting.over || !way.outbox.push(bytes) {
             return Err(NotSent::NoWay);
         }
         waiting.bytes += length;
@@ -323,7 +326,7 @@ impl Handle {
             if waiting.over {
                 return None;
             }
-            let request = waiting.next();
+            let request = way.next();
             waiting.questions.insert(request, reply);
             request
         };

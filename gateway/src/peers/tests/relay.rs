@@ -10,6 +10,8 @@ use std::time::Duration;
 struct Road {
     closed: AtomicBool,
     still: AtomicBool,
+    /// Only the connection that came first stands still.
+    first_still: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -28,7 +30,7 @@ impl Relay {
         let shared = Arc::clone(&road);
         // Ends with the process.
         std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+            for (number, stream) in listener.incoming().flatten().enumerate() {
                 if shared.closed.load(Ordering::SeqCst) {
                     continue;
                 }
@@ -38,7 +40,7 @@ impl Relay {
                 for (from, to) in [(&stream, &onward), (&onward, &stream)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     let road = Arc::clone(&shared);
-                    std::thread::spawn(move || carry(&road, from, to));
+                    std::thread::spawn(move || carry(&road, number == 0, from, to));
                 }
                 shared.open.lock().unwrap().extend([stream, onward]);
             }
@@ -62,12 +64,17 @@ impl Relay {
     pub(super) fn still(&self, still: bool) {
         self.road.still.store(still, Ordering::SeqCst);
     }
+
+    /// The same for the connection that came first.
+    pub(super) fn still_for_oldest(&self, still: bool) {
+        self.road.first_still.store(still, Ordering::SeqCst);
+    }
 }
 
-fn carry(road: &Road, mut from: TcpStream, mut to: TcpStream) {
+fn carry(road: &Road, first: bool, mut from: TcpStream, mut to: TcpStream) {
     let mut bytes = [0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
-        while road.still.load(Ordering::SeqCst) {
+        while road.still.load(Ordering::SeqCst) || (first && road.first_still.load(Ordering::SeqCst)) {
             std::thread::sleep(Duration::from_millis(2));
         }
         if to.write_all(&bytes[..count]).is_err() {

@@ -122,6 +122,9 @@ impl World {
 
     /// Gives a shard to a node, in the map.
     pub(super) fn give(&mut self, shard: ShardId, node: usize) {
+        // No version of an earlier epoch is above.
+        let to = Version(clock::now().wall_us + 100_000);
+        _ = self.map.apply(&Command::RaiseCeiling { to });
         let known = self.map.shard(shard).unwrap();
         let with = if known.owner.is_none() {
             With::Fresh
@@ -147,7 +150,7 @@ impl World {
             .filter(|other| other.process.node != self.nodes[node].process.node);
         let peer = |other: &TestNode| Peer {
             process: other.process,
-            name: String::new(),
+            name: format!("node-{}", other.process.node),
             address: other.relay.address,
             client_url: String::new(),
             alive: true,
@@ -207,37 +210,37 @@ impl TestNode {
         answer.json()["version"].as_u64().unwrap()
     }
 
-    /// One poll; it watches the objects and goes on behind the cursor.
-    pub(super) fn poll(&self, objects: &[&str], cursor: Option<&str>, wait_ms: u64) -> Value {
-        let mut query = format!("wait_ms={wait_ms}");
-        objects
-            .iter()
-            .for_each(|object| query.push_str(&format!("&object={object}")));
-        if let Some(cursor) = cursor {
-            query.push_str(&format!("&cursor={cursor}"));
-        }
-        let answer = ask(
-            self.address,
-            &format!("GET /v1/poll?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
-        );
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.json()
-    }
-
     /// A subscriber that has a cursor and knows nothing yet.
-    pub(super) fn subscriber(&self, objects: &[&str]) -> Subscriber<'_> {
-        let first = self.poll(objects, None, 5_000);
+    pub(super) fn subscriber(&self, objects: &[&str]) -> Subscriber {
+        let first = poll(self.address, objects, None, 5_000);
         Subscriber {
-            node: self,
+            address: self.address,
             objects: objects.iter().map(|object| (*object).to_owned()).collect(),
             cursor: first["cursor"].as_str().unwrap().to_owned(),
         }
     }
 }
 
+/// One poll; it watches the objects and goes on behind the cursor.
+fn poll(address: SocketAddr, objects: &[&str], cursor: Option<&str>, wait_ms: u64) -> Value {
+    let mut query = format!("wait_ms={wait_ms}");
+    objects
+        .iter()
+        .for_each(|object| query.push_str(&format!("&object={object}")));
+    if let Some(cursor) = cursor {
+        query.push_str(&format!("&cursor={cursor}"));
+    }
+    let answer = ask(
+        address,
+        &format!("GET /v1/poll?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    );
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
+}
+
 /// Somebody who polls one node.
-pub(super) struct Subscriber<'a> {
-    node: &'a TestNode,
+pub(super) struct Subscriber {
+    address: SocketAddr,
     objects: Vec<String>,
     cursor: String,
 }
@@ -250,11 +253,11 @@ pub(super) enum Told {
     Nothing,
 }
 
-impl Subscriber<'_> {
+impl Subscriber {
     /// Polls once and tells what it says of an object.
     pub(super) fn poll(&mut self, object: &str, wait_ms: u64) -> Told {
         let objects: Vec<&str> = self.objects.iter().map(String::as_str).collect();
-        let answer = self.node.poll(&objects, Some(&self.cursor), wait_ms);
+        let answer = poll(self.address, &objects, Some(&self.cursor), wait_ms);
         answer["cursor"].as_str().unwrap().clone_into(&mut self.cursor);
         let changes = answer["changes"].as_array().into_iter().flatten();
         let versions = changes.filter(|change| change["object"] == object);
@@ -285,7 +288,7 @@ impl Subscriber<'_> {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[track_caller]
-pub(super) fn until(what: &str, so: impl Fn() -> bool) {
+pub(super) fn until(what: &str, mut so: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !so() {
         assert!(Instant::now() < end, "not {what} in time");
@@ -360,7 +363,6 @@ fn start(process: Process, plan: Plan) -> TestNode {
         storage: None,
         control: Some(control.clone()),
         peers: Some(handle.clone()),
-        cut_off: std::sync::atomic::AtomicBool::new(false),
         metrics,
         config,
     });
@@ -412,7 +414,15 @@ async fn run(stage: Stage, mut stopped: oneshot::Receiver<()>) {
         if stage.silent {
             idle.push(receiver);
         } else {
-            owner::start(thread, &node, owner::Begin::in_memory(receiver));
+            owner::start(
+                thread,
+                &node,
+                owner::Begin {
+                    receiver,
+                    kept: None,
+                    shelf: None,
+                },
+            );
         }
     }
     for (thread, receiver) in stage.lanes.into_iter().enumerate() {
