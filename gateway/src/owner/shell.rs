@@ -38,6 +38,19 @@ pub struct Begin {
     pub offered: Offered,
 }
 
+impl Begin {
+    /// One that keeps nothing on a disk.
+    #[must_use]
+    pub fn in_memory(receiver: OwnerReceiver) -> Self {
+        Self {
+            receiver,
+            kept: None,
+            shelf: None,
+            offered: Offered::default(),
+        }
+    }
+}
+
 /// Shards on shelves, with their epochs.
 pub type Offered = Arc<Mutex<BTreeMap<ShardId, Epoch>>>;
 
