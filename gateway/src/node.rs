@@ -264,24 +264,6 @@ async fn hear_owners(node: &Node, thread: usize, begun: &watch::Sender<usize>) {
     }
 }
 
-/// Keeps a lane told of the ceiling: where versions run ahead of the clocks, so may cursors.
-async fn tell_ceiling(node: Arc<Node>, thread: usize) {
-    let Some(control) = &node.control else { return };
-    let mut views = control.watch();
-    let mut told = Version::ZERO;
-    loop {
-        let view = Arc::clone(&views.borrow_and_update());
-        let ceiling = view.ceiling.max(view.map.ceiling());
-        if ceiling > told {
-            told = ceiling;
-            node.lanes[thread].set_ceiling(ceiling);
-        }
-        if views.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
 /// Looks whether something comes from the owners of all shards.
 async fn watch_owners(node: Arc<Node>, thread: usize) {
     let (mut last, mut since) = (Version::ZERO, None::<Instant>);
@@ -325,11 +307,8 @@ impl Parts {
             node: Arc::clone(&self.node),
             thread: self.thread,
         };
-        if self.node.control.is_some() {
-            tokio::task::spawn_local(tell_ceiling(Arc::clone(&self.node), self.thread));
-            if self.thread == 0 {
-                tokio::task::spawn_local(watch_owners(Arc::clone(&self.node), self.thread));
-            }
+        if self.node.control.is_some() && self.thread == 0 {
+            tokio::task::spawn_local(watch_owners(Arc::clone(&self.node), self.thread));
         }
         hear_owners(&self.node, self.thread, &self.begun).await;
         let http = Http::new(app.clone(), crate::routes(app), self.gate);

@@ -141,7 +141,7 @@ fn until_told(listener: &mut super::world::Subscriber, told: &mut Vec<Told>) {
             news => return told.push(news),
         }
     }
-    panic!("nothing was told");
+    panic!("nothing was told: {:?}", listener.nothing);
 }
 
 #[test]

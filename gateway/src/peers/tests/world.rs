@@ -218,6 +218,7 @@ impl TestNode {
             address: self.address,
             objects: objects.iter().map(|object| (*object).to_owned()).collect(),
             cursor: first["cursor"].as_str().unwrap().to_owned(),
+            nothing: Vec::new(),
         }
     }
 }
@@ -244,6 +245,8 @@ pub(super) struct Subscriber {
     address: SocketAddr,
     objects: Vec<String>,
     cursor: String,
+    /// Answers that named nothing that was asked for.
+    pub(super) nothing: Vec<Value>,
 }
 
 /// What a subscriber was told of an object.
@@ -266,10 +269,11 @@ impl Subscriber {
             return Told::Version(version);
         }
         let resync = answer["resync"]["objects"].as_array().into_iter().flatten();
-        match resync.into_iter().any(|name| name == object) {
-            true => Told::Resync,
-            false => Told::Nothing,
+        if answer["resync"]["all"] == true || resync.into_iter().any(|name| name == object) {
+            return Told::Resync;
         }
+        self.nothing.push(answer);
+        Told::Nothing
     }
 
     /// Polls until it is told of this version of an object, or a newer one.
@@ -279,7 +283,11 @@ impl Subscriber {
         loop {
             match self.poll(object, 1_000) {
                 Told::Version(told) if told >= version => return,
-                _ => assert!(Instant::now() < end, "{object} at {version} is never told"),
+                told => assert!(
+                    Instant::now() < end,
+                    "{object} at {version} is never told, but {told:?}: {:?}",
+                    self.nothing
+                ),
             }
         }
     }
@@ -365,6 +373,7 @@ fn start(process: Process, plan: Plan) -> TestNode {
         storage: None,
         control: Some(control.clone()),
         peers: Some(handle.clone()),
+        cut_off: std::sync::atomic::AtomicBool::new(false),
         metrics,
         config,
     });
