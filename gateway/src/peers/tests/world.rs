@@ -253,7 +253,7 @@ pub(super) struct Subscriber {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Version(u64),
-    Resync,
+    Resync(String),
     Nothing,
 }
 
@@ -270,7 +270,7 @@ impl Subscriber {
         }
         let resync = answer["resync"]["objects"].as_array().into_iter().flatten();
         if answer["resync"]["all"] == true || resync.into_iter().any(|name| name == object) {
-            return Told::Resync;
+            return Told::Resync(answer["resync"]["cause"].as_str().unwrap().to_owned());
         }
         self.nothing.push(answer);
         Told::Nothing
