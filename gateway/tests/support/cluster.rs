@@ -475,16 +475,16 @@ impl Cluster {
         (of, others)
     }
 
-    /// The sum of a metric over its labels; 0 if the node does not have it.
-    pub(crate) fn metric(&self, node: usize, name: &str) -> u64 {
+    /// The sum of a metric over all its labels that contain these; 0 if the node does not have it.
+    pub(crate) fn metric(&self, node: usize, name: &str, labels: &[&str]) -> u64 {
         let text = match ask(self.address(node), "GET", "/metrics", &Value::Null, ANSWER) {
             Ok((200, Value::String(text))) => text,
             other => panic!("no metrics: {other:?}"),
         };
         let of = |line: &str| {
             let rest = line.strip_prefix(name)?;
-            rest.starts_with([' ', '{'])
-                .then(|| line.rsplit(' ').next()?.parse::<f64>().ok())?
+            let fits = rest.starts_with([' ', '{']) && labels.iter().all(|label| rest.contains(label));
+            fits.then(|| line.rsplit(' ').next()?.parse::<f64>().ok())?
         };
         text.lines().filter_map(of).sum::<f64>() as u64
     }
