@@ -266,13 +266,13 @@ async fn hear_owners(node: &Node, thread: usize, begun: &watch::Sender<usize>) {
 
 /// Looks whether something comes from the owners of all shards.
 async fn watch_owners(node: Arc<Node>, thread: usize) {
-    let (mut last, mut since) = (Version::ZERO, Instant::now());
+    let (mut last, mut since) = (Version::ZERO, None::<Instant>);
     while let Some(stats) = node.lanes[thread].stats().await {
         if stats.closed > last && stats.lagging_shards == 0 {
-            since = Instant::now();
+            since = Some(Instant::now());
         }
         last = last.max(stats.closed);
-        let is = since.elapsed() > CUT_OFF_AFTER;
+        let is = since.is_none_or(|since| since.elapsed() > CUT_OFF_AFTER);
         if node.cut_off.swap(is, Ordering::Relaxed) != is {
             let lagging = stats.lagging_shards;
             if is {

@@ -364,3 +364,19 @@ fn a_hello_of_something_else_is_refused() {
         assert_eq!(Hello::decode(&bytes), Err(FrameError::NotTidings));
     }
 }
+
+/// The corpus of the fuzzer is worth something only while it is read.
+#[test]
+fn every_frame_of_the_fuzzers_corpus_is_a_frame() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/mesh_frames");
+    let mut frames = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        if path.file_name().is_some_and(|name| name != "hello") {
+            assert!(decode(&bytes).is_ok(), "{}: {:?}", path.display(), decode(&bytes));
+            frames += 1;
+        }
+    }
+    assert!(frames >= 8, "{frames}");
+}

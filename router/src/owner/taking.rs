@@ -191,6 +191,7 @@ impl Owner {
         if let Some(before) = before {
             // The links heard of that floor, and what one hears never falls.
             shard.raise_floor(before.floor, before.cause);
+            shard.last = shard.last.max(before.last);
             shard.interest = before.interest;
         }
         *slot = Some(shard);

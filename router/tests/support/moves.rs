@@ -142,8 +142,7 @@ impl World {
         }
         if taken {
             let known = self.begins.entry(id).or_default();
-            let same = since == Some(epoch);
-            *known = if same { begins.max(*known) } else { begins };
+            *known = begins.max(*known);
         }
         let assignment = Assignment {
             shard: id,

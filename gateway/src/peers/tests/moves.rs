@@ -130,7 +130,7 @@ fn a_subscriber_is_told_to_fetch_again_when_a_shard_moves_with_nothing() {
     until_told(&mut listener, &mut told);
     let known = told
         .iter()
-        .all(|told| matches!(told, Told::Resync) || *told == Told::Version(version));
+        .all(|told| *told == Told::Resync("versions_lost".to_owned()) || *told == Told::Version(version));
     assert!(known, "{told:?}");
 }
 
@@ -165,27 +165,30 @@ fn an_object_is_asked_about_wherever_its_owner_is() {
 
 #[test]
 fn an_edge_that_takes_nothing_is_cut_off_and_catches_up_while_others_hear_on() {
-    let mut slow = owner();
-    slow.limits.queue_bytes = 200_000;
-    let mut world = World::of([edge(), slow, edge()]);
+    let mut plans = [edge(), owner(), edge()];
+    // Only what waits to be sent ends the connection here.
+    plans
+        .iter_mut()
+        .for_each(|plan| plan.limits.silence = Duration::from_secs(120));
+    plans[1].limits.queue_bytes = 200_000;
+    let mut world = World::of(plans);
     world.give_all(1);
     world.wait_connected(0, 1);
     world.wait_connected(2, 1);
     let (a, b, c) = (&world.nodes[0], &world.nodes[1], &world.nodes[2]);
     let (mut stuck, mut fine) = (a.subscriber(&["x"]), c.subscriber(&["y"]));
-    b.relay.still_for_oldest(true);
-    let data = format!("{{\"object\":\"x\",\"data\":\"{}\"}}", "x".repeat(60_000));
+    b.relay.still_for(a.process.node.0, true);
+    let change = json!({"object": "x", "data": "x".repeat(60_000)});
+    let changes = json!({"changes": vec![change; 30]}).to_string();
     let json = "Content-Type: application/json\r\n";
     until("cut", || {
-        assert_eq!(
-            crate::testing::post(b.address, "/v1/publish", json, data.as_bytes()).status,
-            200
-        );
+        let answer = crate::testing::post(b.address, "/v1/publish", json, changes.as_bytes());
+        assert_eq!(answer.status, 200);
         let version = b.version_of("y");
         fine.hear("y", version);
         b.metric("tidings_peer_connections{way=\"in\"}") == 1
     });
-    b.relay.still_for_oldest(false);
+    b.relay.still_for(a.process.node.0, false);
     let version = b.version_of("x");
     stuck.hear("x", version);
     assert!(a.metric("tidings_peer_reconnects_total") >= 1);

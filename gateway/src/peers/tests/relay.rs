@@ -2,16 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tidings_protocol::mesh::Hello;
 
 #[derive(Debug, Default)]
 struct Road {
     closed: AtomicBool,
     still: AtomicBool,
-    /// Only the connection that came first stands still.
-    first_still: AtomicBool,
+    /// Only what this node dialled stands still; zero: nothing.
+    still_for: AtomicU64,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -30,17 +31,21 @@ impl Relay {
         let shared = Arc::clone(&road);
         // Ends with the process.
         std::thread::spawn(move || {
-            for (number, stream) in listener.incoming().flatten().enumerate() {
+            for stream in listener.incoming().flatten() {
                 if shared.closed.load(Ordering::SeqCst) {
                     continue;
                 }
                 let Ok(onward) = TcpStream::connect(target) else {
                     continue;
                 };
+                // Whoever dials says its name first, in the clear.
+                let mut hello = [0; Hello::BYTES];
+                while matches!(stream.peek(&mut hello), Ok(count) if (1..hello.len()).contains(&count)) {}
+                let node = Hello::decode(&hello).map_or(0, |hello| hello.node.0);
                 for (from, to) in [(&stream, &onward), (&onward, &stream)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     let road = Arc::clone(&shared);
-                    std::thread::spawn(move || carry(&road, number == 0, from, to));
+                    std::thread::spawn(move || carry(&road, node, from, to));
                 }
                 shared.open.lock().unwrap().extend([stream, onward]);
             }
@@ -65,16 +70,18 @@ impl Relay {
         self.road.still.store(still, Ordering::SeqCst);
     }
 
-    /// The same for the connection that came first.
-    pub(super) fn still_for_oldest(&self, still: bool) {
-        self.road.first_still.store(still, Ordering::SeqCst);
+    /// The same for what one node dialled.
+    pub(super) fn still_for(&self, node: u64, still: bool) {
+        self.road
+            .still_for
+            .store(if still { node } else { 0 }, Ordering::SeqCst);
     }
 }
 
-fn carry(road: &Road, first: bool, mut from: TcpStream, mut to: TcpStream) {
+fn carry(road: &Road, node: u64, mut from: TcpStream, mut to: TcpStream) {
     let mut bytes = [0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
-        while road.still.load(Ordering::SeqCst) || (first && road.first_still.load(Ordering::SeqCst)) {
+        while road.still.load(Ordering::SeqCst) || (node > 0 && road.still_for.load(Ordering::SeqCst) == node) {
             std::thread::sleep(Duration::from_millis(2));
         }
         if to.write_all(&bytes[..count]).is_err() {

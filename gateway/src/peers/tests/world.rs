@@ -15,6 +15,7 @@ use crate::{clock, edge};
 use serde_json::Value;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidings_protocol::peer::FloorCause;
@@ -252,7 +253,7 @@ pub(super) struct Subscriber {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Told {
     Version(u64),
-    Resync,
+    Resync(String),
     Nothing,
 }
 
@@ -269,7 +270,7 @@ impl Subscriber {
         }
         let resync = answer["resync"]["objects"].as_array().into_iter().flatten();
         if answer["resync"]["all"] == true || resync.into_iter().any(|name| name == object) {
-            return Told::Resync;
+            return Told::Resync(answer["resync"]["cause"].as_str().unwrap().to_owned());
         }
         self.nothing.push(answer);
         Told::Nothing
@@ -367,6 +368,7 @@ fn start(process: Process, plan: Plan) -> TestNode {
         first_version: Version(clock::now().wall_us),
         started: Instant::now(),
         draining: watch::Sender::new(false),
+        cut_off: AtomicBool::new(false),
         admission: Admission::new(1_000, 1_000, Arc::clone(&metrics)),
         storage: None,
         control: Some(control.clone()),
