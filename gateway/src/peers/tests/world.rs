@@ -373,7 +373,6 @@ fn start(process: Process, plan: Plan) -> TestNode {
         storage: None,
         control: Some(control.clone()),
         peers: Some(handle.clone()),
-        cut_off: std::sync::atomic::AtomicBool::new(false),
         metrics,
         config,
     });
