@@ -153,11 +153,14 @@ impl Forwarded {
     }
 }
 
+/// Which owner of the node at a way's end.
+type Place = (u16, Arc<Way>);
+
 #[derive(Debug)]
 struct Shared {
     by_node: RwLock<HashMap<NodeId, Arc<Way>>>,
     /// By number, counted from the first owner of another node: which owner of which node it is.
-    by_owner: RwLock<Vec<Option<(u16, Arc<Way>)>>>,
+    by_owner: RwLock<Vec<Option<Place>>>,
     owners: usize,
     forward_bytes: usize,
     counts: Arc<Counts>,
