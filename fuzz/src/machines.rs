@@ -8,6 +8,8 @@ use tidings_protocol::{ClusterId, Epoch, NodeId, ObjectHash, ShardCount, ShardId
 use tidings_router::Now;
 use tidings_router::control::command::{Command, Seen, With};
 use tidings_router::control::map::{Map, NodeInfo, Process, Roles};
+use tidings_router::owner::keeping::SHARD_PIECES;
+use tidings_router::owner::taking::Assignment;
 use tidings_router::owner::{Config, Input, Output, Owner, Publish, Published};
 
 /// Lanes, owners and clients of every kind, judged by the promises: the router's own random lives, with decisions from the
@@ -46,8 +48,10 @@ struct Stage {
     links: Vec<Listener>,
     newest: BTreeMap<ObjectHash, Version>,
     last: BTreeMap<ShardId, Version>,
+    config: Config,
     shards: ShardCount,
     epoch: u64,
+    has_lease: bool,
 }
 
 fn object(n: u64) -> ObjectHash {
@@ -82,8 +86,10 @@ pub(crate) fn owner(data: &[u8]) {
         links: (0..LINKS).map(|_| Listener::default()).collect(),
         newest: BTreeMap::new(),
         last: BTreeMap::new(),
+        config,
         shards,
         epoch: 1,
+        has_lease: true,
     };
     stage.assign();
     for _ in 0..stage.random.range(1, 300) {
@@ -153,6 +159,7 @@ impl Stage {
                 }
                 OwnerToEdge::Closed { version } => {
                     assert!(*version > listener.closed, "closed again (R10)");
+                    assert!(self.has_lease, "closed without a lease");
                     listener.closed = *version;
                     for (object, held) in &listener.registered {
                         let newest = self.newest.get(object).copied().unwrap_or_default();
@@ -170,7 +177,7 @@ impl Stage {
     fn step(&mut self) {
         let link = self.random.below(LINKS.into()) as usize;
         let target = object(self.random.below(OBJECTS));
-        match self.random.below(9) {
+        match self.random.below(11) {
             0..=2 => self.publish(target),
             3 => self.register(link, target),
             4 => self.unregister(link, target),
@@ -180,8 +187,49 @@ impl Stage {
                 self.epoch += 1;
                 self.assign();
             }
+            8 => self.take_over(self.shards.shard(target)),
+            9 => {
+                let has_lease = self.random.below(2) == 0;
+                self.lease(has_lease);
+            }
             _ => self.wait(),
         }
+    }
+
+    fn lease(&mut self, has: bool) {
+        self.has_lease = has;
+        self.owner.set_lease(if has { u64::MAX } else { self.now.mono_us });
+    }
+
+    /// A shard begins a new epoch with all that was known of it, by way of a shelf, perhaps far above the clock.
+    fn take_over(&mut self, shard: ShardId) {
+        self.epoch += 1;
+        let epoch = Epoch(self.epoch);
+        let (floor, cause) = (Version(1), FloorCause::Lost);
+        let mut shelf = Owner::new(self.config);
+        let input = Input::Assign {
+            shards: vec![shard],
+            epoch,
+            floor,
+            cause,
+        };
+        shelf.handle(self.now, input, &mut Vec::new());
+        for (object, version) in (0..SHARD_PIECES).flat_map(|piece| self.owner.kept_versions(shard, piece)) {
+            assert!(shelf.restore(object, version));
+        }
+        let begins = Version(self.owner.highest().0 + 1 + *self.random.pick(&[0, 10, 5_000_000]));
+        let assignment = Assignment {
+            shard,
+            epoch,
+            begins,
+            floor,
+            cause,
+        };
+        let (table, mut out) = (shelf.take_table(shard), Vec::new());
+        assert!(self.owner.take_over(self.now, assignment, table, &mut out));
+        let last = self.last.entry(shard).or_default();
+        *last = (*last).max(begins.before());
+        self.hear(&out);
     }
 
     fn publish(&mut self, target: ObjectHash) {
@@ -198,8 +246,14 @@ impl Stage {
             Output::ToEdge { .. } => None,
         });
         let [Published::Accepted(version)] = results.as_deref().expect("an answer") else {
-            panic!("{results:?}");
+            let paused = Published::Paused(self.shards.shard(target));
+            assert!(
+                !self.has_lease && results == Some(vec![paused]) && out.len() == 1,
+                "{out:?}"
+            );
+            return;
         };
+        assert!(self.has_lease, "it had no right to");
         let last = self.last.entry(self.shards.shard(target)).or_default();
         assert!(*version > *last, "versions rise");
         *last = *version;
@@ -271,6 +325,7 @@ impl Stage {
 
     /// In the end every link that listens knows the newest of what it holds.
     fn settle(&mut self) {
+        self.lease(true);
         for _ in 0..50 {
             (0..LINKS as usize).for_each(|link| self.handled(link));
             self.now.mono_us += 300_000;

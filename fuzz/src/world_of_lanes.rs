@@ -2,6 +2,8 @@
 
 #[path = "../../router/tests/support/clients.rs"]
 pub(crate) mod clients;
+#[path = "../../router/tests/support/cluster.rs"]
+pub(crate) mod cluster;
 #[path = "../../router/tests/support/judge.rs"]
 pub(crate) mod judge;
 #[path = "../../router/tests/support/life.rs"]

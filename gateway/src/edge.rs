@@ -18,7 +18,6 @@ use shell::Shell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use tidings_protocol::Version;
 use tidings_protocol::codec::PollAnswer;
 use tidings_protocol::peer::OwnerToEdge;
 use tidings_router::edge::{ConnectionView, Explanation, LaneStats, PollPage, SubscriberKey};
@@ -37,8 +36,6 @@ pub(crate) enum LaneCommand {
     OwnerUp { owner: usize, generation: u32 },
     /// It broke.
     OwnerDown { owner: usize, generation: u32 },
-    /// Versions of the cluster may go up to here.
-    Ceiling(Version),
     /// A WebSocket whose handshake was answered.
     WebSocket(Box<websocket::Upgrade>),
     /// An event stream.
@@ -145,11 +142,6 @@ impl LaneHandle {
             generation,
             frames,
         });
-    }
-
-    /// Versions of the cluster may go up to here: a cursor up to there is none from the future.
-    pub fn set_ceiling(&self, ceiling: Version) {
-        self.send(LaneCommand::Ceiling(ceiling));
     }
 
     /// The link to an owner of another node came up. Owners of other nodes count on from those of this node.

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tidings::cli::{self, cluster::ClusterWord, dev::DevArgs, publish::PublishArgs, watch::WatchArgs};
 use tidings::config::{self, Config, Flags, Sources};
+use tidings::node::Starting;
 use tidings::{Node, RunningNode, telemetry};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[global_allocator]
 static ALLOCATOR: jemallocator::Jemalloc = jemallocator::Jemalloc;
@@ -158,34 +159,72 @@ fn doctor(args: &ServeArgs) -> Result<ExitCode, String> {
 fn serve(args: &ServeArgs) -> Result<ExitCode, String> {
     let config = args.load()?;
     telemetry::start_logging(&config.log).map_err(|error| error.to_string())?;
-    let runtime = runtime()?;
-    runtime.block_on(async {
-        // Before anybody can know that it runs: who asks it to stop then is heard.
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-        let running = Node::start(config).map_err(|error| error.to_string())?;
-        greet(&running);
-        let mut drained = running.node.draining.subscribe();
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            () = abandoned(args.until_stdin_ends) => {}
-            // The node gave up by itself.
-            _ = drained.wait_for(|draining| *draining) => {}
+    runtime()?.block_on(live(config, args.until_stdin_ends))
+}
+
+/// Who may ask the server to stop.
+struct Stops {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stops {
+    async fn asked(&mut self) {
+        tokio::select! { _ = self.interrupt.recv() => {} _ = self.terminate.recv() => {} }
+    }
+}
+
+async fn live(config: Config, until_stdin_ends: bool) -> Result<ExitCode, String> {
+    // Before anybody can know that it runs: who asks it to stop then is heard.
+    let mut stops = Stops {
+        interrupt: signal(SignalKind::interrupt()).map_err(|error| error.to_string())?,
+        terminate: signal(SignalKind::terminate()).map_err(|error| error.to_string())?,
+    };
+    let abandoned = abandoned(until_stdin_ends);
+    tokio::pin!(abandoned);
+    let starting = Node::begin(config).map_err(|error| error.to_string())?;
+    if starting.is_clustered() {
+        say(&looking(&starting));
+    }
+    let give_up = starting.stopper();
+    let mut finishing = tokio::task::spawn_blocking(move || starting.finish());
+    let finished = tokio::select! {
+        finished = &mut finishing => Some(finished),
+        () = stops.asked() => None,
+        () = &mut abandoned => None,
+    };
+    let Some(finished) = finished else {
+        give_up();
+        // It may have become part of the cluster at this very moment.
+        if let Ok(Ok(running)) = finishing.await {
+            running.drain();
+            _ = tokio::task::spawn_blocking(move || running.join()).await;
         }
-        tracing::info!("stopping: no new connections, requests in flight are answered (a second signal stops at once)");
-        running.drain();
-        tokio::spawn(async move {
-            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
-            tracing::warn!("stopped at once");
-            std::process::exit(1);
-        });
-        let ended = tokio::task::spawn_blocking(move || running.join()).await;
-        Ok(if ended.unwrap_or(false) {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        return Ok(ExitCode::SUCCESS);
+    };
+    let running = finished
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())?;
+    say(&greeting(&running));
+    let mut drained = running.node.draining.subscribe();
+    tokio::select! {
+        () = stops.asked() => {}
+        () = &mut abandoned => {}
+        // The node gave up by itself.
+        _ = drained.wait_for(|draining| *draining) => {}
+    }
+    tracing::info!("stopping: no new connections, requests in flight are answered (a second signal stops at once)");
+    running.drain();
+    tokio::spawn(async move {
+        stops.asked().await;
+        tracing::warn!("stopped at once");
+        std::process::exit(1);
+    });
+    let ended = tokio::task::spawn_blocking(move || running.join()).await;
+    Ok(if ended.unwrap_or(false) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     })
 }
 
@@ -213,7 +252,24 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
         .map_err(|error| error.to_string())
 }
 
-fn greet(running: &RunningNode) {
+fn say(text: &str) {
+    // Nobody may be reading any more. That is no reason not to serve.
+    _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn looking(starting: &Starting) -> String {
+    let cluster = &starting.config().cluster;
+    let nodes = starting
+        .node_address()
+        .map_or_else(String::new, |address| format!(" (other nodes reach it at {address})"));
+    let waits = match cluster.expect {
+        1 => "joins the cluster".to_owned(),
+        several => format!("waits for {several} nodes to form or find the cluster"),
+    };
+    format!("A node on {}{nodes} {waits} `{}`.\n", starting.addr, cluster.name)
+}
+
+fn greeting(running: &RunningNode) -> String {
     let mut address = running.addr;
     if address.ip().is_unspecified() {
         address.set_ip(if address.is_ipv4() {
@@ -226,13 +282,11 @@ fn greet(running: &RunningNode) {
         Some(path) => format!("versions are kept in {}", path.display()),
         None => "versions are kept in memory only".to_owned(),
     };
-    let text = format!(
+    format!(
         "Tidings listens on http://{address} ({kept}). Try, each in a terminal of its own:\n\n\
          \x20 curl -N 'http://{address}/v1/events?object=order:42'\n\
          \x20 curl -X POST 'http://{address}/v1/publish?object=order:42'\n\
          \x20 curl 'http://{address}/v1/poll?object=order:42'\n\n\
          Documents: http://{address}/docs  Stop: Ctrl-C\n"
-    );
-    // Nobody may be reading any more. That is no reason not to serve.
-    _ = std::io::stdout().write_all(text.as_bytes());
+    )
 }

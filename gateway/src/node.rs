@@ -264,33 +264,15 @@ async fn hear_owners(node: &Node, thread: usize, begun: &watch::Sender<usize>) {
     }
 }
 
-/// Keeps a lane told of the ceiling: where versions run ahead of the clocks, so may cursors.
-async fn tell_ceiling(node: Arc<Node>, thread: usize) {
-    let Some(control) = &node.control else { return };
-    let mut views = control.watch();
-    let mut told = Version::ZERO;
-    loop {
-        let view = Arc::clone(&views.borrow_and_update());
-        let ceiling = view.ceiling.max(view.map.ceiling());
-        if ceiling > told {
-            told = ceiling;
-            node.lanes[thread].set_ceiling(ceiling);
-        }
-        if views.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
 /// Looks whether something comes from the owners of all shards.
 async fn watch_owners(node: Arc<Node>, thread: usize) {
-    let (mut last, mut since) = (Version::ZERO, Instant::now());
+    let (mut last, mut since) = (Version::ZERO, None::<Instant>);
     while let Some(stats) = node.lanes[thread].stats().await {
         if stats.closed > last && stats.lagging_shards == 0 {
-            since = Instant::now();
+            since = Some(Instant::now());
         }
         last = last.max(stats.closed);
-        let is = since.elapsed() > CUT_OFF_AFTER;
+        let is = since.is_none_or(|since| since.elapsed() > CUT_OFF_AFTER);
         if node.cut_off.swap(is, Ordering::Relaxed) != is {
             let lagging = stats.lagging_shards;
             if is {
@@ -325,11 +307,8 @@ impl Parts {
             node: Arc::clone(&self.node),
             thread: self.thread,
         };
-        if self.node.control.is_some() {
-            tokio::task::spawn_local(tell_ceiling(Arc::clone(&self.node), self.thread));
-            if self.thread == 0 {
-                tokio::task::spawn_local(watch_owners(Arc::clone(&self.node), self.thread));
-            }
+        if self.node.control.is_some() && self.thread == 0 {
+            tokio::task::spawn_local(watch_owners(Arc::clone(&self.node), self.thread));
         }
         hear_owners(&self.node, self.thread, &self.begun).await;
         let http = Http::new(app.clone(), crate::routes(app), self.gate);

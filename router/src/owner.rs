@@ -336,7 +336,6 @@ impl Owner {
 
     /// Does what is due.
     pub fn handle_deadline(&mut self, now: Now, out: &mut Vec<Output>) {
-        self.close_due(now, out);
         if now.mono_us >= self.sweep_us {
             let evicted = self.sweeps.evicts();
             self.sweep(now.mono_us, sweep::PIECES_A_TICK);
@@ -345,6 +344,8 @@ impl Owner {
                 self.evict_if_over_budget(out);
             }
         }
+        // What an eviction said counts as traffic: the links may be due only now.
+        self.close_due(now, out);
         self.answers.expire(now.mono_us);
     }
 

@@ -14,6 +14,8 @@
 
 #[path = "support/clients.rs"]
 mod clients;
+#[path = "support/cluster.rs"]
+mod cluster;
 #[path = "support/judge.rs"]
 mod judge;
 #[path = "support/life.rs"]

@@ -3,8 +3,12 @@
 //! The model is told everything that goes in and comes out. It knows the promises, not how they are kept: for each link
 //! what it wants, what it was told and what it was closed up to; for each object its newest version.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
+#[path = "support/moves.rs"]
+mod moves;
+
+use moves::Move;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use tidings_protocol::peer::{Changed, EdgeToOwner, FloorCause, OwnerToEdge};
@@ -49,6 +53,13 @@ enum Step {
     },
     Release {
         shards: Vec<u16>,
+    },
+    Move(Move),
+    Lease {
+        for_us: Option<u64>,
+    },
+    Ceiling {
+        ahead_us: Option<i64>,
     },
     Up {
         link: LinkId,
@@ -95,6 +106,8 @@ fn step(objects: u16) -> impl Strategy<Value = Step> {
         2 => (shards(), -1..2_i64, -5_000_000..5_000_000_i64)
             .prop_map(|(shards, epoch_up, floor_ahead_us)| Step::Assign { shards, epoch_up, floor_ahead_us }),
         1 => shards().prop_map(|shards| Step::Release { shards }),
+        2 => moves::moves(objects),
+        2 => moves::bounds(),
         2 => link().prop_map(|link| Step::Up { link }),
         1 => (link(), stale()).prop_map(|(link, stale)| Step::Down { link, stale }),
         6 => (link(), some(), stale()).prop_map(|(link, objects, stale)| Step::Register { link, objects, stale }),
@@ -133,6 +146,12 @@ struct World {
     answers: BTreeMap<u128, (Version, u64)>,
     closed: Version,
     epoch: u64,
+    /// The newest version of each object in any epoch.
+    ever: BTreeMap<ObjectHash, Version>,
+    /// The first versions that shards were said to begin with.
+    begins: BTreeMap<ShardId, Version>,
+    lease_us: u64,
+    ceiling: Version,
 }
 
 impl World {
@@ -151,11 +170,19 @@ impl World {
             answers: BTreeMap::new(),
             closed: Version::ZERO,
             epoch: 0,
+            ever: BTreeMap::new(),
+            begins: BTreeMap::new(),
+            lease_us: u64::MAX,
+            ceiling: Version(Version::LIMIT - 1),
         }
     }
 
     fn play(&mut self, step: Step) {
+        let deadline = matches!(step, Step::Deadline);
         match step {
+            Step::Move(step) => self.take_over(&step),
+            Step::Lease { for_us } => self.bound_lease(for_us),
+            Step::Ceiling { ahead_us } => self.bound_ceiling(ahead_us),
             Step::Assign {
                 shards,
                 epoch_up,
@@ -164,6 +191,7 @@ impl World {
             Step::Release { shards } => {
                 let shards: Vec<_> = shards.into_iter().map(ShardId).collect();
                 for shard_id in &shards {
+                    self.begins.remove(shard_id);
                     if self.shards.remove(shard_id).is_some() {
                         self.versions.retain(|o, _| shard(*o) != *shard_id);
                         for link in self.links.values_mut() {
@@ -184,7 +212,8 @@ impl World {
                 self.give(Input::LinkUp { link, generation });
                 let model = &self.links[&link];
                 assert_eq!(model.owned, self.shards, "a new link is told of all shards");
-                assert!(model.closed > Version::ZERO, "and closed at once");
+                let can = self.has_lease() && self.has_room();
+                assert!(model.closed > Version::ZERO || !can, "and closed at once");
             }
             Step::Down { link, stale } => {
                 let model = self.links.get_mut(&link).unwrap();
@@ -253,6 +282,7 @@ impl World {
             }
         }
         self.check();
+        self.check_deadline(deadline);
     }
 
     fn assign(&mut self, shards: Vec<u16>, epoch_up: i64, floor_ahead_us: i64) {
@@ -330,6 +360,9 @@ impl World {
         if !self.shards.contains_key(&id) {
             return assert_eq!(result, Published::NotOwner(id));
         }
+        if self.paused(id, result) {
+            return;
+        }
         let answered = idempotency.and_then(|key| self.answers.get(&key));
         if let Some((version, since_us)) = answered
             && self.now.mono_us - since_us < WINDOW_US
@@ -355,7 +388,9 @@ impl World {
         assert!(version >= self.shards[&id].1, "a version below the floor was given");
         assert!(version > self.closed, "a version was given that was closed before");
         assert!(version > self.newest_of_shard[&id], "versions of a shard increase");
+        assert!(version >= self.begins.get(&id).copied().unwrap_or_default() && version <= self.ceiling);
         self.newest_of_shard.insert(id, version);
+        self.ever.insert(change.object, version);
         self.versions.insert(change.object, version);
     }
 
@@ -419,9 +454,13 @@ impl World {
                         *told = (*told).max(version);
                     }
                 }
-                OwnerToEdge::Changed { changes } => model.hear_changes(changes, &self.versions),
+                OwnerToEdge::Changed { changes } => model.hear_changes(changes, &self.ever),
                 OwnerToEdge::Closed { version } => {
                     assert!(version > model.closed, "closed versions increase");
+                    assert!(
+                        self.now.mono_us < self.lease_us && version <= self.ceiling,
+                        "no right to close"
+                    );
                     for (id, newest) in &self.newest_of_shard {
                         let given = self.versions.iter().any(|(o, v)| shard(*o) == *id && v == newest);
                         assert!(!given || version >= *newest, "a change was left out of Closed");
@@ -497,25 +536,6 @@ impl World {
             self.links.values().map(|model| model.wants.len()).sum::<usize>()
         );
         assert_eq!(stats.shards, self.shards.len());
-    }
-
-    /// All faults stop: each link handles everything it gets and is closed over it.
-    fn settle(&mut self) {
-        for link in 0..LINKS {
-            while self.links[&link].up && self.links[&link].in_flight > 0 {
-                self.play(Step::Handled { link, changes: WINDOW });
-            }
-        }
-        assert_eq!(self.owner.stats().pending, 0);
-        let last = self.closed;
-        self.now.mono_us += 1_000_000;
-        self.play(Step::Deadline);
-        for model in self.links.values().filter(|model| model.up) {
-            assert!(model.closed > last, "every link hears Closed within a second");
-        }
-        for _ in 0..SHARDS * 16 {
-            self.play(Step::Deadline);
-        }
     }
 }
 

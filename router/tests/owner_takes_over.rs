@@ -231,6 +231,15 @@ fn a_later_epoch_of_a_shard_owned_here_replaces_what_is_known_and_keeps_who_want
 }
 
 #[test]
+fn where_an_epoch_begins_holds_for_the_later_ones_too() {
+    let mut lab = Lab::bare(config());
+    let begin = START_US + 3600 * SECOND_US;
+    lab.take_over(begins(5, begin, 0), table(1, 5_000, 0));
+    lab.take_over(begins(6, START_US, 0), table(1, 5_000, 0));
+    assert!(lab.accepted(objects_of(1).next().unwrap()) >= Version(begin));
+}
+
+#[test]
 fn a_table_moves_with_its_bytes_and_leaves_nothing_on_the_shelf() {
     let mut shelf = shelf(10_000, 1, 0);
     let all = shelf.stats();

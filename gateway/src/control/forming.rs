@@ -11,6 +11,9 @@
 //! It does not know disks, sockets or the log. Whatever is in [`Kept`] after a step is to be on disk before any output of
 //! that step is carried out.
 
+#[cfg(test)]
+mod tests;
+
 use super::words::{Answer, Fate, Founding, Proposal, Request};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

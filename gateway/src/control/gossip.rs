@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tidings_membership::{Event, Input, Membership, Metadata, Output, Peer};
+use tidings_membership::{Event, Input, Membership, Metadata, Output, Peer, Refusal};
 use tidings_protocol::NodeId;
 use tidings_router::MonoUs;
 use tokio::net::UdpSocket;
@@ -179,9 +179,21 @@ impl Gossip {
                 by.node, by.addr
             )),
             Event::Conflict(conflict) => tracing::error!(?conflict, "two processes claim what only one can have"),
-            Event::Refused { from, why } => tracing::warn!(%from, ?why, "gossip of a stranger was dropped"),
+            Event::Refused { from, why } => tracing::warn!(%from, "{}", stranger(why)),
             Event::Full { node } => tracing::error!(%node, "there are too many nodes: a newcomer was not let in"),
         }
+    }
+}
+
+/// What is wrong with who was refused.
+fn stranger(why: Refusal) -> &'static str {
+    match why {
+        Refusal::OtherCluster(_) => "gossip of a node of another cluster was dropped (cluster.name differs)",
+        Refusal::UnknownKey(_) | Refusal::Unsealed => {
+            "gossip of a node with our cluster's name and another secret was dropped, or it was damaged on its way"
+        }
+        Refusal::Malformed => "gossip that is not understood was dropped: does that node run another release?",
+        Refusal::Garbage | Refusal::Oversized => "datagrams that are no gossip were dropped",
     }
 }
 

@@ -102,7 +102,10 @@ pub(super) async fn run(plane: Arc<Plane>, part: Part, mut asks: mpsc::Receiver<
         let due = due.map(|due| due.max(office.not_before_us));
         let deadline = tokio::time::sleep_until(clock::instant(due.unwrap_or(MonoUs::MAX / 4)));
         tokio::select! {
-            changed = watched.changed() => if changed.is_err() { return },
+            changed = watched.changed() => if changed.is_err() {
+                let why = "the cluster's log cannot be kept any more (is the disk full, or failing?)";
+                return office.plane.fail(why.to_owned());
+            },
             Some(done) = came.recv() => match done {
                 Done::Confirmed(token, true) => office.handle(Input::Confirmed { token }),
                 Done::Confirmed(token, false) => office.handle(Input::Unconfirmed { token }),
@@ -249,14 +252,16 @@ impl Office {
 
 /// Sees to it that enough nodes vote, where this node leads.
 pub(super) async fn tend_voters(plane: Arc<Plane>, part: Part) {
-    let mut missing = BTreeMap::new();
+    let (mut missing, mut gone) = (BTreeMap::new(), BTreeMap::new());
     loop {
         tokio::time::sleep(VOTERS_EVERY).await;
         if !part.consensus.office().borrow().ours {
             missing.clear();
+            gone.clear();
             continue;
         }
         let now = electorate(&plane, &part, &mut missing);
+        forget(&plane, &part, &mut gone).await;
         let Some(voters) = voters::plan(&now) else { continue };
         let names: Vec<String> = voters.iter().map(ToString::to_string).collect();
         match part.consensus.set_voters(voters, true).await {
@@ -301,5 +306,41 @@ fn electorate(plane: &Plane, part: &Part, missing: &mut BTreeMap<NodeId, MonoUs>
         dead,
         wanted: plane.settings.expect.clamp(3, 5),
         voters: standing.voters,
+    }
+}
+
+/// Forgets nodes that are gone for long and hold nothing: who starts with an empty data directory is another node each
+/// time. `gone`: since when, as far as this leader knows.
+async fn forget(plane: &Arc<Plane>, part: &Part, gone: &mut BTreeMap<NodeId, MonoUs>) {
+    let roll = Arc::clone(&plane.roll.borrow());
+    let map = Arc::clone(&part.consensus.applied().borrow().map);
+    let standing = part.consensus.standing();
+    let now_us = clock::mono_us();
+    let learners = standing.learners.iter().copied();
+    let known: BTreeSet<NodeId> = map.nodes().map(|(node, _)| node).chain(learners).collect();
+    let absent = |node: &NodeId| *node != plane.me.node && !roll.alive.contains_key(node);
+    gone.retain(|node, _| known.contains(node) && absent(node));
+    for node in known.into_iter().filter(absent) {
+        gone.entry(node).or_insert(now_us);
+    }
+    let patience_us = u64::try_from(plane.settings.forget_node.as_micros()).unwrap_or(u64::MAX);
+    let holds = |node: NodeId| map.shards().any(|(_, shard)| shard.involves(node));
+    let due = gone.iter().find(|(node, since_us)| {
+        let long = now_us.saturating_sub(**since_us) >= patience_us;
+        long && !standing.voters.contains(node) && !holds(**node)
+    });
+    let Some((&node, _)) = due else { return };
+    let done = if map.node(node).is_some() {
+        let commands = vec![Command::Forget { node }];
+        part.consensus
+            .propose(Proposal { term: None, commands })
+            .await
+            .map(drop)
+    } else {
+        part.consensus.remove_learners(BTreeSet::from([node])).await
+    };
+    match done {
+        Ok(()) => tracing::info!(%node, "a node that is gone for long is forgotten"),
+        Err(error) => tracing::debug!(%node, %error, "a node that is gone could not be forgotten"),
     }
 }

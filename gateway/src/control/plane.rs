@@ -16,6 +16,7 @@ use futures_util::future::BoxFuture;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tidings_consensus::{Consensus, ConsensusError, Outcome, Proposal, Transport, Urgency, Voter};
 use tidings_protocol::mesh::Class;
@@ -59,11 +60,16 @@ pub(super) struct Plane {
     pub(super) metrics: Arc<ControlMetrics>,
     pub(super) notices: Arc<Notices>,
     pub(super) over: watch::Sender<Option<String>>,
+    /// It is about to end in order: what ends now did not fail.
+    pub(super) ends: AtomicBool,
 }
 
 impl Plane {
     /// The control plane cannot go on. The first reason counts.
     pub(super) fn fail(&self, why: String) {
+        if self.ends.load(Ordering::Relaxed) {
+            return;
+        }
         self.over.send_if_modified(|over| {
             let first = over.is_none();
             if first {
@@ -229,9 +235,12 @@ impl Plane {
             } => self.let_in(peer, process, address, cluster).await,
             Request::Renew { cluster, renewal } => {
                 let known = self.part_of(cluster);
-                let Some(part) = known.filter(|_| renewal.from.node == peer.node) else {
+                let Some(part) = known else {
                     return self.foreign(peer, cluster);
                 };
+                if renewal.from != process_of(peer) {
+                    return Answer::Refused("it asks for another process".to_owned());
+                }
                 if !part.consensus.office().borrow().ours {
                     return self.not_leader(&part);
                 }
@@ -315,8 +324,8 @@ impl Plane {
         let Some(part) = self.part() else {
             return Answer::Refused("it is part of no cluster yet".to_owned());
         };
-        if process.node != peer.node {
-            return Answer::Refused("it asks for another node".to_owned());
+        if process != process_of(peer) {
+            return Answer::Refused("it asks for another process".to_owned());
         }
         if let Some(only) = only.filter(|only| *only != part.founding.cluster) {
             return self.foreign(peer, only);
@@ -421,6 +430,13 @@ impl Plane {
             Answer::Outcome(outcome) => Ok(outcome),
             other => Err(ProposeError::Unknown(format!("answered {other:?}"))),
         }
+    }
+}
+
+fn process_of(peer: Peer) -> Process {
+    Process {
+        node: peer.node,
+        incarnation: peer.incarnation,
     }
 }
 

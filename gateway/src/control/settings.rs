@@ -46,6 +46,8 @@ pub struct Settings {
     pub identity: Option<storage::Identity>,
     /// A voter that is held dead for so long is replaced by another node.
     pub replace_voter: Duration,
+    /// A node that is not there for so long, and holds nothing, is forgotten.
+    pub forget_node: Duration,
 }
 
 impl std::fmt::Debug for Settings {
@@ -147,6 +149,7 @@ impl Settings {
             data_dir: config.data_dir(),
             identity,
             replace_voter: Duration::from_secs(60),
+            forget_node: Duration::from_secs(3_600),
         })
     }
 }

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tidings_membership::{Config, Incarnation, KeyRing, Membership, Metadata, Roles, Seed, Setup, Text};
@@ -143,7 +144,6 @@ impl Starting {
     }
 
     /// Stops it from elsewhere while somebody waits in [`Starting::formed`].
-    #[must_use]
     pub fn stopper(&self) -> impl Fn() + Send + Sync + use<> {
         let end = self.running.end.clone();
         move || _ = end.send_replace(End::Orderly)
@@ -317,6 +317,7 @@ pub fn start(settings: Settings) -> Result<Starting, ControlError> {
         metrics,
         notices,
         over: watch::Sender::new(None),
+        ends: AtomicBool::new(false),
     });
     let (links, handed_out) = mpsc::unbounded_channel();
     let (formed, is_formed) = oneshot::channel();
@@ -394,6 +395,7 @@ impl Parts {
         if how == End::Orderly && timeout(FAREWELL, farewell(&plane)).await.is_err() {
             tracing::warn!("the control plane took too long to say good-bye");
         }
+        plane.ends.store(true, Ordering::Relaxed);
         if let Some(part) = plane.part() {
             // What it wrote last is on disk, and its file is free, when this returns.
             _ = timeout(FAREWELL, part.consensus.stop()).await;
@@ -449,7 +451,15 @@ async fn live(
     tokio::spawn(office::run(Arc::clone(&plane), part.clone(), renewals));
     tokio::spawn(office::tend_voters(Arc::clone(&plane), part.clone()));
     tokio::spawn(life::run(Arc::clone(&plane), part.clone(), told, shown));
-    tokio::spawn(life::register(Arc::clone(&plane), part.clone()));
+    let (mut offered, registered) = (handle.on_disk.subscribe(), (Arc::clone(&plane), part.clone()));
+    tokio::spawn(async move {
+        let (plane, part) = registered;
+        if plane.settings.identity.is_some() {
+            // The cluster does not wait long for the disk of a node that is back: what is on it is said with the first renewal.
+            _ = offered.changed().await;
+        }
+        life::register(plane, part).await;
+    });
     tokio::spawn(show_standing(part, standing));
     tokio::spawn(serve(plane, asked));
     // Whoever waited may have given up: then the thread is about to be stopped.

@@ -59,6 +59,17 @@ impl From<Founding> for storage::Identity {
 }
 
 impl Founding {
+    /// One with this name, and nothing else to it.
+    #[cfg(test)]
+    pub(super) fn named(cluster: u64) -> Self {
+        Self {
+            cluster,
+            key: [3; 16],
+            shards: 64,
+            since: 5,
+        }
+    }
+
     fn check(&self) -> Result<(), String> {
         require(ShardCount::new(self.shards).is_some(), "a number of shards")?;
         require(self.since < Version::LIMIT, "a version")
@@ -263,12 +274,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn founding() -> Founding {
-        Founding {
-            cluster: 7,
-            key: [3; 16],
-            shards: 64,
-            since: 5,
-        }
+        Founding::named(7)
     }
 
     fn proposal() -> Proposal {

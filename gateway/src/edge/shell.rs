@@ -146,7 +146,6 @@ impl Shell {
             LaneCommand::OwnerDown { owner, generation } => {
                 self.with(|lane, out| lane.owner_down(now, owner, generation, out));
             }
-            LaneCommand::Ceiling(ceiling) => self.with(|lane, _| lane.set_ceiling(ceiling)),
             LaneCommand::WebSocket(upgrade) => {
                 tokio::task::spawn_local(websocket::upgraded(Rc::clone(self), upgrade));
             }

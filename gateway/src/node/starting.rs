@@ -185,7 +185,8 @@ impl Starting {
             storage: kept.idle.as_ref().map(storage::Idle::status),
             control: formed.map(|formed| formed.handle.clone()),
             peers: formed.map(|_| peers::Handle::new(count, forward_bytes)),
-            cut_off: AtomicBool::new(false),
+            // Until something was heard of every shard.
+            cut_off: AtomicBool::new(formed.is_some()),
             owners,
             lanes,
             name: config.node_name(addr),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidings_router::control::command::Command;
 
 /// The pause after each round. Evictions raise floors all the time, and each one told is an entry of the cluster's log.
-const PAUSE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// See the module.
 #[derive(Debug, Default)]

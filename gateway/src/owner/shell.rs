@@ -2,6 +2,9 @@
 //!
 //! On a member of a cluster it follows the control plane: the map first, then the permission that came with it.
 
+#[cfg(test)]
+mod tests;
+
 use super::floors::Floors;
 use super::holdings::{Holdings, Step};
 use super::journal::{Journal, Kept, Piece};

@@ -153,14 +153,14 @@ impl Forwarded {
     }
 }
 
-/// Which owner of the node at a way's end.
-type Place = (u16, Arc<Way>);
+/// An owner's number on its node, and the way there.
+type AwayOwner = (u16, Arc<Way>);
 
 #[derive(Debug)]
 struct Shared {
     by_node: RwLock<HashMap<NodeId, Arc<Way>>>,
     /// By number, counted from the first owner of another node: which owner of which node it is.
-    by_owner: RwLock<Vec<Option<Place>>>,
+    by_owner: RwLock<Vec<Option<AwayOwner>>>,
     owners: usize,
     forward_bytes: usize,
     counts: Arc<Counts>,

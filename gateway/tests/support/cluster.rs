@@ -378,11 +378,18 @@ impl Cluster {
     }
 
     fn is_whole(&self, node: usize) -> bool {
-        self.is_ready(node)
-            && self.status(node).is_some_and(|status| {
-                let shards = status["shards"].as_array().map_or(&[][..], Vec::as_slice);
-                shards.len() == SHARDS && shards.iter().all(|shard| shard["owned"] == true)
-            })
+        self.is_ready(node) && self.status(node).is_some_and(|status| all_owned(&status))
+    }
+
+    /// Waits until one of some nodes owns each shard, as one of them knows it.
+    #[track_caller]
+    pub(crate) fn until_owned_by(&self, nodes: &[usize]) {
+        let names: Vec<&str> = nodes.iter().map(|node| self.name(*node)).collect();
+        self.until(nodes[0], "they own everything", |status| {
+            let shards = status["shards"].as_array().map_or(&[][..], Vec::as_slice);
+            let by_them = |shard: &Value| names.iter().any(|name| shard["owner"] == *name);
+            all_owned(status) && shards.iter().all(by_them)
+        });
     }
 
     /// Waits until this is so of what a node knows of the cluster.
@@ -486,6 +493,12 @@ impl Cluster {
     pub(crate) fn publish(&self, node: usize, object: &str) -> Result<u64, String> {
         publish_at(self.address(node), object, 4_000)
     }
+}
+
+/// Whether every shard has an owner that lives.
+fn all_owned(status: &Value) -> bool {
+    let shards = status["shards"].as_array().map_or(&[][..], Vec::as_slice);
+    shards.len() == SHARDS && shards.iter().all(|shard| shard["owned"] == true)
 }
 
 /// Publishes within a deadline; the version or what went wrong.

@@ -2,7 +2,11 @@
 
 use super::Lane;
 use super::place::CursorVerdict;
+use super::requests::{PageEntry, PageInFlight, Purpose};
+use super::subscribers::{Sink, SubscriberKey};
+use crate::id_set::IdSet;
 use tidings_protocol::Version;
+use tidings_protocol::codec::Encoding;
 
 /// What comparing says about one object of one subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +26,79 @@ fn missed(version: Version, floor: Version, known: Version) -> bool {
     version < floor && known < floor.before()
 }
 
+/// Whether what is live of a page may be told before the rest is. A WebSocket is told of none before `subscribed`, which names
+/// all; a poll without a cursor starts from now, which is when all are live.
+fn may_go_ahead(page: &PageInFlight, sink: &Sink) -> bool {
+    let told_apart = match sink {
+        Sink::Poll(_) => page.verdict != CursorVerdict::None,
+        Sink::Stream { encoding, .. } => *encoding == Encoding::EventStream,
+        Sink::Idle => false,
+    };
+    let waits_for_version =
+        |entry: &PageEntry| matches!(entry, PageEntry::Watched { at_least, .. } if *at_least > Version::ZERO);
+    told_apart && page.waits == 0 && !page.entries.iter().any(waits_for_version)
+}
+
 impl Lane {
+    /// Where nothing is waited for but shards without an owner, which may last: who watches objects of others too hears of
+    /// those meanwhile. No cursor says anything about the objects left out: a stream gets none, and the answer to a poll leaves
+    /// their shards where the client's own cursor had them (rule R4).
+    pub(super) fn go_ahead_without_orphans(&mut self, who: SubscriberKey) {
+        let Some(subscriber) = self.subscribers.get(who) else {
+            return;
+        };
+        let ahead = subscriber
+            .page
+            .as_ref()
+            .is_some_and(|p| may_go_ahead(p, &subscriber.sink));
+        if !ahead {
+            return;
+        }
+        self.compare_page(who, true);
+        self.poll_goes_ahead(who);
+        self.make_ready(who.index);
+    }
+
+    /// Notes what the subscriber missed of the page's objects (of all its objects for a session), or only of those of them
+    /// that are live. The others are left to be compared.
+    pub(super) fn compare_page(&mut self, who: SubscriberKey, only_live: bool) {
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
+        let Some(mut page) = subscriber.page.take() else { return };
+        let mut known: Vec<(u32, Version)> = page.entries.iter().filter_map(PageEntry::known).collect();
+        known.sort_unstable();
+        let slots = match page.purpose {
+            _ if page.split => page.slots.to_vec(),
+            Purpose::Session => subscriber.slots.to_vec(),
+            Purpose::Subscribe => {
+                let watched = |entry: &PageEntry| match *entry {
+                    PageEntry::Watched { slot, .. } => Some(slot),
+                    PageEntry::Refused(_) => None,
+                };
+                page.entries.iter().filter_map(watched).collect()
+            }
+        };
+        let mut left = IdSet::new();
+        for slot in slots {
+            if only_live && !self.objects.slot(slot).registered() {
+                left.insert(slot);
+                continue;
+            }
+            let at = known.partition_point(|&(s, _)| s <= slot);
+            let known = at.checked_sub(1).map(|at| known[at]).filter(|&(s, _)| s == slot);
+            self.catch_up(who.index, slot, &page.verdict, known.map_or(Version::ZERO, |(_, v)| v));
+        }
+        if only_live {
+            (page.slots, page.split) = (left, true);
+        } else {
+            page.verdict = CursorVerdict::None;
+        }
+        if let Some(subscriber) = self.subscribers.get_mut(who) {
+            subscriber.page = Some(page);
+        }
+    }
+
     /// Compares one object with the client's cursor and with the version it said it knows (zero: none), and notes what
     /// it missed.
     pub(super) fn catch_up(&mut self, index: u32, slot: u32, verdict: &CursorVerdict, known: Version) {

@@ -46,6 +46,15 @@ impl Place {
         }
     }
 
+    /// Says no more of a shard than this.
+    pub(super) fn hold_back(&mut self, shard: ShardId, sure: Version) {
+        if sure < self.at(shard) {
+            self.lagging.retain(|(lagging, _)| *lagging != shard);
+            self.lagging.push((shard, sure));
+            self.lagging.sort_unstable();
+        }
+    }
+
     /// What is known of one shard.
     pub(super) fn at(&self, shard: ShardId) -> Version {
         match self.lagging.binary_search_by_key(&shard, |&(s, _)| s) {

@@ -54,7 +54,7 @@ pub(super) enum PageEntry {
 
 impl PageEntry {
     /// The version that the client said it knows of this object.
-    fn known(&self) -> Option<(u32, Version)> {
+    pub(super) fn known(&self) -> Option<(u32, Version)> {
         match *self {
             Self::Watched { slot, known, .. } if known > Version::ZERO => Some((slot, known)),
             Self::Watched { .. } | Self::Refused(_) => None,
@@ -78,13 +78,16 @@ pub(super) struct PageInFlight {
     pub(super) waits: usize,
     /// All objects are live; only `at_least` is waited for, until then.
     pub(super) at_least_until_us: Option<MonoUs>,
+    /// Only those of `slots` are yet to be compared: the others were when they were live and these were not.
+    pub(super) split: bool,
 }
 
 impl PageInFlight {
     /// Whether the object is yet to be compared with what the client knows.
     pub(super) fn will_compare(&self, slot: u32) -> bool {
         let comparing = self.at_least_until_us.is_none();
-        comparing && (self.purpose == Purpose::Session || self.added.contains(slot))
+        let in_time = !self.split || self.slots.contains(slot);
+        comparing && in_time && (self.purpose == Purpose::Session || self.added.contains(slot))
     }
 }
 
@@ -198,6 +201,7 @@ impl Lane {
             more: page.more,
             waits: 0,
             at_least_until_us: None,
+            split: false,
         }));
         self.queue_behind(who, &needed);
         self.flush_upstream(out);
@@ -326,9 +330,10 @@ impl Lane {
         page.slots.for_each(|slot| live &= self.objects.slot(slot).registered());
         if !live {
             self.wait_for_answers(who);
+            self.go_ahead_without_orphans(who);
             return;
         }
-        self.compare_page(who);
+        self.compare_page(who, false);
         if self.wants_newer(who) {
             let until_us = now.mono_us.saturating_add(patience_us);
             let Some(subscriber) = self.subscribers.get_mut(who) else {
@@ -342,34 +347,6 @@ impl Lane {
             return;
         }
         self.answer_page(now, who, out);
-    }
-
-    /// Notes what the subscriber missed of the page's objects (of all its objects for a session).
-    fn compare_page(&mut self, who: SubscriberKey) {
-        let Some(subscriber) = self.subscribers.get_mut(who) else {
-            return;
-        };
-        let Some(mut page) = subscriber.page.take() else { return };
-        if page.purpose == Purpose::Session {
-            let all = subscriber.slots.to_vec();
-            let mut known: Vec<(u32, Version)> = page.entries.iter().filter_map(PageEntry::known).collect();
-            known.sort_unstable();
-            for slot in all {
-                let at = known.partition_point(|&(s, _)| s <= slot);
-                let known = at.checked_sub(1).map(|at| known[at]).filter(|&(s, _)| s == slot);
-                self.catch_up(who.index, slot, &page.verdict, known.map_or(Version::ZERO, |(_, v)| v));
-            }
-        } else {
-            for entry in &page.entries {
-                if let PageEntry::Watched { slot, known, .. } = *entry {
-                    self.catch_up(who.index, slot, &page.verdict, known);
-                }
-            }
-        }
-        if let Some(subscriber) = self.subscribers.get_mut(who) {
-            page.verdict = CursorVerdict::None;
-            subscriber.page = Some(page);
-        }
     }
 
     /// Whether some object of the page is not yet at the version it must be at least at.

@@ -1,9 +1,11 @@
 //! Sessions: subscribers that outlive their polls and streams. Each poll compares versions with its own cursor, so a
 //! session that is lost costs its client one more list of objects and nothing else.
 
+use super::place::Place;
 use super::requests::{Page, PageEntry, PageInFlight, Purpose, RequestError};
 use super::subscribers::{Sink, SinkKind, Subscriber, SubscriberKey};
 use super::{Lane, Output};
+use crate::id_set::IdSet;
 use crate::now::{MonoUs, Now};
 use std::collections::VecDeque;
 use tidings_protocol::client::Entry;
@@ -31,7 +33,7 @@ pub struct PollPage {
 pub(super) struct PollState {
     cursor: Option<String>,
     refused: Vec<(String, Problem)>,
-    /// Its objects are live and compared.
+    /// Its objects are live and compared, save those whose shards have no owner.
     caught_up: bool,
     /// What is to be told does not fit a cursor before more is closed.
     cramped: bool,
@@ -217,14 +219,25 @@ impl Lane {
     }
 
     /// The poll's page is live and compared.
-    pub(super) fn poll_caught_up(&mut self, _now: Now, who: SubscriberKey, page: PageInFlight) {
+    pub(super) fn poll_caught_up(&mut self, _now: Now, who: SubscriberKey, mut page: PageInFlight) {
         let Some(subscriber) = self.subscribers.get_mut(who) else {
             return;
         };
         if let Sink::Poll(state) = &mut subscriber.sink {
             state.caught_up = true;
-            state.refused = refused(page);
+            state.refused.extend(refused(&mut page));
             self.make_ready(who.index);
+        }
+    }
+
+    /// The poll's page is compared as far as its objects are live; the rest may take long.
+    pub(super) fn poll_goes_ahead(&mut self, who: SubscriberKey) {
+        let Some(subscriber) = self.subscribers.get_mut(who) else {
+            return;
+        };
+        if let (Sink::Poll(state), Some(page)) = (&mut subscriber.sink, &mut subscriber.page) {
+            state.caught_up = true;
+            state.refused.extend(refused(page));
         }
     }
 
@@ -237,8 +250,10 @@ impl Lane {
                 let Some(subscriber) = self.subscribers.get_mut(who) else {
                     return;
                 };
-                if let (Sink::Poll(state), Some(page)) = (&mut subscriber.sink, subscriber.page.take()) {
-                    state.refused = refused(*page);
+                if let (Sink::Poll(state), Some(mut page)) = (&mut subscriber.sink, subscriber.page.take()) {
+                    state.refused.extend(refused(&mut page));
+                    // What it left out no cursor may speak for.
+                    subscriber.page = Some(page).filter(|page| page.split);
                 }
             }
             None => {}
@@ -331,6 +346,9 @@ impl Lane {
         let Sink::Poll(state) = &subscriber.sink else {
             return None;
         };
+        // Nothing was compared of these yet.
+        let nothing = IdSet::new();
+        let left_out = subscriber.page.as_ref().map_or(&nothing, |page| &page.slots);
         let mut news = Vec::with_capacity(subscriber.pending.len());
         subscriber.pending.for_each(|slot| {
             let hash = self.objects.hash(slot);
@@ -345,9 +363,14 @@ impl Lane {
         let own = state.cursor.as_deref().and_then(|text| Cursor::decode(text).ok());
         let own = own.filter(|own| own.cluster == self.config.cluster);
         let own = own.unwrap_or_else(|| Cursor::new(self.config.cluster, Version::ZERO, Vec::new(), Vec::new()));
-        let known = self.known(subscriber, &own);
+        let mut place = self.upstream.place.clone();
+        left_out.for_each(|slot| {
+            let shard = self.config.shards.shard(self.objects.hash(slot));
+            place.hold_back(shard, own.at(shard));
+        });
+        let known = self.known(subscriber, &own, left_out);
         let fit = self.fitting(&news);
-        let (count, cursor) = self.longest_cut(&news, fit, &own, &known, state.waited >= PATIENCE)?;
+        let (count, cursor) = self.longest_cut(&news, fit, &own, &place, &known, state.waited >= PATIENCE)?;
         let trace = subscriber.trace;
         let changes = news[..count]
             .iter()
@@ -404,6 +427,7 @@ impl Lane {
         news: &[News],
         fit: usize,
         own: &Cursor,
+        place: &Place,
         known: &[Known],
         impatient: bool,
     ) -> Option<(usize, String)> {
@@ -416,7 +440,7 @@ impl Lane {
         };
         let some = fit.min(Cursor::MAX_TOLD);
         for count in [fit, whole(fit), some, whole(1)] {
-            let cursor = self.cursor_after(own, known, news, count);
+            let cursor = self.cursor_after(own, place, known, news, count);
             if let Ok(text) = cursor.encode().or_else(|_| cursor.coarser().encode()) {
                 return Some((count, text));
             }
@@ -425,7 +449,7 @@ impl Lane {
             return None;
         }
         // A shard closes nothing. What the client knew before may be told again.
-        let cursor = self.cursor_after(own, &[], news, some).coarser().encode().ok()?;
+        let cursor = self.cursor_after(own, place, &[], news, some).coarser().encode().ok()?;
         Some((some, cursor))
     }
 
@@ -434,15 +458,10 @@ impl Lane {
     /// The newest version of an object that is left untold says nothing about the first one that its client missed: that
     /// one may be acknowledged, and the newest lost with its owner before anybody kept it. Only the client's own cursor is
     /// sure to lie below both.
-    fn cursor_after(&self, own: &Cursor, known: &[Known], news: &[News], count: usize) -> Cursor {
-        let mut place = self.upstream.place.clone();
+    fn cursor_after(&self, own: &Cursor, place: &Place, known: &[Known], news: &[News], count: usize) -> Cursor {
+        let mut place = place.clone();
         for untold in &news[count..] {
-            let (shard, sure) = (untold.shard, own.at(untold.shard));
-            if sure < place.at(shard) {
-                place.lagging.retain(|(lagging, _)| *lagging != shard);
-                place.lagging.push((shard, sure));
-                place.lagging.sort_unstable();
-            }
+            place.hold_back(untold.shard, own.at(untold.shard));
         }
         let told = news[..count].iter().map(|n| (n.hash, n.version, n.shard));
         let told = known.iter().copied().chain(told);
@@ -454,11 +473,11 @@ impl Lane {
     /// What a client knows of those of its objects that it need not be told of now, as far as the cursor may have to say
     /// so: because its cursor covers it, perhaps beyond what this lane has heard; because it was told before; because it
     /// fetches them after this answer, which is its first or tells it to.
-    fn known(&self, subscriber: &Subscriber, own: &Cursor) -> Vec<Known> {
+    fn known(&self, subscriber: &Subscriber, own: &Cursor, left_out: &IdSet) -> Vec<Known> {
         let place = &self.upstream.place;
         let mut known = Vec::new();
         subscriber.slots.for_each(|slot| {
-            if subscriber.pending.contains(slot) {
+            if subscriber.pending.contains(slot) || left_out.contains(slot) {
                 return;
             }
             let (version, hash) = (self.objects.slot(slot).version(), self.objects.hash(slot));
@@ -496,9 +515,12 @@ impl Lane {
     }
 }
 
-/// What a page refused.
-fn refused(page: PageInFlight) -> Vec<(String, Problem)> {
-    let refused = page.entries.into_iter().filter_map(|entry| match entry {
+/// Takes out what a page refused.
+fn refused(page: &mut PageInFlight) -> Vec<(String, Problem)> {
+    let is_refused = |entry: &PageEntry| matches!(entry, PageEntry::Refused(_));
+    let (refused, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut page.entries).into_iter().partition(is_refused);
+    page.entries = kept;
+    let refused = refused.into_iter().filter_map(|entry| match entry {
         PageEntry::Refused(refused) => Some(*refused),
         PageEntry::Watched { .. } => None,
     });

@@ -115,7 +115,7 @@ impl Owner {
     ///
     /// With a table it goes on from there; its floor and the assignment's merge to the higher one (rule R7). Without one it starts
     /// empty, and the floor is at least where the epoch begins (rule R5). The same holds if the shard is owned here since an
-    /// earlier epoch. No version is given below `begins`, nor at or below any that was ever given or closed here.
+    /// earlier epoch, save that a floor never falls. No version is given below `begins`, nor at or below any that was ever given or closed here.
     ///
     /// If the shard is owned here since this very epoch only the floor is raised. A table of another shard, or of a later epoch,
     /// or for a shard that is owned here since this epoch, counts as none. `false`, and nothing happens, if the shard is owned
@@ -180,13 +180,20 @@ impl Owner {
         let before = slot.take();
         self.bytes += table.versions.bytes();
         self.bytes -= before.as_ref().map_or(0, |shard| shard.versions.bytes());
-        *slot = Some(Shard {
+        let mut shard = Shard {
             epoch,
             floor: table.floor,
             cause: table.cause,
             last: self.highest,
             versions: table.versions,
-            interest: before.map_or_else(|| Interest::new(bits), |shard| shard.interest),
-        });
+            interest: Interest::new(bits),
+        };
+        if let Some(before) = before {
+            // The links heard of that floor, and what one hears never falls.
+            shard.raise_floor(before.floor, before.cause);
+            shard.last = shard.last.max(before.last);
+            shard.interest = before.interest;
+        }
+        *slot = Some(shard);
     }
 }

@@ -75,7 +75,7 @@ pub fn life(seed: u64, weather: Weather) -> Town {
         }
         let client = random.below(clients as u64) as usize;
         act(&mut town, &mut random, client, &objects);
-        if random.percent(if weather == Weather::Foul { 12 } else { 3 }) {
+        if random.percent(if weather == Weather::Foul { 12 } else { 6 }) {
             trouble(&mut town, &mut random, weather);
         }
         if random.percent(80) {
@@ -147,6 +147,9 @@ fn trouble(town: &mut Town, random: &mut Random, weather: Weather) {
         random.below(world.owners.len() as u64) as usize,
     );
     let shard = random.below(world.map.len() as u64) as u16;
+    if random.percent(40) {
+        return move_or_pause(town, random, owner, shard);
+    }
     if weather == Weather::Fair || random.percent(40) {
         let (hears_us, again_us) = (random.below(400_000), random.below(3_000_000));
         world.cut(lane, owner, hears_us, again_us);
@@ -183,6 +186,20 @@ fn trouble(town: &mut Town, random: &mut Random, weather: Weather) {
     }
 }
 
+/// What a cluster does all day, and nobody should notice.
+fn move_or_pause(town: &mut Town, random: &mut Random, owner: usize, shard: u16) {
+    let world = &mut town.world;
+    match random.below(4) {
+        0 => world.lapse(owner, random.below(3_000_000)),
+        1 => world.tell_replaced(),
+        _ => {
+            // Now and then far above every clock.
+            let ahead_us = *random.pick(&[0, 0, 1_000, 5_000_000, 3_600_000_000]);
+            world.hand_over(shard, owner, ahead_us);
+        }
+    }
+}
+
 /// Shards without an owner get one.
 fn adopt(town: &mut Town, random: &mut Random) {
     for shard in 0..town.world.map.len() {
@@ -198,6 +215,10 @@ fn adopt(town: &mut Town, random: &mut Random) {
 fn heal(town: &mut Town, random: &mut Random) {
     (town.block, town.mute) = (0, 0);
     adopt(town, random);
+    town.world.tell_replaced();
+    town.world.give_leases(u64::MAX);
+    // Clocks that were behind have caught up.
+    town.world.now.wall_us = town.world.now.wall_us.max(town.world.highest);
     town.wait(4_000_000);
     for client in 0..town.clients.len() {
         town.unblock(client, true);

@@ -9,6 +9,9 @@ use tidings_protocol::peer::{EdgeToOwner, FloorCause, OwnerToEdge};
 use tidings_protocol::{ClusterId, Epoch, HashKey, Hint, ObjectHash, ShardCount, ShardId, Version};
 use tidings_router::edge::{self, Lane, SubscriberKey};
 use tidings_router::owner::{self, Input, Owner, Publish, PublishExtra, Published};
+
+/// The highest ceiling: none.
+pub const NO_CEILING: Version = Version(Version::LIMIT - 1);
 use tidings_router::{MonoUs, Now};
 
 pub const CLUSTER: ClusterId = ClusterId(7);
@@ -80,7 +83,7 @@ pub struct Change {
 
 /// Both directions between one lane and one owner, each first in, first out.
 #[derive(Debug, Default)]
-struct Road {
+pub struct Road {
     generation: u32,
     /// As the owner sees it, and as the lane does.
     up: (bool, bool),
@@ -109,11 +112,15 @@ pub struct World {
     pub refused: u64,
     pub random: Random,
     pub events: VecDeque<Event>,
-    roads: Vec<Vec<Road>>,
+    pub roads: Vec<Vec<Road>>,
+    /// Owners that do not know yet that a shard is another's.
+    pub replaced: Vec<(usize, u16)>,
+    /// When owners without a lease get one again.
+    pub leases_us: Vec<Option<MonoUs>>,
     request: u64,
 }
 
-fn owner_config(shape: &Shape) -> owner::Config {
+pub fn owner_config(shape: &Shape) -> owner::Config {
     owner::Config {
         shards: ShardCount::new(shape.shards).expect("a power of two"),
         version_table_bytes: shape.version_table_bytes,
@@ -176,6 +183,8 @@ impl World {
             roads: (0..shape.lanes)
                 .map(|_| (0..shape.owners).map(|_| Road::default()).collect())
                 .collect(),
+            replaced: Vec::new(),
+            leases_us: vec![None; shape.owners],
             request: 0,
         };
         for shard in 0..shape.shards {
@@ -198,7 +207,11 @@ impl World {
     }
 
     /// Calls an owner and sends what it says.
-    fn owner(&mut self, owner: usize, step: impl FnOnce(&mut Owner, Now, &mut Vec<owner::Output>)) -> Vec<Published> {
+    pub fn owner(
+        &mut self,
+        owner: usize,
+        step: impl FnOnce(&mut Owner, Now, &mut Vec<owner::Output>),
+    ) -> Vec<Published> {
         let mut out = Vec::new();
         step(&mut self.owners[owner], self.now, &mut out);
         let mut published = Vec::new();
@@ -295,8 +308,14 @@ impl World {
         let results = self.owner(owner, |owner, now, out| {
             owner.handle(now, Input::Publish { request, changes }, out)
         });
-        let Some(Published::Accepted(version)) = results.first().copied() else {
-            panic!("the owner refused")
+        let version = match results.first().copied() {
+            Some(Published::Accepted(version)) => version,
+            // Its lease is over, or the ceiling does not reach where the epoch begins yet.
+            Some(Published::Paused(_)) => {
+                self.refused += 1;
+                return None;
+            }
+            other => panic!("the owner refused: {other:?}"),
         };
         self.highest = self.highest.max(version.0);
         self.history.entry(object.into()).or_default().push(Change {
@@ -309,6 +328,7 @@ impl World {
 
     /// A shard gets an owner in a new epoch, with an empty table.
     pub fn assign(&mut self, shard: u16, owner: usize, floor: Version) {
+        self.tell_replaced();
         self.step += 1;
         let entry = &mut self.map[usize::from(shard)];
         *entry = (Some(owner), entry.1 + 1);
@@ -327,12 +347,35 @@ impl World {
     }
 
     pub fn release(&mut self, shard: u16) {
+        self.tell_replaced();
         self.step += 1;
         if let Some(owner) = self.map[usize::from(shard)].0.take() {
             let input = Input::Release {
                 shards: vec![ShardId(shard)],
             };
             self.owner(owner, |owner, now, out| owner.handle(now, input, out));
+        }
+    }
+
+    /// Owners that were replaced hear of it.
+    pub fn tell_replaced(&mut self) {
+        for (owner, shard) in std::mem::take(&mut self.replaced) {
+            self.step += 1;
+            let shards = vec![ShardId(shard)];
+            self.owner(owner, |owner, now, out| {
+                owner.handle(now, Input::Release { shards }, out);
+                owner.set_ceiling(NO_CEILING);
+            });
+        }
+    }
+
+    /// Leases that are due.
+    pub fn give_leases(&mut self, now_us: MonoUs) {
+        for (owner, at_us) in self.owners.iter_mut().zip(&mut self.leases_us) {
+            if at_us.is_some_and(|at_us| at_us <= now_us) {
+                *at_us = None;
+                owner.set_lease(MonoUs::MAX);
+            }
         }
     }
 
@@ -343,10 +386,12 @@ impl World {
 
     /// An owner dies with its tables and comes back with none; its links break. Its shards have no owner.
     pub fn crash(&mut self, owner: usize) {
+        self.tell_replaced();
         for lane in 0..self.shape.lanes {
             self.cut(lane, owner, 50_000, 200_000);
         }
         self.owners[owner] = Owner::new(owner_config(&self.shape));
+        self.leases_us[owner] = None;
         for entry in &mut self.map {
             if entry.0 == Some(owner) {
                 entry.0 = None;
@@ -395,7 +440,8 @@ impl World {
         });
         let owners = self.owners.iter().map(Owner::next_deadline);
         let lanes = self.lanes.iter().map(Lane::next_deadline);
-        roads.chain(owners).chain(lanes).flatten().min()
+        let leases = self.leases_us.iter().copied();
+        roads.chain(owners).chain(lanes).chain(leases).flatten().min()
     }
 
     /// Whether nothing is under way between lanes and owners but closed versions.
@@ -424,6 +470,7 @@ impl World {
                 self.drive(lane, owner);
             }
         }
+        self.give_leases(at_us);
         for owner in 0..self.shape.owners {
             if self.owners[owner].next_deadline().is_some_and(|due| due <= at_us) {
                 self.owner(owner, |owner, now, out| owner.handle_deadline(now, out));

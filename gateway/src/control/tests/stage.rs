@@ -43,6 +43,7 @@ pub(super) fn settings(expect: usize) -> Settings {
         data_dir: None,
         identity: None,
         replace_voter: Duration::from_secs(60),
+        forget_node: Duration::from_secs(3_600),
     }
 }
 
@@ -55,8 +56,32 @@ impl Stage {
         }
     }
 
+    /// Three nodes that are a cluster.
+    pub(super) async fn three() -> Self {
+        let mut stage = Self::new();
+        for _ in 0..3 {
+            stage.start(3, |_| {});
+        }
+        stage.all_formed().await;
+        stage
+    }
+
+    /// Waits until one of the nodes leads. Its number.
+    pub(super) async fn leader(&self) -> usize {
+        let searching = async {
+            loop {
+                let leads = |number: &usize| self.get(*number).handle.metrics().is_leader.get() == 1;
+                if let Some(leader) = self.running().into_iter().find(leads) {
+                    return leader;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, searching).await.expect("somebody leads")
+    }
+
     /// Where the nodes that run are reached.
-    fn addresses(&self) -> Vec<String> {
+    pub(super) fn addresses(&self) -> Vec<String> {
         let addresses = self.nodes.iter().filter_map(|node| match node {
             Node::Starting(starting) => Some(starting.address),
             Node::Formed(formed) => Some(formed.address),
@@ -121,7 +146,7 @@ impl Stage {
     }
 
     /// Waits until a node's view is so.
-    pub(super) async fn sees(&self, number: usize, what: &str, so: impl Fn(&View) -> bool) {
+    pub(super) async fn sees(&self, number: usize, what: &str, mut so: impl FnMut(&View) -> bool) {
         let mut view = self.get(number).handle.watch();
         let waited = timeout(PATIENCE, view.wait_for(|view| so(view))).await;
         if waited.is_err() {
@@ -152,18 +177,29 @@ impl Stage {
 
     /// Starts a node again, with its disk, as the same node.
     pub(super) async fn start_again(&mut self, number: usize) {
-        let mut settings = self.settings[number].clone();
-        settings.join = self.addresses();
-        let starting = loop {
-            match start(settings.clone()) {
-                Ok(starting) => break starting,
-                // Its log's file may be in use for a moment still.
-                Err(error) => {
-                    println!("again: {error}");
-                    sleep(Duration::from_millis(50)).await;
-                }
-            }
-        };
-        self.nodes[number] = Node::Starting(starting);
+        let addresses = self.addresses();
+        self.start_at(number, addresses).await;
     }
+
+    /// The same, to look for others there.
+    pub(super) async fn start_at(&mut self, number: usize, join: Vec<String>) {
+        let mut settings = self.settings[number].clone();
+        settings.join = join;
+        let log = settings.data_dir.as_ref().map(|folder| folder.join("control.redb"));
+        for log in log.into_iter().filter(|log| log.exists()) {
+            // The file may be in use for a moment still: a process that was killed would have left it.
+            let free = async {
+                while !is_free(&log) {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            };
+            timeout(PATIENCE, free).await.expect("its log is free");
+        }
+        self.nodes[number] = Node::Starting(start(settings).expect("it starts"));
+    }
+}
+
+/// Whether nobody has locked the file.
+fn is_free(file: &std::path::Path) -> bool {
+    std::fs::File::open(file).is_ok_and(|file| file.try_lock().is_ok())
 }

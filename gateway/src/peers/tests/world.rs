@@ -15,6 +15,7 @@ use crate::{clock, edge};
 use serde_json::Value;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidings_protocol::peer::FloorCause;
@@ -367,11 +368,11 @@ fn start(process: Process, plan: Plan) -> TestNode {
         first_version: Version(clock::now().wall_us),
         started: Instant::now(),
         draining: watch::Sender::new(false),
+        cut_off: AtomicBool::new(false),
         admission: Admission::new(1_000, 1_000, Arc::clone(&metrics)),
         storage: None,
         control: Some(control.clone()),
         peers: Some(handle.clone()),
-        cut_off: std::sync::atomic::AtomicBool::new(false),
         metrics,
         config,
     });

@@ -149,7 +149,7 @@ impl Shared {
         for turn in 0.. {
             // Its own node first, and then whoever lives.
             let address = self.nodes[(node + turn) % self.nodes.len()];
-            match publish_at(address, object, 1_000) {
+            match publish_at(address, object, 4_000) {
                 Ok(version) => {
                     self.newest.fetch_max(version, Ordering::Relaxed);
                     return;

@@ -1,0 +1,124 @@
+//! What is in a data directory, and what happens to a node when something of it is missing.
+
+use super::is_whole;
+use super::stage::{Node, Stage, settings};
+use crate::control::seat::Seat;
+use crate::control::{ControlError, SeatError, Settings, is_of_a_cluster, start};
+use crate::storage::Identity;
+use tidings_protocol::Version;
+
+fn identity() -> Identity {
+    Identity {
+        cluster: 7,
+        key: [1; 16],
+        shards: 16,
+        since: Version::ZERO,
+    }
+}
+
+#[test]
+fn each_start_is_a_later_life_of_the_same_node_whatever_the_clock_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let take = |wall_us| Seat::take(Some(folder.path()), None, wall_us).unwrap().record().clone();
+    assert!(!is_of_a_cluster(folder.path()).unwrap());
+    let first = take(1_000);
+    assert!(is_of_a_cluster(folder.path()).unwrap());
+    let second = take(5_000);
+    let third = take(10);
+    assert!(first.node == second.node && second.node == third.node);
+    assert_eq!(
+        [first.incarnation, second.incarnation, third.incarnation],
+        [1_000, 5_000, 5_001]
+    );
+}
+
+#[test]
+fn a_damaged_seat_is_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    Seat::take(Some(folder.path()), None, 1).unwrap();
+    let file = folder.path().join("node");
+    let whole = std::fs::read(&file).unwrap();
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        std::fs::write(&file, &damaged).unwrap();
+        let taken = Seat::take(Some(folder.path()), None, 2);
+        assert!(matches!(taken, Err(SeatError::Damaged(_))), "byte {at}");
+    }
+    std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+    assert!(Seat::take(Some(folder.path()), None, 2).is_err());
+}
+
+#[test]
+fn a_directory_of_a_node_that_was_alone_or_whose_name_is_lost_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let alone = Seat::take(Some(folder.path()), Some(7), 1);
+    assert!(matches!(alone, Err(SeatError::Alone)));
+    std::fs::write(folder.path().join("control.redb"), b"a log").unwrap();
+    let nobody = Seat::take(Some(folder.path()), Some(7), 1);
+    assert!(matches!(nobody, Err(SeatError::NoNode(_))));
+}
+
+#[tokio::test]
+async fn a_node_whose_log_is_lost_joins_its_cluster_under_another_name() {
+    let mut stage = Stage::three().await;
+    stage.all_see("it has a lease", is_whole).await;
+    let (identity, before) = (stage.identity(2), stage.view(2).me.node);
+    stage.stop(2, true).await;
+    std::fs::remove_file(stage.folder.path().join("2/control.redb")).unwrap();
+    stage.start_again(2).await;
+    stage.formed(2).await;
+    assert_eq!(stage.identity(2), identity);
+    stage.sees(2, "it has a lease", is_whole).await;
+    let after = stage.view(2).me.node;
+    assert_ne!(after, before);
+    let voters = stage.view(0).voters.clone();
+    assert!(
+        voters.contains(&before) && !voters.contains(&after),
+        "the lost one may have promised a vote"
+    );
+}
+
+#[tokio::test]
+async fn a_directory_with_versions_of_another_cluster_than_its_log_is_refused() {
+    let mut stage = Stage::three().await;
+    stage.all_see("it has a lease", is_whole).await;
+    stage.stop(2, true).await;
+    let settings = Settings {
+        identity: Some(identity()),
+        ..stage.settings[2].clone()
+    };
+    let started = start(settings);
+    assert!(matches!(
+        started,
+        Err(ControlError::Seat(SeatError::TwoClusters { identity: 7, .. }))
+    ));
+    assert!(matches!(stage.nodes[2], Node::Gone));
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let settings = Settings {
+        node_listen: taken.local_addr().unwrap(),
+        ..settings(3)
+    };
+    let started = start(settings);
+    let Err(error) = started else { panic!("it starts") };
+    assert!(error.to_string().contains("server.node_listen"), "{error}");
+}
+
+#[test]
+fn an_address_that_nobody_can_reach_is_refused() {
+    let settings = Settings {
+        node_listen: "0.0.0.0:0".parse().unwrap(),
+        ..settings(3)
+    };
+    let Err(error) = start(settings) else {
+        panic!("it starts")
+    };
+    assert!(
+        error.to_string().starts_with("server.node_advertise is needed"),
+        "{error}"
+    );
+}
