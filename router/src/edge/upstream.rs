@@ -335,14 +335,21 @@ impl Lane {
         self.upstream.links[owner].answered += 1;
         let answered = self.upstream.links[owner].answered;
         for &(hash, version) in objects {
-            if self.upstream.shard(self.upstream.count.shard(hash)).owner != Some(owner) {
+            let shard = self.upstream.shard(self.upstream.count.shard(hash));
+            if shard.owner != Some(owner) {
                 // The shard went away after the answer was asked for; it is asked again of its next owner.
                 continue;
             }
+            // Asked for again since, it must not be given up before that is answered too.
+            let counts = answered >= shard.counts_after;
             let slots = self.objects.with_hash(hash);
+            if slots.is_empty() {
+                // Given up while the shard was elsewhere: the question was read only when it had come back.
+                self.upstream.links[owner].to_unregister.push(hash);
+            }
             slots.for_each(|slot| {
                 let entry = self.objects.slot_mut(slot);
-                entry.set_registered(true);
+                entry.set_registered(counts || entry.registered());
                 if entry.advance(version) {
                     self.mark_changed(slot, None);
                 }
