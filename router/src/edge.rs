@@ -40,7 +40,7 @@ use subscribers::{Sink, Subscribers};
 use tidings_protocol::close::CloseCode;
 use tidings_protocol::codec::PollAnswer;
 use tidings_protocol::peer::EdgeToOwner;
-use tidings_protocol::{ClusterId, HashKey, ShardCount};
+use tidings_protocol::{ClusterId, HashKey, ShardCount, Version};
 use upstream::Upstream;
 
 /// The bounds of one lane. Times are microseconds.
@@ -150,6 +150,8 @@ pub struct Lane {
     idle: sessions::IdleSessions,
     /// Polls whose news fit no cursor before more is closed.
     cramped: Vec<SubscriberKey>,
+    /// No version of the cluster is above.
+    ceiling: Version,
     counters: inspect::Counters,
 }
 
@@ -166,6 +168,7 @@ impl Lane {
             frames: FrameCache::default(),
             idle: sessions::IdleSessions::default(),
             cramped: Vec::new(),
+            ceiling: Version::ZERO,
             counters: inspect::Counters::default(),
             config,
         }

@@ -17,6 +17,7 @@ pub mod marks;
 mod publish;
 mod seats;
 mod sweep;
+pub mod taking;
 pub mod version_table;
 
 use crate::link::Limits;
@@ -58,8 +59,11 @@ pub enum Published {
     /// It had happened already. Under a known idempotency key: the version it got then. With a revision at or below the
     /// last: the object's version now, [`Version::ZERO`] if that was evicted.
     Duplicate(Version),
-    /// The shard is not owned here, or has no versions left to give. Nothing was changed.
+    /// The shard is not owned here. Nothing was changed.
     NotOwner(ShardId),
+    /// The shard is owned here, but no version may be given now: the lease is over, or the ceiling is reached. Nothing was
+    /// changed, and nothing is known either: another owner may know whether this had happened already.
+    Paused(ShardId),
 }
 
 /// Bounds and intervals of an owner.
@@ -251,6 +255,10 @@ pub struct Owner {
     highest: Version,
     /// No version above this one is given or closed.
     ceiling: Version,
+    /// From then on no version is given or closed.
+    lease_until_us: MonoUs,
+    /// No version could be closed when it was due: none can until lease or ceiling are others.
+    silenced: bool,
     /// Bytes of all version tables.
     bytes: usize,
     revisions: Revisions,
@@ -278,6 +286,8 @@ impl Owner {
             closed: Version::ZERO,
             highest: Version::ZERO,
             ceiling: Version(Version::LIMIT - 1),
+            lease_until_us: MonoUs::MAX,
+            silenced: false,
             bytes: 0,
             revisions: Revisions::new(config.revisions),
             answers: Answers::new(config.idempotency_keys, config.idempotency_window_us),
@@ -321,14 +331,19 @@ impl Owner {
     #[must_use]
     pub fn next_deadline(&self) -> Option<MonoUs> {
         let sweep = (self.sweeps.evicts() || self.seats.must_sweep()).then_some(self.sweep_us);
-        self.seats.closed_due_us().into_iter().chain(sweep).min()
+        self.closing_due_us().into_iter().chain(sweep).min()
     }
 
     /// Does what is due.
     pub fn handle_deadline(&mut self, now: Now, out: &mut Vec<Output>) {
         self.close_due(now, out);
         if now.mono_us >= self.sweep_us {
+            let evicted = self.sweeps.evicts();
             self.sweep(now.mono_us, sweep::PIECES_A_TICK);
+            if evicted && !self.sweeps.evicts() {
+                // Tables may have been taken over meanwhile.
+                self.evict_if_over_budget(out);
+            }
         }
         self.answers.expire(now.mono_us);
     }
@@ -428,18 +443,9 @@ impl Owner {
 
     fn release(&mut self, mut ids: Vec<ShardId>, out: &mut Vec<Output>) {
         ids.retain(|id| {
-            let Some(shard) = self.shards.get_mut(usize::from(id.0)).and_then(Option::take) else {
-                self.counters.ignored += 1;
-                return false;
-            };
-            self.bytes -= shard.versions.bytes();
-            let seats = &mut self.seats;
-            shard.interest.for_each(|seat| {
-                if let Some(peer) = seats.peer_mut(seat) {
-                    peer.interests -= 1;
-                }
-            });
-            true
+            let owned = self.lift(*id).is_some();
+            self.ignore_unless(owned);
+            owned
         });
         if ids.is_empty() {
             return;
@@ -450,6 +456,19 @@ impl Owner {
                 .forget_where(|object| shards[usize::from(count.shard(object).0)].is_none());
         }
         self.seats.tell_all(&OwnerToEdge::Gone { shards: ids }, out);
+    }
+
+    /// Takes a shard out, with its interests.
+    fn lift(&mut self, id: ShardId) -> Option<Shard> {
+        let shard = self.shards.get_mut(usize::from(id.0))?.take()?;
+        self.bytes -= shard.versions.bytes();
+        let seats = &mut self.seats;
+        shard.interest.for_each(|seat| {
+            if let Some(peer) = seats.peer_mut(seat) {
+                peer.interests -= 1;
+            }
+        });
+        Some(shard)
     }
 
     fn link_up(&mut self, now: Now, link: LinkId, generation: u32, out: &mut Vec<Output>) {

@@ -52,7 +52,7 @@ impl Draft {
     fn payload(&self, results: &[Published]) -> (Payload, Version) {
         let accepted = |published: &Published| match published {
             Published::Accepted(version) => Some(*version),
-            Published::Duplicate(_) | Published::NotOwner(_) => None,
+            Published::Duplicate(_) | Published::NotOwner(_) | Published::Paused(_) => None,
         };
         let mut payload = Payload::default();
         let mut highest = Version::ZERO;

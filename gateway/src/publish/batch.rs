@@ -207,7 +207,7 @@ fn outcome(app: &App, published: Published, object: ObjectHash, epochs: Option<&
                 ..told
             })
         }
-        Published::NotOwner(shard) => Outcome::Refused {
+        Published::NotOwner(shard) | Published::Paused(shard) => Outcome::Refused {
             error: ChangeError::new(no_owner(shard), Applied::No),
         },
     }

@@ -193,7 +193,7 @@ impl<'a> Stream<'a> {
                     duplicates += 1;
                     newest = newest.max(version);
                 }
-                Published::NotOwner(shard) => self.refuse(line, no_owner(shard)),
+                Published::NotOwner(shard) | Published::Paused(shard) => self.refuse(line, no_owner(shard)),
             }
         }
         self.app.node.metrics.published.inc_by(accepted);

@@ -1,5 +1,6 @@
 //! Where the lane stands, and what a client's cursor is worth here.
 
+use super::Lane;
 use crate::now::Now;
 use tidings_protocol::{ClusterId, Cursor, ObjectHash, ShardId, Version};
 
@@ -66,8 +67,9 @@ pub enum CursorVerdict {
 }
 
 impl CursorVerdict {
-    /// Reads a client's cursor. Never an error: a cursor that is worth nothing means resync.
-    pub(super) fn read(text: Option<&str>, cluster: ClusterId, place: &Place, now: Now) -> Self {
+    /// Reads a client's cursor. Never an error: a cursor that is worth nothing means resync. No version above `highest` was
+    /// ever given.
+    fn read(text: Option<&str>, cluster: ClusterId, highest: Version) -> Self {
         let Some(text) = text else { return Self::None };
         let Ok(cursor) = Cursor::decode(text) else {
             return Self::Resync("cursor_unreadable");
@@ -75,16 +77,28 @@ impl CursorVerdict {
         if cursor.cluster != cluster {
             return Self::Resync("cursor_foreign");
         }
-        let known = place.newest.0.max(now.wall_us) + AHEAD_US;
-        let highest = cursor
+        let claimed = cursor
             .lagging
             .iter()
             .map(|&(_, v)| v)
             .chain(cursor.told.iter().map(|&(_, v)| v));
-        if highest.fold(cursor.base, Version::max).0 > known {
+        if claimed.fold(cursor.base, Version::max) > highest {
             return Self::Resync("cursor_future");
         }
         Self::At(Box::new(cursor))
+    }
+}
+
+impl Lane {
+    /// Versions of the cluster may go up to here. The highest one that was ever heard of counts: where versions run ahead of
+    /// the clocks, a cursor that does so too is none from the future.
+    pub fn set_ceiling(&mut self, ceiling: Version) {
+        self.ceiling = self.ceiling.max(ceiling);
+    }
+
+    pub(super) fn read_cursor(&self, text: Option<&str>, now: Now) -> CursorVerdict {
+        let ahead_us = self.upstream.place.newest.0.max(now.wall_us).saturating_add(AHEAD_US);
+        CursorVerdict::read(text, self.config.cluster, self.ceiling.max(Version(ahead_us)))
     }
 }
 

@@ -137,7 +137,7 @@ impl Lane {
         if subscriber.page.is_some() {
             return Err(RequestError::Busy);
         }
-        let verdict = CursorVerdict::read(page.cursor.as_deref(), self.config.cluster, &self.upstream.place, now);
+        let verdict = self.read_cursor(page.cursor.as_deref(), now);
         self.open_page(now, who, Purpose::Subscribe, page, verdict, out);
         Ok(())
     }

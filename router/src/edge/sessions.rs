@@ -1,7 +1,6 @@
 //! Sessions: subscribers that outlive their polls and streams. Each poll compares versions with its own cursor, so a
 //! session that is lost costs its client one more list of objects and nothing else.
 
-use super::place::CursorVerdict;
 use super::requests::{Page, PageEntry, PageInFlight, Purpose, RequestError};
 use super::subscribers::{Sink, SinkKind, Subscriber, SubscriberKey};
 use super::{Lane, Output};
@@ -155,7 +154,7 @@ impl Lane {
                 self.unwatch(now, who, slot);
             }
         }
-        let verdict = CursorVerdict::read(page.cursor.as_deref(), self.config.cluster, &self.upstream.place, now);
+        let verdict = self.read_cursor(page.cursor.as_deref(), now);
         let Some(subscriber) = self.subscribers.get_mut(who) else {
             return Err(RequestError::Unknown);
         };
@@ -194,7 +193,7 @@ impl Lane {
         subscriber.sink = Sink::free(kind);
         subscriber.trace = trace;
         subscriber.stuck_since_us = now.mono_us;
-        let verdict = CursorVerdict::read(cursor, self.config.cluster, &self.upstream.place, now);
+        let verdict = self.read_cursor(cursor, now);
         self.schedule_heartbeat(now, who);
         self.open_page(now, who, Purpose::Session, Page::default(), verdict, out);
         Ok(())

@@ -1,7 +1,7 @@
 //! `Closed`: the promise that every change up to a version was sent.
 
 use super::{Output, Owner};
-use crate::now::Now;
+use crate::now::{MonoUs, Now};
 use tidings_protocol::Version;
 use tidings_protocol::peer::OwnerToEdge;
 
@@ -24,29 +24,56 @@ impl Owner {
         (version < Version::LIMIT && version <= ceiling.0).then_some(Version(version))
     }
 
+    /// No version is given or closed from this moment on. Without a word about it there is no such moment.
+    pub fn set_lease(&mut self, until_us: MonoUs) {
+        self.silenced &= self.lease_until_us == until_us;
+        self.lease_until_us = until_us;
+    }
+
+    /// No version above this one is given or closed from now on. Without a word about it there is no such bound.
+    pub fn set_ceiling(&mut self, ceiling: Version) {
+        self.silenced &= self.ceiling == ceiling;
+        self.ceiling = ceiling;
+    }
+
+    /// The highest version given or closed here, or taken over: whoever raises the ceiling must know it.
+    #[must_use]
+    pub fn highest(&self) -> Version {
+        self.highest.max(self.closed)
+    }
+
+    /// When `Closed` is due somewhere, if it can be sent then.
+    pub(super) fn closing_due_us(&self) -> Option<MonoUs> {
+        let due_us = self.seats.closed_due_us().filter(|_| !self.silenced)?;
+        (due_us < self.lease_until_us).then_some(due_us)
+    }
+
     /// Sends `Closed` on every link where it is due.
     ///
     /// The version is at least that of every change so far, and from this step on counts as every shard's last: what was
     /// given is on its way, and what is yet to be given is above. It is higher than any closed before (rule R10).
     pub(super) fn close_due(&mut self, now: Now, out: &mut Vec<Output>) {
-        if self.seats.closed_due_us().is_none_or(|due_us| due_us > now.mono_us) {
+        if self.closing_due_us().is_none_or(|due_us| due_us > now.mono_us) {
             return;
         }
         let closed = Self::version_after(self.ceiling, self.closed, self.highest.before(), now);
-        self.closed = closed.unwrap_or(self.closed);
+        let Some(closed) = closed.filter(|_| now.mono_us < self.lease_until_us) else {
+            // Whoever extends the lease or raises the ceiling makes it due again.
+            self.silenced = true;
+            return;
+        };
+        self.closed = closed;
         for peer in self.seats.peers_mut() {
             if peer.sending.closed_due_us().is_none_or(|due_us| due_us > now.mono_us) {
                 continue;
             }
             peer.sending.closed(now.mono_us);
-            if let Some(version) = closed {
-                let frame = OwnerToEdge::Closed { version };
-                out.push(Output::ToEdge {
-                    link: peer.link_id,
-                    generation: peer.generation,
-                    frame,
-                });
-            }
+            let frame = OwnerToEdge::Closed { version: closed };
+            out.push(Output::ToEdge {
+                link: peer.link_id,
+                generation: peer.generation,
+                frame,
+            });
         }
     }
 }

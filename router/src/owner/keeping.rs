@@ -37,11 +37,6 @@ pub struct KeptAnswer {
 }
 
 impl Owner {
-    /// No version above this one is given or closed from now on. Without a word about it there is no such bound.
-    pub fn set_ceiling(&mut self, ceiling: Version) {
-        self.ceiling = ceiling;
-    }
-
     /// No version up to this one is given or closed again.
     pub fn resume_above(&mut self, version: Version) {
         self.closed = self.closed.max(version);

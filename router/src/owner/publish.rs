@@ -3,6 +3,7 @@
 use super::{Output, Owner, Publish, PublishExtra, Published};
 use crate::link::Offered;
 use crate::now::Now;
+use tidings_protocol::ObjectHash;
 use tidings_protocol::peer::Changed;
 
 /// How many changes are looked up together before they are written one by one. Nearly each touches memory that is in no
@@ -12,6 +13,10 @@ const BLOCK: usize = 16;
 impl Owner {
     /// Gives every change its version, in order, and tells the links: one frame for each link, then the answer.
     pub(super) fn publish(&mut self, now: Now, request: u64, mut changes: Vec<Publish>, out: &mut Vec<Output>) {
+        if now.mono_us >= self.lease_until_us {
+            let results = changes.iter().map(|change| self.refuse(change.object)).collect();
+            return out.push(Output::Published { request, results });
+        }
         let mut results = Vec::with_capacity(changes.len());
         let mut told = Vec::new();
         for block in changes.chunks_mut(BLOCK) {
@@ -25,8 +30,19 @@ impl Owner {
         }
         let pieces = 1 + results.len() / super::sweep::CHANGES_A_PIECE;
         out.push(Output::Published { request, results });
-        self.evict_if_over_budget(out);
         self.sweep(now.mono_us, pieces);
+        self.evict_if_over_budget(out);
+    }
+
+    /// What became of a change after the lease was over. Not even that it had happened already may be said: a successor may
+    /// not know of it.
+    #[cold]
+    fn refuse(&self, object: ObjectHash) -> Published {
+        let id = self.config.shards.shard(object);
+        match self.shards[usize::from(id.0)] {
+            Some(_) => Published::Paused(id),
+            None => Published::NotOwner(id),
+        }
     }
 
     /// Brings what a block of changes is about to touch into the cache.
@@ -46,7 +62,7 @@ impl Owner {
             return Published::NotOwner(id);
         };
         let Some(version) = Self::version_after(self.ceiling, self.closed, shard.last, now) else {
-            return Published::NotOwner(id);
+            return Published::Paused(id);
         };
         let mut hint = None;
         if let Some(extra) = change.extra.take() {

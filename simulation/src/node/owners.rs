@@ -282,7 +282,7 @@ impl World {
                     Fate::Accepted(version)
                 }
                 Published::Duplicate(version) => Fate::Duplicate(version),
-                Published::NotOwner(_) => Fate::Refused,
+                Published::NotOwner(_) | Published::Paused(_) => Fate::Refused,
             });
         }
         let durable = waiting.durable;

@@ -79,7 +79,7 @@ fn a_node_that_cannot_raise_its_ceiling_goes_on_up_to_it_then_refuses_and_recove
         owner.resume_above(ceiling.before());
     }
     assert_eq!(give(&mut world), Some(Published::Accepted(ceiling)));
-    assert!(matches!(give(&mut world), Some(Published::NotOwner(_))));
+    assert!(matches!(give(&mut world), Some(Published::Paused(_))));
     world.idle.keeper.raise_ceiling();
     assert!(!world.handles[0].is_failing());
     let Some(Published::Accepted(version)) = give(&mut world) else {
