@@ -84,10 +84,11 @@ impl Plan {
         let threads = *random.pick(&[1, 1, 2]);
         let shards = ShardCount::new(1 << random.range(0, 4)).unwrap_or(ShardCount::DEFAULT);
         let tight = mode != Mode::Calm && random.percent(15);
-        let owner = owner_config(&mut random, shards, tight);
+        let mut owner = owner_config(&mut random, shards, tight);
         let lane = lane_config(&mut random, shards, nodes * threads, &owner);
         let mut control = Random::new(seed, 8);
         let voters = if nodes > 3 && control.percent(60) { 3 } else { nodes };
+        owner.idempotency_keys = *control.pick(&[40, 400, 4_000]);
         let late_us = (voters < nodes || mode != Mode::Calm && nodes > 2) && control.percent(40);
         Self {
             seed,

@@ -316,18 +316,20 @@ impl Coordinator {
         office.is_some_and(|office| office.open.values().any(|open| open.shards.contains(&shard)))
     }
 
-    /// The ceiling that should be, if it should be higher. Every new epoch begins above the ceiling and needs room.
+    /// The ceiling that should be, if it should be higher. Every new epoch begins above the ceiling and needs room: also one
+    /// that an owner began by handing over.
     fn ceiling(&self, now: Now, map: &Map, commands: &[Command]) -> Option<Command> {
         let office = self.office.as_ref()?;
         let ahead = self.config.ceiling_ahead_us;
         let used = now.wall_us.max(office.highest.0);
         let begins = commands.iter().any(|command| matches!(command, Command::Assign { .. }));
         let raising = office.open.values().any(|open| open.ceiling);
-        let low = map.ceiling().0 < used.saturating_add(ahead - ahead / 5);
+        let begun = map.shards().map(|(_, shard)| shard.begins.0).max().unwrap_or_default();
+        let low = map.ceiling().0 < used.saturating_add(ahead - ahead / 5).max(begun.saturating_add(ahead / 4));
         if !begins && (!low || raising) {
             return None;
         }
-        let mut to = used.saturating_add(ahead);
+        let mut to = used.saturating_add(ahead).max(begun.saturating_add(ahead / 2));
         if begins {
             to = to.max(map.ceiling().0).saturating_add(ahead / 2);
         }

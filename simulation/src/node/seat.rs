@@ -62,7 +62,7 @@ pub enum About {
 }
 
 /// What the library that keeps the log says to the process it runs in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Word {
     /// A quorum confirmed the leadership.
     Confirmed(u64),
