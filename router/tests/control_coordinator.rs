@@ -455,3 +455,49 @@ fn a_hand_over_uses_the_ceiling_up_and_the_next_look_raises_it() {
     assert!(stage.map.ceiling().0 >= begins.0 + 1_000_000, "{raised:?} for {begins}");
     assert_eq!(raised.len(), 1, "once is enough");
 }
+
+#[test]
+fn what_is_planned_to_even_out_shares_is_not_planned_again_while_its_fate_is_unknown() {
+    let mut stage = Stage::new(&[]);
+    let mut map = Map::new(ClusterId(1), ShardCount::new(4).unwrap(), 1);
+    for node in 1..=2 {
+        map.apply(&register(process(node, 1))).unwrap();
+    }
+    for shard in (0..4).map(ShardId) {
+        let (seen, to) = (Seen::of(&map, shard).unwrap(), process(1, 1));
+        map.apply(&Command::Assign {
+            seen,
+            to,
+            with: With::Fresh,
+        })
+        .unwrap();
+    }
+    stage.map = map;
+    let (mut moves, mut first) = (Vec::new(), None);
+    for _ in 0..30 {
+        stage.us += 100_000;
+        for node in 1..=2 {
+            stage.renew(process(node, 1));
+        }
+        let mut out = Vec::new();
+        stage.coordinator.handle_deadline(stage.now(), &stage.map, &mut out);
+        for output in out {
+            let Output::Propose { proposal, commands, .. } = output else {
+                panic!("{output:?}")
+            };
+            let about_moves = commands.iter().filter(|c| matches!(c, Command::Move { .. })).count();
+            if about_moves > 0 {
+                moves.push(about_moves);
+                first.get_or_insert(proposal);
+            }
+        }
+    }
+    assert_eq!(moves, [2], "two of four shards, once");
+    // It was lost.
+    stage.tell(Input::Settled {
+        proposal: first.unwrap(),
+    });
+    let mut out = Vec::new();
+    stage.coordinator.handle_deadline(stage.now(), &stage.map, &mut out);
+    assert!(matches!(out[..], [Output::Propose { .. }]), "{out:?}");
+}

@@ -101,8 +101,16 @@ impl World {
         *self.fortune.pick(&[50_000, 400_000, 1_500_000, 3_000_000, 8_000_000])
     }
 
+    /// Often just when publishes wait for an answer.
     fn kill_one(&mut self) {
-        let node = self.some_node();
+        let busy = |node: &crate::node::Node| {
+            let process = node.process.as_ref();
+            process.is_some_and(|process| process.owners.iter().any(|owner| !owner.is_idle()))
+        };
+        let node = match self.nodes.iter().position(busy) {
+            Some(node) if self.fortune.percent(50) => node,
+            Some(_) | None => self.some_node(),
+        };
         if self.nodes[node].process.is_none() {
             return;
         }
@@ -322,7 +330,11 @@ impl World {
 
     /// No fault: an operator takes a node out, or in again, and shards move as planned.
     fn drain_or_fill(&mut self) {
-        let node = self.fortune.index(self.plan.nodes);
+        let drained = self.agreement.map().nodes().find(|(_, known)| known.draining);
+        let node = match drained {
+            Some((id, _)) if self.fortune.percent(60) => id.0 as usize,
+            Some(_) | None => self.fortune.index(self.plan.nodes),
+        };
         let id = NodeId(node as u64);
         let Some(known) = self.agreement.map().node(id) else {
             return;

@@ -38,6 +38,8 @@ pub struct OwnerShell {
     pub machine: Owner,
     /// The links that are up, and when something came last.
     pub links: BTreeMap<LinkName, u64>,
+    /// What was closed last on which link.
+    closed: BTreeMap<LinkName, Version>,
     wake_at: Option<u64>,
     waiting: BTreeMap<u64, Waiting>,
     requests: u64,
@@ -53,6 +55,7 @@ impl OwnerShell {
         Self {
             machine,
             links: BTreeMap::new(),
+            closed: BTreeMap::new(),
             wake_at: None,
             waiting: BTreeMap::new(),
             requests: 0,
@@ -141,7 +144,7 @@ impl World {
                         generation,
                     };
                     match &frame {
-                        OwnerToEdge::Closed { version } => self.closed(owner, *version),
+                        OwnerToEdge::Closed { version } => self.closed(owner, link, *version),
                         OwnerToEdge::Own { shards } if !told.contains(shards) => {
                             // Every link is told of a floor; disk and oracle need to hear of it once.
                             self.floors_announced(node, owner, shards);
@@ -163,7 +166,14 @@ impl World {
         }
     }
 
-    fn closed(&mut self, owner: usize, version: Version) {
+    fn closed(&mut self, owner: usize, link: LinkName, version: Version) {
+        let last = self
+            .owner_shell(owner)
+            .and_then(|shell| shell.closed.insert(link, version));
+        if last.is_some_and(|last| version <= last) {
+            self.oracle
+                .object_to("R10", format!("o{owner} closes {version} again for l{}", link.lane));
+        }
         let node = self.plan.node_of(owner);
         let threads = self.plan.threads;
         let ceiling = self.agreement.map().ceiling();

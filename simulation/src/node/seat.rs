@@ -404,9 +404,13 @@ impl World {
 
     /// Whether it is proposed to give a shard of this process to another one.
     fn is_being_replaced(&self, process: Process) -> bool {
-        let owner = |shard| self.agreement.map().shard(shard).and_then(|shard| shard.owner);
         self.agreement.open().any(|command| match command {
-            Command::Assign { seen, to, .. } => *to != process && owner(seen.shard) == Some(process),
+            Command::Assign { seen, to, .. } => {
+                let known = self.agreement.map().shard(seen.shard);
+                // If the shard has gone on since, the command will be refused.
+                let known = known.filter(|shard| shard.epoch == seen.epoch && shard.owner == Some(process));
+                known.is_some() && *to != process
+            }
             _ => false,
         })
     }
