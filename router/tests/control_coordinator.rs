@@ -420,7 +420,7 @@ fn a_hand_over_uses_the_ceiling_up_and_the_next_look_raises_it() {
         },
     );
     let seen = Seen::of(&stage.map, S).unwrap();
-    let (from, to) = (process(1, 1), process(2, 1));
+    let from = process(1, 1);
     apply(
         &mut stage.map,
         Command::Assign {
