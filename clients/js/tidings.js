@@ -285,7 +285,6 @@ export function readEvents(text) {
       messages.push(field.event ? { [field.event]: data } : { changes: [data] });
     }
     if (field.id) messages.push({ cursor: field.id });
-    if (field.retry) messages.push({ retry: +field.retry });
   }
   return [messages, rest];
 }
@@ -338,20 +337,15 @@ export class Hub {
   /** Answered on it. @type {Set<string>} */ #live = new Set();
   /** Refused for now. @type {Set<string>} */ #later = new Set();
   /** Still to be asked. @type {Debts} */ #ask = new Map();
-  /** Asked, and not answered yet. @type {{ id?: number, key: string, objects: Set<string>, remove: string[] } | undefined} */ #asked;
+  /** Asked, and not answered yet. @type {{ id?: number, key: string, objects: Set<string> } | undefined} */ #asked;
   /** Of these an event stream or poll cannot tell what was missed. @type {Set<string>} */ #strange = new Set();
   /** @type {string | undefined} */ #session;
-  /** @type {Set<string>} */ #removing = new Set();
-  /** The server's wish: when to come back, and why. @type {[number, string] | undefined} */ #wish;
-  /** What it wishes for if it ends without a word. @type {number | undefined} */ #retry;
   /** @type {string | undefined} */ #token;
   #tokenId = 0;
   /** The server said for how long to wait. */ #wished = false;
   #silence = 0;
   #heardAt = 0;
   #polledAt = 0;
-  #quick = 0;
-  #forgotten = 0;
   #pageObjects = 1;
   #pageBytes = 1;
 
@@ -367,7 +361,7 @@ export class Hub {
   #turn = 0;
   #transport = 0;
   /** The transport that worked last. @type {number | undefined} */ #worked;
-  /** @type {Set<number>} */ #unusable = new Set();
+  /** Transports in a row that cannot be had. */ #unusable = 0;
   #strikes = 0;
   #betterMs;
 
@@ -437,11 +431,9 @@ export class Hub {
         this.#held.set(object, new Set([member]));
         this.#uncovered.add(object);
       }
-      this.#removing.delete(object);
       if (this.#live.has(object) && !this.#uncovered.has(object) && (key ? key === this.#resume : !version)) {
         ready.push([object, this.#resume]);
       } else {
-        this.#uncovered.add(object);
         owe(this.#debts, key, object, version);
         owe(this.#ask, key, object, version);
         asks = true;
@@ -464,9 +456,8 @@ export class Hub {
         this.#go();
       }
     } else if (this.#line) {
-      if (transport === 2) for (const object of gone) this.#removing.add(object);
-      // Those who join at the same time cost one request.
-      if (asks) this.#timer("change", 5, () => (transport === 2 && this.#session ? this.#poll() : this.#connect()));
+      // What is no longer held is passed over. Those who join at the same time cost one request.
+      if (asks) this.#timer("change", 5, () => this.#connect());
     }
   }
 
@@ -530,10 +521,10 @@ export class Hub {
   close() {
     this.#number++;
     this.#line?.close();
-    this.#line = this.#asked = this.#wish = this.#retry = this.#session = this.#token = undefined;
+    this.#line = this.#asked = this.#session = this.#token = undefined;
     this.#greeted = this.#ready = false;
-    this.#quick = this.#forgotten = this.#tokenId = 0;
-    for (const set of [this.#live, this.#later, this.#ask, this.#removing, this.#strange]) set.clear();
+    this.#tokenId = 0;
+    for (const set of [this.#live, this.#later, this.#ask, this.#strange]) set.clear();
     for (const name in this.#timers) if (name !== "better") this.#timer(name);
   }
 
@@ -641,13 +632,11 @@ export class Hub {
     else if (m.subscribed) this.#answered(m);
     else if (m.resync) this.#share("resync", m.resync.objects ?? [...this.#held.keys()], object => object, { cause: m.resync.cause });
     else if (m.reconnect) {
-      this.#wish = [m.reconnect.after_ms, m.reconnect.reason];
-      this.#timer("leave", 5e3, () => this.#comeBack(""));
+      this.#comeBack(`the server asks for it: ${m.reconnect.reason}`, m.reconnect.after_ms, true);
     } else if (m.refused) for (const { object, error } of m.refused) this.#refuse(object, error);
     else if ("stale" in m) {
       if (this.#state.state === "live") this.#say({ ...this.#state, stale: m.stale });
     } else if (m.session_unknown) this.#comeBack("the session is not known");
-    else if (m.retry) this.#retry = m.retry;
     else if (m.authenticated) this.#authenticated(m);
     else if (m.error) this.#failed(m);
   }
@@ -700,7 +689,7 @@ export class Hub {
       if (!objects.length) continue;
       const id = ++this.#id;
       this.#send({ subscribe: { objects, cursor: key || undefined, more: this.#ask.size > 0 || undefined }, id });
-      this.#asked = { id, key, objects: new Set(objects.map(entry => (typeof entry === "string" ? entry : entry.object))), remove: [] };
+      this.#asked = { id, key, objects: new Set(objects.map(entry => (typeof entry === "string" ? entry : entry.object))) };
       return;
     }
     this.#settled();
@@ -759,13 +748,12 @@ export class Hub {
 
   /** Asks again for what was refused for now. */
   #askAgain() {
-    if (this.#transport === 1) return this.#connect();
+    if (this.#transport) return this.#connect();
     for (const [key, entries] of this.#debts) {
       for (const [object, version] of entries) if (this.#later.has(object)) owe(this.#ask, key, object, version);
     }
     this.#later.clear();
-    if (this.#transport) this.#poll();
-    else this.#go();
+    this.#go();
   }
 
   /** Everything is asked and answered. */
@@ -774,7 +762,7 @@ export class Hub {
     else if (!this.#timers.ask) this.#timer("ask", this.#wait(this.#asks++), () => this.#askAgain());
     this.#refused = false;
     this.#strikes = 0;
-    this.#unusable.clear();
+    this.#unusable = 0;
     this.#worked = this.#transport;
     if (this.#state.state === "live") return;
     this.#say({ state: "live", transport: TRANSPORTS[this.#transport] });
@@ -808,71 +796,43 @@ export class Hub {
 
   /** Everything that is held, where one cursor has to speak for all: what it cannot speak for has to be fetched. */
   #list() {
-    const cursor = this.#resume ?? [...this.#debts.keys()].find(key => key) ?? "";
-    const versions = cursor ? undefined : this.#debts.get("");
-    this.#asked = { key: cursor, objects: new Set(this.#held.keys()), remove: [] };
+    const key = this.#resume ?? [...this.#debts.keys()].find(key => key) ?? "";
+    const versions = key ? undefined : this.#debts.get("");
+    this.#asked = { key, objects: new Set(this.#held.keys()) };
     this.#ask.clear();
-    this.#strangers(this.#debts, cursor);
+    for (const [other, entries] of this.#debts) {
+      for (const [object, version] of entries) if (other !== key && (other || version)) this.#strange.add(object);
+    }
     const objects = [...this.#held.keys()].map(object => {
       const version = versions?.get(object);
       return version ? { object, version } : object;
     });
-    return { objects, cursor: cursor || undefined };
-  }
-
-  /** @param {Debts} debts @param {string} cursor */
-  #strangers(debts, cursor) {
-    for (const [key, entries] of debts) {
-      for (const [object, version] of entries) {
-        if (!this.#held.has(object)) continue;
-        this.#asked?.objects.add(object);
-        if (key !== cursor && (key || version)) this.#strange.add(object);
-      }
-    }
+    return { objects, cursor: key || undefined };
   }
 
   #poll() {
-    this.#line?.close();
-    this.#timer("change");
-    this.#timer("ask");
-    /** @type {Message} */
-    let body;
-    if (this.#session) {
-      const cursor = this.#resume ?? "";
-      this.#asked ??= { key: cursor, objects: new Set(), remove: [] };
-      this.#strangers(this.#ask, cursor);
-      this.#ask.clear();
-      const add = [...this.#asked.objects].filter(object => this.#held.has(object));
-      this.#asked.remove = [...this.#removing];
-      body = { session: this.#session, cursor, add, remove: this.#asked.remove };
-    } else body = this.#list();
-    this.#hears(this.#set.pollMs + this.#set.graceMs);
-    this.#polledAt = this.#heardAt;
+    const body = this.#session ? { session: this.#session, cursor: this.#resume } : this.#list();
     // Whoever asks for something new wants to know soon that it is live.
-    this.#begin({ ...body, wait_ms: this.#asked?.objects.size ? 0 : this.#set.pollMs });
+    const wait_ms = this.#asked ? 0 : this.#set.pollMs;
+    this.#hears(wait_ms + this.#set.graceMs);
+    this.#polledAt = this.#heardAt;
+    this.#begin({ ...body, wait_ms });
   }
 
   /** To a poll. @param {Message} answer */
   #answer({ changes, resync, refused, cursor, session, more, poll_after_ms }) {
+    const soon = !this.#asked && !more && !resync && !changes.length && this.#heardAt - this.#polledAt < 100;
     this.#greeted = true;
-    this.#forgotten = 0;
-    for (const { object, error } of refused) this.#refuse(object, error);
-    for (const object of this.#asked?.remove ?? []) this.#removing.delete(object);
     this.#session = session;
-    this.#arrived();
+    this.#message({ refused });
+    if (this.#asked) this.#arrived();
     this.#message({ changes });
     if (resync) this.#message({ resync });
     if (cursor) this.#cursor(cursor);
-    if (poll_after_ms != null) {
-      this.#wish = [poll_after_ms, "drain"];
-      return this.#comeBack("");
-    }
-    const idle = !more && !changes.length && !resync && this.#world.now() - this.#polledAt < 100;
-    this.#quick = idle ? this.#quick + 1 : 0;
-    if (this.#quick < 2) return this.#poll();
-    // Somebody on the way answers without waiting.
-    this.#timer("silence");
-    this.#timer("change", Math.min(100 * 2 ** this.#quick, 5e3), () => this.#poll());
+    if (poll_after_ms != null) this.#comeBack("the server asks for it", poll_after_ms, true);
+    // Somebody on the way may answer without waiting.
+    else if (soon) this.#timer("change", 1e3, () => this.#poll());
+    else this.#poll();
   }
 
   /** What an event stream or poll was asked for is live. */
@@ -898,11 +858,6 @@ export class Hub {
 
   /** An answer of HTTP that is not the one asked for. @param {Message} answer */
   #status({ status, retryAfter, problem }) {
-    if (problem.code === "session_unknown" && this.#session && this.#forgotten++ < 3) {
-      // The list has to be sent again; nothing is lost.
-      this.#session = undefined;
-      return this.#poll();
-    }
     const message = `HTTP status ${status}${problem.detail ? `: ${problem.detail}` : ""}`;
     const stop = STOPS[status] ?? (problem.code && (status === 400 || status === 415) && "protocol");
     if (stop) this.#stop(stop, message);
@@ -913,8 +868,7 @@ export class Hub {
 
   /** The transport does not work here: another one, or stop if there is none. @param {string} message */
   #next(message) {
-    this.#unusable.add(this.#transport);
-    if (this.#set.transport || this.#unusable.size > 2) return this.#stop("no_server", message);
+    if (this.#set.transport || ++this.#unusable > 2) return this.#stop("no_server", message);
     this.#fall();
     this.#connect();
   }
@@ -946,19 +900,19 @@ export class Hub {
     this.#say({ state: "stopped", reason, message });
   }
 
-  /** The connection has ended; another one after a while. @param {string} message @param {number} [atLeast] */
-  #comeBack(message, atLeast = 0) {
-    const [wish, said] = this.#wish ?? [];
-    const retry = this.#retry ?? 0;
+  /**
+   * The connection has ended; another one after a while: of our own, or at least, or exactly so many milliseconds.
+   * @param {string} message
+   */
+  #comeBack(message, atLeast = 0, exact = false) {
     this.close();
-    const wait = this.#wait(this.#failures++);
-    message ||= `the server asks to come back later: ${said}`;
+    const own = this.#wait(this.#failures++);
     if (!this.#online) return this.#say({ state: "offline", message });
-    // The server spreads its clients out by its wishes; where all are told the same, they spread behind it.
-    const ms = wish !== undefined ? Math.min(wish, 6e5) : Math.min(Math.max(atLeast || 0, retry), 6e5) + wait;
-    this.#wished = wish !== undefined || atLeast > 0;
-    this.#say({ state: "waiting", message, wait: ms });
-    this.#timer("connect", ms, () => this.#connect());
+    // Where all are told the same, they spread behind it.
+    const wait = Math.min(atLeast, 6e5) + (exact ? 0 : own);
+    this.#wished = atLeast > 0;
+    this.#say({ state: "waiting", message, wait });
+    this.#timer("connect", wait, () => this.#connect());
   }
 
   /** The network came or went, or somebody looks. @param {boolean} online */
