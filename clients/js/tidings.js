@@ -517,15 +517,15 @@ export class Hub {
     return jitter(this.#set.firstMs, this.#set.longestMs, failures, this.#world.random());
   }
 
-  /** Ends the connection. */
-  close() {
+  /** Ends the connection; for good, if it is `over`. */
+  close(over = false) {
     this.#number++;
     this.#line?.close();
     this.#line = this.#asked = this.#session = this.#token = undefined;
     this.#greeted = this.#ready = false;
     this.#tokenId = 0;
     for (const set of [this.#live, this.#later, this.#ask, this.#strange]) set.clear();
-    for (const name in this.#timers) if (name !== "better") this.#timer(name);
+    for (const name in this.#timers) if (over || name !== "better") this.#timer(name);
   }
 
   #connect() {
@@ -960,12 +960,12 @@ function openSocket(Socket, url, on) {
     on("messages", messages);
   };
   line.onclose = ({ code, reason }) => on("closed", { code, reason });
-  // Said by what follows.
-  line.onerror = () => {};
+  // A close event follows, but not everywhere.
+  line.onerror = () => on("closed", { code: 1006, reason: "" });
   return {
     send: (/** @type {string} */ text) => line.send(text),
     close() {
-      line.onmessage = line.onclose = null;
+      line.onmessage = line.onclose = line.onerror = null;
       line.close(1000);
     },
   };
@@ -1047,7 +1047,7 @@ async function serve(url, options, name, signal) {
     };
     post(undefined, { hello: true, state: hub.state });
     await new Promise(over => signal?.addEventListener("abort", over));
-    hub.close();
+    hub.close(true);
     channel.close();
   });
 }
@@ -1083,7 +1083,9 @@ if ("SharedWorkerGlobalScope" in globalThis && location.href === import.meta.url
 /** @param {Entry} entry @returns {[string, number | undefined]} */
 function read(entry) {
   const [object, version] = typeof entry === "object" ? [entry.object, entry.version] : [entry];
-  if (typeof object !== "string") throw new TypeError("an object's ID is a text");
+  // 1 to 255 bytes of UTF-8 without control characters.
+  const fine = typeof object === "string" && /^[^\0-\x1f\x7f-\x9f]+$/.test(object) && encodeURIComponent(object).replace(/%../g, "x").length < 256;
+  if (!fine) throw new TypeError(`no object ID: ${object}`);
   return [object, version];
 }
 
@@ -1355,7 +1357,7 @@ export class Tidings extends EventTarget {
     const later = (/** @type {() => void} */ run) => queueMicrotask(() => this.#over.signal.aborted || run());
     const post = (/** @type {string | undefined} */ _, /** @type {Message} */ message) => later(() => this.#hear({ from: "own", ...message }));
     const hub = new Hub(world(this.#url, this.#options, post, () => {}), this.#memory());
-    this.#over.signal.addEventListener("abort", () => hub.close());
+    this.#over.signal.addEventListener("abort", () => hub.close(true));
     this.#post = message => later(() => hub.hear("", message));
     this.#post({ hello: true, auth: !!this.#options.token });
   }

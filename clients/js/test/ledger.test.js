@@ -234,10 +234,12 @@ describe("a watch", () => {
     assert.deepEqual(errors().map(({ code, object, why }) => [code, object, why]), [["object_refused", "b", "forbidden"]]);
   });
 
-  it("refuses what is no text, before anything happens", () => {
+  it("refuses what is no object ID, before anything happens", () => {
     const tidings = new Tidings("http://127.0.0.1:1");
     assert.throws(() => tidings.watch([42]), TypeError);
-    assert.throws(() => tidings.watch([null]), TypeError);
+    for (const none of [null, "", "a\nb", "\x7f", "\x85", "x".repeat(256), "ü".repeat(128)]) assert.throws(() => tidings.watch([none]), TypeError);
+    assert.throws(() => tidings.watch(["\ud800"]), URIError);
+    new Watch(["x".repeat(255), "ü".repeat(127), "\u{1f600}"], undefined, {}, () => {}, () => {});
     tidings.close();
   });
 });
