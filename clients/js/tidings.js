@@ -431,7 +431,8 @@ export class Hub {
         this.#held.set(object, new Set([member]));
         this.#uncovered.add(object);
       }
-      if (this.#live.has(object) && !this.#uncovered.has(object) && (key ? key === this.#resume : !version)) {
+      // Whoever comes with a cursor has not been told what others were told since.
+      if (!key && !version && this.#live.has(object) && !this.#uncovered.has(object)) {
         ready.push([object, this.#resume]);
       } else {
         owe(this.#debts, key, object, version);

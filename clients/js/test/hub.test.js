@@ -545,6 +545,17 @@ describe("tabs", () => {
     assert.deepEqual(world.heard("changes", "v"), [{ object: "b", version: 2 }]);
   });
 
+  it("that come with the hub's own cursor are told what others were told since it", () => {
+    const world = new FakeWorld();
+    world.watch(["a"]);
+    world.lives("c1");
+    world.says({ changes: [{ object: "a", version: 5 }] });
+    world.watch(["a"], { tab: "late", w: "v", cursor: "c1" });
+    assert.deepEqual(subscribes(world.line).at(-1), { objects: ["a"], cursor: "c1" });
+    world.says({ cursor: "c2" });
+    assert.deepEqual(world.heard("cursor", "v"), [], "not before that");
+  });
+
   it("that resume elsewhere are caught up from their own cursor", () => {
     const world = new FakeWorld();
     world.watch(["a"]);
