@@ -8,7 +8,7 @@
  * | room | knows | does not know |
  * | --- | --- | --- |
  * | `Ledger` | what one watch was told and has handled, its cursor | connections, time |
- * | `Hub` | the one connection of many watches: what to ask, when to come back and how | sockets, clocks, tabs |
+ * | `createHub` | the one connection of many watches: what to ask, when to come back and how | sockets, clocks, tabs |
  * | `open…`, `serve` | sockets, fetch, timers; tabs that share one hub | what is decided |
  * | `Watch`, `Tidings` | handlers, events, promises | the protocol |
  *
@@ -289,14 +289,6 @@ export function readEvents(text) {
   return [messages, rest];
 }
 
-/** @param {Debts} debts @param {string} key @param {string} object @param {number} version */
-function owe(debts, key, object, version) {
-  const entries = debts.get(key) ?? new Map();
-  debts.set(key, entries);
-  const old = entries.get(object);
-  entries.set(object, old && version ? Math.min(old, version) : old || version);
-}
-
 /**
  * What the hub does in the world.
  * @typedef {object} World
@@ -309,166 +301,158 @@ function owe(debts, key, object, version) {
  * @property {(tab: string, gone: () => void) => void} attend says when the tab is gone
  */
 
-/** A watch as the hub sees it. @typedef {{ tab: string, w: string, objects: Set<string> }} Member */
+/** A watch as the hub sees it. @typedef {{ tab: string, w: string, objects: Set<string>, joined?: boolean }} Member */
 
-/** Objects by the place from where on they have to be caught up. @typedef {Map<string, Map<string, number>>} Debts */
+/** Objects by the cursor from where on they have to be caught up; under the empty one by a version (0: from now on). @typedef {Map<string, Map<string, number>>} Debts */
+
+/** @param {Debts} debts @param {string} key @param {string} object @param {number} version */
+function owe(debts, key, object, version) {
+  const entries = debts.get(key) ?? new Map();
+  debts.set(key, entries);
+  const old = entries.get(object);
+  entries.set(object, old && version ? Math.min(old, version) : old || version);
+}
 
 /**
  * The one connection of many watches: `hear` takes what tabs say, `World.open` gives what the server says. Pure: it has
  * no other way to the world than `World`.
  *
- * Whatever the cursor does not speak for yet is a debt: an object with the place from where on it has to be caught up.
- * That is a cursor or, under the empty one, a version (0: from now on). The server's next cursor pays all debts.
+ * It keeps nothing that outlives a connection: for each one, every watch joins anew and says from where on it has to be
+ * caught up. So a hub can die without a loss.
+ * @param {World} world @param {Options & { worked?: Transport }} [options]
  */
-export class Hub {
-  /** @type {World} */ #world;
-  #set;
-  /** @type {Map<string, Map<string, Member>>} */ #tabs = new Map();
-  /** @type {Map<string, Set<Member>>} */ #held = new Map();
-  /** @type {string | undefined} */ #resume;
-  /** `#resume` does not speak for these. @type {Set<string>} */ #uncovered = new Set();
-  /** @type {Debts} */ #debts = new Map();
+export function createHub(world, options) {
+  const set = { firstMs: 1e3, longestMs: 3e4, openingMs: 1e4, graceMs: 1e4, pollMs: 25e3, betterMs: 3e4, ...options };
+  const fixed = set.transport;
+  /** @type {Set<string>} */
+  const tabs = new Set();
+  /** @type {Map<string, Member>} */
+  const members = new Map();
+  /** @type {Map<string, Set<Member>>} */
+  const held = new Map();
+  /** @type {Record<string, () => void>} */
+  const timers = {};
 
   // Of the connection.
-  /** Counts requests and sockets: what comes over an older one is passed over. */ #number = 0;
-  /** @type {ReturnType<World["open"]> | undefined} */ #line;
-  #greeted = false;
-  /** Greeted, and authenticated if need be. */ #ready = false;
-  /** Answered on it. @type {Set<string>} */ #live = new Set();
-  /** Refused for now. @type {Set<string>} */ #later = new Set();
-  /** Still to be asked. @type {Debts} */ #ask = new Map();
-  /** Asked, and not answered yet. @type {{ id?: number, key: string, objects: Set<string> } | undefined} */ #asked;
-  /** Of these an event stream or poll cannot tell what was missed. @type {Set<string>} */ #strange = new Set();
-  /** @type {string | undefined} */ #session;
-  /** @type {string | undefined} */ #token;
-  #tokenId = 0;
-  /** The server said for how long to wait. */ #wished = false;
-  #silence = 0;
-  #heardAt = 0;
-  #polledAt = 0;
-  #pageObjects = 1;
-  #pageBytes = 1;
+  /** Counts requests and sockets: what comes over an older one is passed over. */
+  let number = 0;
+  /** @type {ReturnType<World["open"]> | undefined} */
+  let line;
+  let greeted = false;
+  /** Greeted, and authenticated if need be. */
+  let ready = false;
+  /** Answered. @type {Set<string>} */
+  const live = new Set();
+  /** Still to be asked. @type {Debts} */
+  const ask = new Map();
+  /** Asked, and not answered yet. @type {{ id?: number, debts: Debts } | undefined} */
+  let asked;
+  /** Refused for now, and from where on they were asked for. @type {Map<string, [string, number]>} */
+  const later = new Map();
+  /** Of these a stream or poll cannot tell what was missed. @type {Set<string>} */
+  const strange = new Set();
+  /** The last cursor, and a poll's session. @type {string | undefined} */
+  let resume;
+  /** @type {string | undefined} */
+  let session;
+  /** @type {string | undefined} */
+  let token;
+  let tokenId = 0;
+  let wished = false;
+  let silence = 0;
+  let heardAt = 0;
+  let polledAt = 0;
+  let pageObjects = 1;
+  let pageBytes = 1;
 
   // Of all connections.
-  /** @type {State} */ #state = { state: "idle" };
-  /** @type {Record<string, () => void>} */ #timers = {};
-  #id = 0;
-  #online = true;
-  #failures = 0;
-  #asks = 0;
-  /** Whether the tabs have tokens. */ #auth = false;
-  /** The last token was refused. */ #refused = false;
-  #turn = 0;
-  #transport = 0;
-  /** The transport that worked last. @type {number | undefined} */ #worked;
-  /** Transports in a row that cannot be had. */ #unusable = 0;
-  #strikes = 0;
-  #betterMs;
-
-  /** @param {World} world @param {Options & { worked?: Transport }} [options] */
-  constructor(world, { worked, transport, firstMs = 1e3, longestMs = 3e4, openingMs = 1e4, graceMs = 1e4, pollMs = 25e3, betterMs = 3e4 } = {}) {
-    this.#world = world;
-    this.#set = { transport, firstMs, longestMs, openingMs, graceMs, pollMs, betterMs };
-    this.#betterMs = betterMs;
-    this.#transport = Math.max(TRANSPORTS.indexOf(transport ?? worked ?? "websocket"), 0);
-  }
-
-  /** How it is doing. */
-  get state() {
-    return this.#state;
-  }
+  /** @type {State} */
+  let state = { state: "idle" };
+  let ids = 0;
+  let online = true;
+  let failures = 0;
+  let asks = 0;
+  /** Whether the tabs have tokens. */
+  let auth = false;
+  /** The last token was refused. */
+  let refused = false;
+  let turn = 0;
+  let transport = Math.max(TRANSPORTS.indexOf(fixed ?? set.worked ?? "websocket"), 0);
+  /** The transport that worked last. @type {number | undefined} */
+  let worked;
+  /** Transports in a row that cannot be had. */
+  let unusable = 0;
+  let strikes = 0;
+  let betterMs = set.betterMs;
 
   /** What a tab says. @param {string} tab @param {Message} message */
-  hear(tab, message) {
-    const known = this.#tabs.has(tab);
-    if (!known) {
-      this.#tabs.set(tab, new Map());
-      this.#world.attend(tab, () => this.#leave(tab));
-    }
-    this.#auth ||= message.auth;
-    if (message.hello) this.#world.post(tab, { hello: true, known, state: this.#state });
-    if (message.w) this.#change(tab, message);
-    if (message.number) this.#gotToken(message);
-    if ("online" in message) this.#wake(message.online);
-    if (message.retry && !this.#line) this.#connect();
+  function hear(tab, message) {
+    const known = tabs.has(tab);
+    if (!known) world.attend(tab, () => leave(tab));
+    tabs.add(tab);
+    auth ||= message.auth;
+    if (message.hello) world.post(tab, { hello: true, known, state });
+    if (message.w) change(tab, message);
+    if (message.number) gotToken(message);
+    if ("online" in message) wake(message.online);
+    if (message.retry && !line) connect();
   }
 
   /** @param {string} tab */
-  #leave(tab) {
-    for (const w of this.#tabs.get(tab)?.keys() ?? []) this.#change(tab, { w, over: true });
-    this.#tabs.delete(tab);
+  function leave(tab) {
+    tabs.delete(tab);
+    for (const member of members.values()) if (member.tab === tab) change(tab, { w: member.w, over: true });
     // It may have been the one that was to get a token.
-    if (this.#timers.token) this.#askToken();
+    if (timers.token) askToken();
   }
 
-  /** A watch begins, changes or ends. @param {string} tab @param {Message} message */
-  #change(tab, { w, cursor = "", covered = [], add = [], remove = [], over }) {
-    const watches = this.#tabs.get(tab) ?? new Map();
+  /** A watch joins, changes or ends. @param {string} tab @param {Message} message */
+  function change(tab, { w, cursor, covered, add = [], remove = [], over }) {
+    const name = `${tab} ${w}`;
     /** @type {Member} */
-    const member = watches.get(w) ?? { tab, w, objects: new Set() };
-    watches.set(w, member);
-    if (over) watches.delete(w);
+    const member = members.get(name) ?? { tab, w, objects: new Set() };
+    members.set(name, member);
+    if (over) members.delete(name);
     const gone = [];
     for (const object of over ? member.objects : remove) {
-      const members = this.#held.get(object);
-      members?.delete(member);
+      const watching = held.get(object);
+      watching?.delete(member);
       member.objects.delete(object);
-      if (members?.size === 0) {
-        this.#forget(object);
-        if (this.#live.delete(object)) gone.push(object);
+      if (watching?.size === 0) {
+        held.delete(object);
+        later.delete(object);
+        if (live.delete(object)) gone.push(object);
       }
     }
-    /** @type {[string, string | undefined][]} */
-    const ready = [];
-    let asks = false;
-    for (const [object, start] of [...covered.map((/** @type {string} */ object) => [object, cursor]), ...add]) {
-      const key = typeof start === "string" ? start : "";
-      const version = key ? 0 : +start;
+    if (covered) {
+      member.joined = true;
+      for (const object of covered) add.push([object, cursor]);
+    }
+    const known = [];
+    let asking = false;
+    for (const [object, start] of add) {
       member.objects.add(object);
-      const members = this.#held.get(object);
-      if (members) members.add(member);
+      held.set(object, (held.get(object) ?? new Set()).add(member));
+      // Whoever comes with a place of its own has not been told what others were told since.
+      if (!start && resume && live.has(object)) known.push([object, resume]);
       else {
-        this.#held.set(object, new Set([member]));
-        this.#uncovered.add(object);
-      }
-      // Whoever comes with a cursor has not been told what others were told since.
-      if (!key && !version && this.#live.has(object) && !this.#uncovered.has(object)) {
-        ready.push([object, this.#resume]);
-      } else {
-        owe(this.#debts, key, object, version);
-        owe(this.#ask, key, object, version);
-        asks = true;
+        if (typeof start === "string") owe(ask, start, object, 0);
+        else owe(ask, "", object, start);
+        asking = true;
       }
     }
-    if (ready.length) this.#world.post(tab, { w, live: ready });
-    this.#changed(asks, gone);
-  }
-
-  /** @param {boolean} asks @param {string[]} gone */
-  #changed(asks, gone) {
-    const transport = this.#transport;
-    if (!this.#held.size) {
-      this.close();
-      if (this.#state.state !== "stopped") this.#say({ state: "idle" });
-    } else if (this.#state.state === "idle") this.#connect();
-    else if (transport === 0) {
-      if (this.#ready) {
-        this.#unsubscribe(gone);
-        this.#go();
+    if (known.length) world.post(tab, { w, live: known });
+    if (!held.size) {
+      if ((over || remove.length) && state.state !== "stopped") {
+        close();
+        say({ state: "idle" });
       }
-    } else if (this.#line) {
-      // What is no longer held is passed over. Those who join at the same time cost one request.
-      if (asks) this.#timer("change", 5, () => this.#connect());
-    }
-  }
-
-  /** @param {string} object */
-  #forget(object) {
-    for (const member of this.#held.get(object) ?? []) member.objects.delete(object);
-    this.#held.delete(object);
-    this.#uncovered.delete(object);
-    this.#later.delete(object);
-    for (const entries of this.#debts.values()) entries.delete(object);
+    } else if (state.state === "idle") connect();
+    else if (ready && !transport) {
+      unsubscribe(gone);
+      go();
+      // Those who join at the same time cost one request.
+    } else if (asking && (line ? transport : state.state === "connecting" && !timers.token)) timer("change", 5, line ? open : begin);
   }
 
   /**
@@ -476,462 +460,447 @@ export class Hub {
    * @template T
    * @param {string} kind @param {T[]} items @param {(item: T) => string} object @param {Message} [more]
    */
-  #share(kind, items, object, more) {
+  function share(kind, items, object, more) {
     /** @type {Map<Member, T[]>} */
     const parts = new Map();
     for (const item of items) {
-      for (const member of this.#held.get(object(item)) ?? []) {
+      for (const member of held.get(object(item)) ?? []) {
         const part = parts.get(member);
         if (part) part.push(item);
         else parts.set(member, [item]);
       }
     }
-    for (const [{ tab, w }, part] of parts) this.#world.post(tab, { w, [kind]: part, ...more });
+    for (const [{ tab, w }, part] of parts) world.post(tab, { w, [kind]: part, ...more });
   }
 
-  /** @param {State} state */
-  #say(state) {
-    this.#state = state;
-    this.#world.post(undefined, { state });
+  /** @param {State} now */
+  function say(now) {
+    world.post(undefined, { state: (state = now) });
   }
 
   /** @param {string} code @param {string} message */
-  #error(code, message) {
-    this.#world.post(undefined, { error: { code, message } });
-  }
+  const tell = (code, message) => world.post(undefined, { error: { code, message } });
 
   /** Replaces the timer of this name. @param {string} name @param {number} [ms] @param {() => void} [run] */
-  #timer(name, ms = 0, run) {
-    this.#timers[name]?.();
-    delete this.#timers[name];
+  function timer(name, ms = 0, run) {
+    timers[name]?.();
+    delete timers[name];
     if (run) {
       // What is beyond the range of timers comes earlier: nothing here minds.
-      this.#timers[name] = this.#world.timer(Math.min(ms, 2 ** 31 - 1), () => {
-        delete this.#timers[name];
+      timers[name] = world.timer(Math.min(ms, 2 ** 31 - 1), () => {
+        delete timers[name];
         run();
       });
     }
   }
 
   /** @param {number} failures */
-  #wait(failures) {
-    return jitter(this.#set.firstMs, this.#set.longestMs, failures, this.#world.random());
-  }
+  const wait = failures => jitter(set.firstMs, set.longestMs, failures, world.random());
 
   /** Ends the connection; for good, if it is `over`. */
-  close(over = false) {
-    this.#number++;
-    this.#line?.close();
-    this.#line = this.#asked = this.#session = this.#token = undefined;
-    this.#greeted = this.#ready = false;
-    this.#tokenId = 0;
-    for (const set of [this.#live, this.#later, this.#ask, this.#strange]) set.clear();
-    for (const name in this.#timers) if (over || name !== "better") this.#timer(name);
+  function close(over = false) {
+    number++;
+    line?.close();
+    line = asked = session = token = resume = undefined;
+    greeted = ready = false;
+    tokenId = 0;
+    for (const one of [live, later, ask, strange]) one.clear();
+    for (const name in timers) if (over || name !== "better") timer(name);
   }
 
-  #connect() {
-    this.close();
-    if (!this.#held.size) return this.#say({ state: "idle" });
-    this.#say({ state: "connecting", transport: TRANSPORTS[this.#transport] });
-    if (this.#auth) this.#askToken();
-    else this.#open();
+  function connect() {
+    close();
+    held.clear();
+    members.clear();
+    state = { state: "connecting", transport: TRANSPORTS[transport] };
+    // Every watch joins.
+    world.post(undefined, { hello: true, state });
   }
 
-  #open() {
-    if (this.#transport === 2) return this.#poll();
-    this.#hears(this.#set.openingMs);
-    this.#begin(this.#transport ? this.#list() : undefined);
+  function begin() {
+    if (auth) askToken();
+    else open();
+  }
+
+  /** A connection, or another one for a stream or poll whose list is another now. */
+  function open() {
+    line?.close();
+    session = undefined;
+    if (transport > 1) return poll();
+    hears(set.openingMs);
+    send(transport ? list() : undefined);
   }
 
   /** @param {Message} [body] */
-  #begin(body) {
-    const number = ++this.#number;
-    this.#line = this.#world.open(TRANSPORTS[this.#transport], { body, token: this.#token }, (kind, detail) => {
-      if (number === this.#number) this.#wire(kind, detail);
+  function send(body) {
+    const mine = ++number;
+    line = world.open(TRANSPORTS[transport], { body, token }, (kind, detail) => {
+      if (mine === number) wire(kind, detail);
     });
   }
 
   /** One of the tabs gets a token; another one the next time. */
-  #askToken() {
-    const tabs = [...this.#tabs.keys()];
-    const tab = tabs[this.#turn++ % tabs.length];
-    const number = this.#number;
-    this.#timer("token", this.#set.openingMs, () => {
-      // The same path as a refusal by the callback.
-      this.#timers.token = () => {};
-      this.#gotToken({ number, error: "the token did not come in time" });
-    });
-    if (tab) this.#world.post(tab, { number });
+  function askToken() {
+    const all = [...tabs];
+    const mine = number;
+    const late = { number: mine, error: "no token in time" };
+    timer("token", set.openingMs, () => gotToken(late));
+    world.post(all[turn++ % all.length] ?? "", { number: mine });
   }
 
   /** @param {Message} message */
-  #gotToken({ number, token, error }) {
+  function gotToken({ number: mine, token: given, error = "no token" }) {
     // What was asked for another connection is not used for this one.
-    if (number !== this.#number || !this.#timers.token) return;
-    this.#timer("token");
-    if (!token) {
-      error ||= "there is no token";
-      this.#error("token_failed", error);
-      // Never without one.
-      if (!this.#line) this.#comeBack(error);
-      else this.#timer("refresh", this.#wait(this.#asks++), () => this.#askToken());
+    if (mine !== number) return;
+    timer("token");
+    if (given) {
+      token = given;
+      if (line) sendToken();
+      else open();
       return;
     }
-    this.#token = token;
-    if (this.#line) this.#sendToken();
-    else this.#open();
+    tell("token_failed", error);
+    // Never without one.
+    if (line) timer("refresh", wait(asks++), askToken);
+    else comeBack(error);
   }
 
-  #sendToken() {
-    this.#tokenId = ++this.#id;
-    this.#send({ auth: { token: this.#token }, id: this.#id });
+  function sendToken() {
+    tokenId = write({ auth: { token } });
   }
 
   /** @param {Message} message */
-  #send(message) {
-    this.#line?.send?.(JSON.stringify(message));
+  function write(message) {
+    line?.send?.(JSON.stringify({ ...message, id: ++ids }));
+    return ids;
   }
 
-  /** There was a sign of life: the next one comes within this. @param {number} [ms] */
-  #hears(ms = this.#silence) {
-    this.#silence = ms;
-    this.#heardAt = this.#world.now();
-    this.#timer("silence", ms, () => this.#silent(ms));
+  /** There was a sign of life: the next one comes within this. */
+  function hears(ms = silence) {
+    silence = ms;
+    heardAt = world.now();
+    timer("silence", ms, silent);
   }
 
-  /** @param {number} ms */
-  #silent(ms) {
-    this.#strike();
-    this.#comeBack(`nothing was heard for ${ms} ms`);
+  function silent() {
+    strike();
+    comeBack("nothing was heard");
   }
 
   /** What comes over the connection. @param {string} kind @param {any} detail */
-  #wire(kind, detail) {
-    if (this.#greeted) this.#hears();
-    const number = this.#number;
+  function wire(kind, detail) {
+    if (greeted) hears();
+    const mine = number;
     if (kind === "messages") {
-      for (const message of detail) if (number === this.#number) this.#message(message);
-    } else if (kind === "answer") this.#answer(detail);
-    else if (kind === "closed") this.#closed(detail);
-    else if (kind === "status") this.#status(detail);
-    else if (kind === "unusable") this.#next(detail);
-    else if (kind === "unreachable") {
+      for (const one of detail) if (mine === number) message(one);
+    } else if (kind === "answer") answer(detail);
+    else if (kind === "closed") closed(detail);
+    else if (kind === "status") status(detail);
+    else if (kind === "unusable") next(detail);
+    else {
+      if (kind === "cut") strike();
       // No transport's fault: the best one comes first again.
-      if (this.#worked === undefined && !this.#set.transport) this.#transport = 0;
-      this.#comeBack(detail);
-    } else if (kind === "cut") {
-      this.#strike();
-      this.#comeBack(detail);
+      else if (worked === undefined && !fixed) transport = 0;
+      comeBack(detail);
     }
   }
 
   /** @param {Message} m */
-  #message(m) {
-    if (m.changes) this.#share("changes", m.changes, change => change.object);
-    else if (m.cursor) this.#cursor(m.cursor);
-    else if (m.hello) this.#hello(m.hello);
-    else if (m.subscribed) this.#answered(m);
-    else if (m.resync) this.#share("resync", m.resync.objects ?? [...this.#held.keys()], object => object, { cause: m.resync.cause });
-    else if (m.reconnect) {
-      this.#comeBack(`the server asks for it: ${m.reconnect.reason}`, m.reconnect.after_ms, true);
-    } else if (m.refused) for (const { object, error } of m.refused) this.#refuse(object, error);
-    else if ("stale" in m) {
-      if (this.#state.state === "live") this.#say({ ...this.#state, stale: m.stale });
-    } else if (m.session_unknown) this.#comeBack("the session is not known");
-    else if (m.authenticated) this.#authenticated(m);
-    else if (m.error) this.#failed(m);
+  function message(m) {
+    if (m.changes) share("changes", m.changes, one => one.object);
+    else if (m.cursor) vouch(m.cursor);
+    else if (m.hello) hello(m.hello);
+    else if (m.subscribed) answered(m);
+    else if (m.resync) share("resync", m.resync.objects ?? [...held.keys()], object => object, { cause: m.resync.cause });
+    else if (m.reconnect) comeBack(m.reconnect.reason, m.reconnect.after_ms, true);
+    else if (m.refused) for (const { object, error } of m.refused) refuse(object, error);
+    else if ("stale" in m) say({ ...state, stale: m.stale });
+    else if (m.session_unknown) comeBack("session_unknown");
+    else if (m.authenticated) authenticated(m);
+    else if (m.error) failed(m);
   }
 
   /** @param {Message} hello */
-  #hello({ ping_ms = 25e3, limits: { objects = 1e3, frame_bytes = 65536 } = {} }) {
-    this.#greeted = true;
-    this.#hears(Math.min(ping_ms, 36e5) + this.#set.graceMs);
-    this.#pageObjects = Math.min(objects, 1e3);
-    this.#pageBytes = Math.min(frame_bytes, 131072);
-    if (this.#transport) return;
-    if (this.#token) this.#sendToken();
-    else this.#askAll();
+  function hello({ ping_ms = 25e3, limits: { objects = 1e3, frame_bytes = 65536 } = {} }) {
+    greeted = true;
+    hears(Math.min(ping_ms, 36e5) + set.graceMs);
+    pageObjects = Math.min(objects, 1e3);
+    pageBytes = Math.min(frame_bytes, 131072);
+    if (transport) return;
+    if (token) sendToken();
+    else {
+      ready = true;
+      go();
+    }
   }
 
   /** @param {Message} m */
-  #authenticated({ id, authenticated: { expires_in_ms: ms } }) {
-    if (id !== this.#tokenId) return;
-    this.#asks = 0;
+  function authenticated({ id, authenticated: { expires_in_ms: ms } }) {
+    if (id !== tokenId) return;
+    asks = 0;
     // Well before it expires, but not all the time.
-    if (ms) this.#timer("refresh", Math.max(ms - Math.min(ms / 4, 6e4), 1e3), () => this.#askToken());
-    if (!this.#ready) this.#askAll();
-  }
-
-  /** Everything, page by page. */
-  #askAll() {
-    this.#ready = true;
-    this.#ask.clear();
-    for (const [key, entries] of this.#debts) this.#ask.set(key, new Map(entries));
-    for (const object of this.#held.keys()) if (!this.#uncovered.has(object)) owe(this.#ask, this.#resume ?? "", object, 0);
-    this.#go();
+    if (ms) timer("refresh", Math.max(ms - Math.min(ms / 4, 6e4), 1e3), askToken);
+    ready = true;
+    go();
   }
 
   /** Asks for the next page, if none is waiting for its answer: so no cursor can skip one. */
-  #go() {
-    if (this.#asked) return;
-    for (const [key, entries] of this.#ask) {
-      const objects = [];
+  function go() {
+    if (asked) return;
+    for (const [key, entries] of ask) {
+      const page = new Map();
       // A character takes three bytes at most.
-      let room = (this.#pageBytes - 200 - key.length) / 3;
+      let room = (pageBytes - 200 - key.length) / 3;
       for (const [object, version] of entries) {
-        const entry = version ? { object, version } : object;
-        room -= JSON.stringify(entry).length + 1;
+        room -= JSON.stringify(entry(object, version)).length + 1;
         // One is always asked for: if even that is too much, the server says so.
-        if (objects.length && (room < 0 || objects.length >= this.#pageObjects)) break;
+        if (page.size && (room < 0 || page.size >= pageObjects)) break;
         entries.delete(object);
-        if (this.#held.has(object)) objects.push(entry);
+        if (held.has(object)) page.set(object, version);
       }
-      if (!entries.size) this.#ask.delete(key);
-      if (!objects.length) continue;
-      const id = ++this.#id;
-      this.#send({ subscribe: { objects, cursor: key || undefined, more: this.#ask.size > 0 || undefined }, id });
-      this.#asked = { id, key, objects: new Set(objects.map(entry => (typeof entry === "string" ? entry : entry.object))) };
+      if (!entries.size) ask.delete(key);
+      if (!page.size) continue;
+      const objects = [...page].map(([object, version]) => entry(object, version));
+      const id = write({ subscribe: { objects, cursor: key || undefined, more: ask.size > 0 || undefined } });
+      asked = { id, debts: new Map([[key, page]]) };
       return;
     }
-    this.#settled();
+    settled();
   }
+
+  /** @param {string} object @param {number} [version] */
+  const entry = (object, version) => (version ? { object, version } : object);
 
   /** @param {string[]} objects */
-  #unsubscribe(objects) {
-    for (let n = 0; n < objects.length; n += 100) this.#send({ unsubscribe: { objects: objects.slice(n, n + 100) } });
+  function unsubscribe(objects) {
+    for (let n = 0; n < objects.length; n += 100) write({ unsubscribe: { objects: objects.slice(n, n + 100) } });
   }
 
   /** @param {Message} m */
-  #answered({ id, subscribed }) {
-    if (!this.#asked || id !== this.#asked.id) return;
-    const { key } = this.#asked;
-    const now = this.#debts.get("");
+  function answered({ id, subscribed }) {
+    if (id !== asked?.id) return;
     /** @type {[string, number?][]} */
-    const live = [];
+    const told = [];
     const gone = [];
+    // With a cursor, the version may be of a change that is still to be told.
+    const begins = asked?.debts.has("");
     for (const { object, version, error } of subscribed.objects) {
-      if (error) this.#refuse(object, error);
-      else if (this.#held.has(object)) {
-        this.#live.add(object);
-        this.#later.delete(object);
-        if (!key && now?.get(object) === 0) now.set(object, version || 1);
-        live.push(key ? [object] : [object, version ?? 0]);
+      if (error) refuse(object, error);
+      else if (held.has(object)) {
+        live.add(object);
+        told.push(begins ? [object, version ?? 0] : [object]);
       } else gone.push(object);
     }
-    this.#asked = undefined;
-    this.#share("live", live, ([object]) => object);
-    this.#unsubscribe(gone);
-    this.#go();
+    asked = undefined;
+    share("live", told, ([object]) => object);
+    unsubscribe(gone);
+    go();
   }
 
   /** @param {Message} m */
-  #failed({ id, error }) {
-    if (id && id === this.#tokenId) {
-      if (error.retryable) this.#comeBack(error.message);
-      else this.#stop("unauthenticated", error.message);
-    } else if (this.#asked && id === this.#asked.id) {
-      for (const object of this.#asked.objects) this.#refuse(object, error);
-      this.#asked = undefined;
-      this.#go();
-    } else this.#error(error.code, error.message);
+  function failed({ id, error }) {
+    if (id && id === tokenId) {
+      if (error.retryable) comeBack(error.message);
+      else stop("unauthenticated", error.message);
+    } else if (id && id === asked?.id) {
+      for (const entries of asked?.debts.values() ?? []) for (const object of entries.keys()) refuse(object, error);
+      asked = undefined;
+      go();
+    } else tell(error.code, error.message);
   }
 
   /** The server will not speak of it, now or ever. @param {string} object @param {Message} error */
-  #refuse(object, error) {
-    if (!this.#held.has(object)) return;
-    this.#share("refused", [{ object, error }], refused => refused.object);
+  function refuse(object, error) {
+    if (!held.has(object)) return;
+    share("refused", [{ object, error }], one => one.object);
+    live.delete(object);
     if (error.retryable) {
-      this.#later.add(object);
-      if (!this.#uncovered.has(object)) owe(this.#debts, this.#asked?.key ?? this.#resume ?? "", object, 0);
-      this.#uncovered.add(object);
-    } else this.#forget(object);
+      later.set(object, [resume ?? "", 0]);
+      for (const [key, entries] of asked?.debts ?? []) if (entries.has(object)) later.set(object, [key, entries.get(object) ?? 0]);
+    } else {
+      for (const member of held.get(object) ?? []) member.objects.delete(object);
+      held.delete(object);
+    }
   }
 
   /** Asks again for what was refused for now. */
-  #askAgain() {
-    if (this.#transport) return this.#connect();
-    for (const [key, entries] of this.#debts) {
-      for (const [object, version] of entries) if (this.#later.has(object)) owe(this.#ask, key, object, version);
-    }
-    this.#later.clear();
-    this.#go();
+  function askAgain() {
+    for (const [object, [key, version]] of later) owe(ask, key, object, version);
+    later.clear();
+    if (transport) open();
+    else go();
   }
 
   /** Everything is asked and answered. */
-  #settled() {
-    if (!this.#later.size) this.#asks = 0;
-    else if (!this.#timers.ask) this.#timer("ask", this.#wait(this.#asks++), () => this.#askAgain());
-    this.#refused = false;
-    this.#strikes = 0;
-    this.#unusable = 0;
-    this.#worked = this.#transport;
-    if (this.#state.state === "live") return;
-    this.#say({ state: "live", transport: TRANSPORTS[this.#transport] });
+  function settled() {
+    if (!later.size) asks = 0;
+    else if (!timers.ask) timer("ask", wait(asks++), askAgain);
+    refused = false;
+    strikes = unusable = 0;
+    worked = transport;
+    if (state.state === "live") return;
+    say({ state: "live", transport: TRANSPORTS[transport] });
     // A connection that lives for so long was a good one: the next wait is a first one again.
-    this.#timer("well", 1e4, () => (this.#failures = 0));
-    if (!this.#transport) this.#betterMs = this.#set.betterMs;
-    else if (!this.#set.transport && !this.#timers.better) {
-      this.#timer("better", this.#betterMs, () => {
-        if (this.#state.state !== "live") return;
-        this.#betterMs = Math.min(this.#betterMs * 2, 6e5);
-        this.#transport = 0;
-        this.#connect();
+    timer("well", 1e4, () => (failures = 0));
+    if (!transport) betterMs = set.betterMs;
+    else if (!fixed && !timers.better) {
+      timer("better", betterMs, () => {
+        if (state.state !== "live") return;
+        betterMs = Math.min(betterMs * 2, 6e5);
+        transport = 0;
+        connect();
       });
     }
   }
 
   /** Everything before it was told. @param {string} cursor */
-  #cursor(cursor) {
-    if (this.#transport) {
-      // Of a stream it says too that all is live that was asked for.
-      if (this.#asked) this.#arrived();
-    } else if (!this.#ready || this.#asked || this.#ask.size) return;
-    this.#resume = cursor;
-    for (const [key, entries] of this.#debts) {
-      for (const object of entries.keys()) if (!this.#later.has(object)) entries.delete(object);
-      if (!entries.size) this.#debts.delete(key);
-    }
-    this.#uncovered = new Set(this.#later);
-    for (const watches of this.#tabs.values()) for (const { tab, w } of watches.values()) this.#world.post(tab, { w, cursor });
+  function vouch(cursor) {
+    // Of a stream it says too that all is live that was asked for.
+    if (transport && asked) arrived();
+    if (asked || ask.size || !greeted) return;
+    resume = cursor;
+    for (const { tab, w, joined } of members.values()) if (joined) world.post(tab, { w, cursor });
   }
 
-  /** Everything that is held, where one cursor has to speak for all: what it cannot speak for has to be fetched. */
-  #list() {
-    const key = this.#resume ?? [...this.#debts.keys()].find(key => key) ?? "";
-    const versions = key ? undefined : this.#debts.get("");
-    this.#asked = { key, objects: new Set(this.#held.keys()) };
-    this.#ask.clear();
-    for (const [other, entries] of this.#debts) {
-      for (const [object, version] of entries) if (other !== key && (other || version)) this.#strange.add(object);
+  /** Everything, where one cursor has to speak for all: what it cannot speak for has to be fetched. */
+  function list() {
+    for (const [key, entries] of asked?.debts ?? []) for (const [object, version] of entries) owe(ask, key, object, version);
+    for (const object of live) owe(ask, resume ?? "", object, 0);
+    const cursor = resume ?? [...ask.keys()].find(key => key) ?? "";
+    asked = { debts: new Map(ask) };
+    ask.clear();
+    const objects = new Map();
+    for (const [key, entries] of asked.debts) {
+      for (const [object, version] of entries) {
+        if (!held.has(object)) continue;
+        objects.set(object, entry(object, cursor ? 0 : version));
+        if (key !== cursor && (key || version)) strange.add(object);
+      }
     }
-    const objects = [...this.#held.keys()].map(object => {
-      const version = versions?.get(object);
-      return version ? { object, version } : object;
-    });
-    return { objects, cursor: key || undefined };
+    return { objects: [...objects.values()], cursor: cursor || undefined };
   }
 
-  #poll() {
-    const body = this.#session ? { session: this.#session, cursor: this.#resume } : this.#list();
+  function poll() {
+    const body = session ? { session, cursor: resume } : list();
     // Whoever asks for something new wants to know soon that it is live.
-    const wait_ms = this.#asked ? 0 : this.#set.pollMs;
-    this.#hears(wait_ms + this.#set.graceMs);
-    this.#polledAt = this.#heardAt;
-    this.#begin({ ...body, wait_ms });
+    const wait_ms = asked ? 0 : set.pollMs;
+    hears(wait_ms + set.graceMs);
+    polledAt = heardAt;
+    send({ ...body, wait_ms });
   }
 
   /** To a poll. @param {Message} answer */
-  #answer({ changes, resync, refused, cursor, session, more, poll_after_ms }) {
-    const soon = !this.#asked && !more && !resync && !changes.length && this.#heardAt - this.#polledAt < 100;
-    this.#greeted = true;
-    this.#session = session;
-    this.#message({ refused });
-    if (this.#asked) this.#arrived();
-    this.#message({ changes });
-    if (resync) this.#message({ resync });
-    if (cursor) this.#cursor(cursor);
-    if (poll_after_ms != null) this.#comeBack("the server asks for it", poll_after_ms, true);
+  function answer({ changes, resync, refused, cursor, session: given, more, poll_after_ms }) {
+    const soon = !asked && !more && !resync && !changes.length && heardAt - polledAt < 100;
+    greeted = true;
+    session = given;
+    message({ refused });
+    if (asked) arrived();
+    message({ changes });
+    if (resync) message({ resync });
+    if (cursor) vouch(cursor);
+    if (poll_after_ms != null) comeBack("drain", poll_after_ms, true);
     // Somebody on the way may answer without waiting.
-    else if (soon) this.#timer("change", 1e3, () => this.#poll());
-    else this.#poll();
+    else if (!timers.change) soon ? timer("change", 1e3, poll) : poll();
   }
 
-  /** What an event stream or poll was asked for is live. */
-  #arrived() {
-    const known = (/** @type {string} */ object) => this.#held.has(object) && !this.#later.has(object);
-    const live = [...(this.#asked?.objects ?? [])].filter(known);
-    this.#asked = undefined;
-    for (const object of live) this.#live.add(object);
-    this.#share("live", live.map(object => [object]), ([object]) => object);
-    this.#share("fetch", [...this.#strange].filter(known), object => object, { cause: "added" });
-    this.#strange.clear();
-    this.#settled();
+  /** What a stream or poll was asked for is live. */
+  function arrived() {
+    const told = [];
+    for (const entries of asked?.debts.values() ?? []) {
+      for (const object of entries.keys()) if (held.has(object) && !later.has(object)) told.push([object]), live.add(object);
+    }
+    asked = undefined;
+    share("live", told, ([object]) => object);
+    share("fetch", [...strange].filter(object => live.has(object)), object => object, { cause: "added" });
+    strange.clear();
+    settled();
   }
 
   /** @param {{ code: number, reason: string }} closed */
-  #closed({ code, reason }) {
-    const message = `closed with code ${code}${reason && `: ${reason}`}`;
-    const stop = STOPS[code] ?? (code >= 4500 && "closed");
-    if (stop) return this.#stop(stop, message);
-    this.#strike();
-    this.#comeBack(message);
+  function closed({ code, reason }) {
+    const text = `closed with code ${code} ${reason}`;
+    const why = STOPS[code] ?? (code >= 4500 && "closed");
+    if (why) return stop(why, text);
+    strike();
+    comeBack(text);
   }
 
   /** An answer of HTTP that is not the one asked for. @param {Message} answer */
-  #status({ status, retryAfter, problem }) {
-    const message = `HTTP status ${status}${problem.detail ? `: ${problem.detail}` : ""}`;
-    const stop = STOPS[status] ?? (problem.code && (status === 400 || status === 415) && "protocol");
-    if (stop) this.#stop(stop, message);
-    else if ([408, 409, 410, 425, 429, 500].includes(status) || status > 501) this.#comeBack(message, retryAfter * 1e3);
+  function status({ status, retryAfter, problem }) {
+    const text = `HTTP status ${status} ${problem.detail ?? ""}`;
+    const why = STOPS[status] ?? (problem.code && (status === 400 || status === 415) && "protocol");
+    if (why) stop(why, text);
+    else if ([408, 409, 410, 425, 429, 500].includes(status) || status > 501) comeBack(text, retryAfter * 1e3);
     // From anybody but one of ours it says that the transport is unknown.
-    else this.#next(message);
+    else next(text);
   }
 
-  /** The transport does not work here: another one, or stop if there is none. @param {string} message */
-  #next(message) {
-    if (this.#set.transport || ++this.#unusable > 2) return this.#stop("no_server", message);
-    this.#fall();
-    this.#connect();
+  /** The transport does not work here: another one, or stop if there is none. @param {string} text */
+  function next(text) {
+    if (fixed || ++unusable > 2) return stop("no_server", text);
+    fall();
+    connect();
   }
 
   /** The path gave way before anything was told on it: that may be the transport's fault. */
-  #strike() {
-    if (this.#greeted || this.#set.transport) return;
-    this.#strikes++;
+  function strike() {
+    if (greeted || fixed) return;
     // From one that was tried because it is better, back at once.
-    if (this.#strikes > 1 || (this.#worked !== undefined && this.#worked !== this.#transport)) this.#fall();
+    if (++strikes > 1 || (worked !== undefined && worked !== transport)) fall();
   }
 
-  #fall() {
-    this.#strikes = 0;
-    this.#transport = this.#worked !== undefined && this.#worked !== this.#transport ? this.#worked : (this.#transport + 1) % 3;
-    this.#worked = undefined;
+  function fall() {
+    strikes = 0;
+    transport = worked !== undefined && worked !== transport ? worked : (transport + 1) % 3;
+    worked = undefined;
   }
 
   /** Coming back would end the same way. @param {string} reason @param {string} message */
-  #stop(reason, message) {
-    if (reason === "unauthenticated" && this.#auth && !this.#refused) {
+  function stop(reason, message) {
+    if (reason === "unauthenticated" && auth && !refused) {
       // The token may just have become too old: one more chance with a fresh one.
-      this.#refused = true;
-      this.#error("token_refused", message);
-      return this.#connect();
+      refused = true;
+      tell("token_refused", message);
+      return connect();
     }
-    this.#refused = false;
-    this.close();
-    this.#say({ state: "stopped", reason, message });
+    refused = false;
+    close();
+    say({ state: "stopped", reason, message });
   }
 
   /**
    * The connection has ended; another one after a while: of our own, or at least, or exactly so many milliseconds.
    * @param {string} message
    */
-  #comeBack(message, atLeast = 0, exact = false) {
-    this.close();
-    const own = this.#wait(this.#failures++);
-    if (!this.#online) return this.#say({ state: "offline", message });
+  function comeBack(message, atLeast = 0, exact = false) {
+    close();
+    const own = wait(failures++);
+    if (!online) return say({ state: "offline", message });
     // Where all are told the same, they spread behind it.
-    const wait = Math.min(atLeast, 6e5) + (exact ? 0 : own);
-    this.#wished = atLeast > 0;
-    this.#say({ state: "waiting", message, wait });
-    this.#timer("connect", wait, () => this.#connect());
+    const ms = Math.min(atLeast, 6e5) + (exact ? 0 : own);
+    wished = atLeast > 0;
+    say({ state: "waiting", message, wait: ms });
+    timer("connect", ms, connect);
   }
 
-  /** The network came or went, or somebody looks. @param {boolean} online */
-  #wake(online) {
-    const back = online && !this.#online;
-    const { state } = this.#state;
-    this.#online = online;
-    if (state === "waiting" && !online) {
-      this.#timer("connect");
-      this.#say({ state: "offline" });
-    } else if (online && (state === "offline" || (state === "waiting" && !this.#wished))) {
-      this.#timer("connect", this.#wait(0), () => this.#connect());
-    } else if (this.#greeted && !this.#transport) {
+  /** The network came or went, or somebody looks. @param {boolean} now */
+  function wake(now) {
+    const back = now && !online;
+    online = now;
+    const waits = state.state === "waiting";
+    if (waits && !online) {
+      timer("connect");
+      say({ state: "offline" });
+    } else if (online && (state.state === "offline" || (waits && !wished))) timer("connect", wait(0), connect);
+    else if (greeted && !transport) {
       // Whether the path still is one.
-      this.#send({ ping: {} });
-      this.#timer("silence", 5e3, () => this.#silent(5e3));
-    } else if (this.#greeted && (back || this.#world.now() - this.#heardAt > this.#silence)) this.#connect();
+      write({ ping: {} });
+      timer("silence", 5e3, silent);
+    } else if (greeted && (back || world.now() - heardAt > silence)) connect();
   }
+
+  return { hear, close, now: () => state };
 }
 
 /**
@@ -1042,11 +1011,11 @@ async function serve(url, options, name, signal) {
     const attend = (/** @type {string} */ tab, /** @type {() => void} */ gone) => {
       navigator.locks.request(name + tab, { signal }, gone).catch(() => {});
     };
-    const hub = new Hub(world(url, options, post, attend), options);
+    const hub = createHub(world(url, options, post, attend), options);
     channel.onmessage = ({ data }) => {
       if (data.to === from || data.to === "hub") hub.hear(data.from, data);
     };
-    post(undefined, { hello: true, state: hub.state });
+    post(undefined, { hello: true, state: hub.now() });
     await new Promise(over => signal?.addEventListener("abort", over));
     hub.close(true);
     channel.close();
@@ -1357,7 +1326,7 @@ export class Tidings extends EventTarget {
   #alone() {
     const later = (/** @type {() => void} */ run) => queueMicrotask(() => this.#over.signal.aborted || run());
     const post = (/** @type {string | undefined} */ _, /** @type {Message} */ message) => later(() => this.#hear({ from: "own", ...message }));
-    const hub = new Hub(world(this.#url, this.#options, post, () => {}), this.#memory());
+    const hub = createHub(world(this.#url, this.#options, post, () => {}), this.#memory());
     this.#over.signal.addEventListener("abort", () => hub.close(true));
     this.#post = message => later(() => hub.hear("", message));
     this.#post({ hello: true, auth: !!this.#options.token });

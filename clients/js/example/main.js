@@ -7,7 +7,7 @@ const element = (name, properties = {}, ...children) => {
   made.append(...children);
   return made;
 };
-const time = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
+const time = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23" });
 
 const cards = new Map();
 let heard = 0;

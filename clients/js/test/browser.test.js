@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { Browser, withoutChromium } from "./support/chromium.js";
-import { Front } from "./support/front.js";
-import { Program, withoutProgram } from "./support/program.js";
+import { Front, endFronts } from "./support/front.js";
+import { Program, endPrograms, withoutProgram } from "./support/program.js";
 import { pause, until } from "./support/waiting.js";
 
 /** A page that watches, and keeps what it is told. `told`: object → versions in order; `begin(objects, options)`. */
@@ -34,7 +34,7 @@ window.loaded = true;
 describe("in a browser", { skip: withoutProgram || withoutChromium, concurrency: 2 }, () => {
   /** @type {Browser} */ let browser;
   before(async () => (browser = await Browser.start()));
-  after(() => browser.end());
+  after(() => (browser.end(), endFronts(), endPrograms()));
 
   /** A program, what stands before it, and pages of a profile of their own. */
   const world = async (settings = {}) => {

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { Browser, withoutChromium } from "./support/chromium.js";
 import { life } from "./support/lives.js";
-import { withoutProgram } from "./support/program.js";
+import { endFronts } from "./support/front.js";
+import { endPrograms, withoutProgram } from "./support/program.js";
 
 const first = Number(process.env.TIDINGS_SEED ?? 1);
 const count = Number(process.env.TIDINGS_SEEDS ?? (process.env.TIDINGS_SEED ? 1 : 5));
@@ -28,6 +29,8 @@ describe("random lives in a browser", { skip: withoutProgram || withoutChromium 
       await Promise.all([run(), run(), run()]);
     } finally {
       browser.end();
+      endFronts();
+      endPrograms();
     }
     console.log(`# ${count} lives: ${JSON.stringify(sum)}`);
     assert.deepEqual(bad, []);

@@ -1,10 +1,10 @@
 // The client in Node, against the real program.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { describe, it } from "node:test";
+import { after, describe, it } from "node:test";
 import { Tidings } from "../tidings.js";
-import { Front } from "./support/front.js";
-import { Program, withoutProgram } from "./support/program.js";
+import { Front, endFronts } from "./support/front.js";
+import { Program, endPrograms, withoutProgram } from "./support/program.js";
 import { until } from "./support/waiting.js";
 
 const transports = globalThis.WebSocket ? ["websocket", "events", "poll"] : ["events", "poll"];
@@ -12,6 +12,7 @@ const transports = globalThis.WebSocket ? ["websocket", "events", "poll"] : ["ev
 /** What is told, judged as it comes. */
 const listen = (url, objects, options = {}, watchOptions = {}) => {
   const tidings = new Tidings(url, { firstMs: 30, longestMs: 300, ...options });
+  open.push(tidings);
   const heard = { newest: {}, resyncs: [], backwards: 0, errors: [], count: 0 };
   tidings.addEventListener("error", event => {
     heard.errors.push(event.detail.code);
@@ -27,7 +28,15 @@ const listen = (url, objects, options = {}, watchOptions = {}) => {
   return { tidings, watch, heard };
 };
 
+const open = [];
+
 describe("in Node", { skip: withoutProgram }, () => {
+  after(() => {
+    for (const tidings of open) tidings.close();
+    endFronts();
+    endPrograms();
+  });
+
   for (const transport of transports) {
     it(`${transport}: changes, additions, removals and restarts, exactly`, async () => {
       const node = await Program.start();

@@ -35,13 +35,13 @@ describe("golden frames", () => {
 
   it("what the hub asks has the shape of the golden requests", () => {
     const world = new FakeWorld();
-    world.watch(["a", ["b", 7]], { auth: true });
-    world.hub.hear("t", { number: world.told.find(one => one.number).number, token: "t" });
+    const watch = world.watch(["a", { object: "b", version: 7 }], { auth: true });
+    world.hear("t", { number: world.told.find(one => one.number).number, token: "t" });
     world.hello();
     world.says({ authenticated: {}, id: world.line.sent[0].id });
     world.answers();
-    world.hub.hear("t", { w: "w", remove: ["a"] });
-    world.hub.hear("t", { online: true });
+    watch.remove("a");
+    world.hear("t", { online: true });
     const golden = { ...named("client", "tidings.v1.json", "subscribe").subscribe, ...named("client", "tidings.v1.json", "subscribe a page").subscribe };
     for (const frame of world.line.sent) {
       const [kind] = Object.keys(frame);

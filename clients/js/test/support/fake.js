@@ -1,5 +1,5 @@
 // A world for a hub in which a test is the server, the tabs and the clock.
-import { Hub } from "../../tidings.js";
+import { Watch, createHub } from "../../tidings.js";
 
 export class FakeWorld {
   now_ms = 0;
@@ -12,16 +12,23 @@ export class FakeWorld {
   /** Called with each question for a token; answers by `hub.hear`. */
   onToken = () => {};
 
+  /** Watches by tab and name: what the hub says to them arrives when it has finished speaking. */
+  watches = new Map();
+  #post = [];
+  #busy = false;
+
   constructor(options = {}) {
-    this.hub = new Hub(
+    this.hub = createHub(
       {
         post: (to, message) => {
           this.told.push({ to, ...structuredClone(message) });
           if (message.number) this.onToken(message.number, to);
+          this.#post.push([to, structuredClone(message)]);
         },
         open: (transport, { body, token }, on) => {
           const number = this.lines.length + 1;
-          const line = { transport, body: body && structuredClone(body), token, on, sent: [], closed: false, number };
+          const line = { transport, body: body && JSON.parse(JSON.stringify(body)), token, sent: [], closed: false, number };
+          line.on = (kind, detail) => this.#settle(() => on(kind, detail));
           this.lines.push(line);
           this.story.push(`open ${number}`);
           return {
@@ -33,7 +40,7 @@ export class FakeWorld {
           };
         },
         timer: (ms, run) => {
-          const timer = [this.now_ms + ms, run];
+          const timer = [this.now_ms + ms, () => this.#settle(run)];
           this.timers.add(timer);
           return () => this.timers.delete(timer);
         },
@@ -45,12 +52,43 @@ export class FakeWorld {
     );
   }
 
+  /** Does something, and lets everyone answer. */
+  #settle(act) {
+    if (this.#busy) return act();
+    this.#busy = true;
+    act();
+    for (let next; (next = this.#post.shift()); ) {
+      const [to, message] = next;
+      for (const { tab, w, watch } of [...this.watches.values()]) {
+        if (to !== undefined && to !== tab) continue;
+        if (message.hello && !message.known) watch._join();
+        if (message.w === w) watch._hear(message);
+      }
+    }
+    this.#busy = false;
+  }
+
   get line() {
     return this.lines.at(-1);
   }
 
   get state() {
-    return this.hub.state.state;
+    return this.hub.now().state;
+  }
+
+  get said() {
+    return this.hub.now();
+  }
+
+  /** What a tab says. */
+  hear(tab, message) {
+    this.#settle(() => this.hub.hear(tab, message));
+  }
+
+  /** A tab is closed. */
+  leaves(tab) {
+    for (const [name, one] of this.watches) if (one.tab === tab) this.watches.delete(name);
+    this.#settle(() => this.gone.get(tab)());
   }
 
   /** Lets time pass. */
@@ -68,16 +106,22 @@ export class FakeWorld {
 
   /** Lets time pass until the next connection is made. */
   reconnects() {
-    for (let n = 0; this.state === "waiting"; n++) {
+    const before = this.lines.length;
+    for (let n = 0; this.lines.length === before && this.state !== "stopped"; n++) {
       if (n > 10_000) throw new Error("it does not come back");
       this.pass(10);
     }
   }
 
   /** A tab watches. */
-  watch(objects, { tab = "t", w = "w", auth = false, cursor = undefined } = {}) {
-    const join = cursor ? { cursor, covered: objects } : { add: objects.map(object => (Array.isArray(object) ? object : [object, 0])) };
-    this.hub.hear(tab, { w, auth, ...join });
+  watch(objects, { tab = "t", w = "w", auth = false, cursor = undefined, waits = true } = {}) {
+    const tell = () => {};
+    const watch = new Watch(objects, () => {}, { cursor }, message => this.hear(tab, { w, auth, ...message }), tell);
+    this.watches.set(`${tab} ${w}`, { tab, w, watch });
+    watch._join();
+    // Those who join together are waited for.
+    if (waits) this.pass(5);
+    return watch;
   }
 
   /** The server says these. */
@@ -91,7 +135,7 @@ export class FakeWorld {
 
   /** Answers the last page, with these versions. */
   answers(versions = {}) {
-    const { subscribe, id } = this.line.sent.at(-1);
+    const { subscribe, id } = this.line.sent.findLast(one => one.subscribe);
     const objects = subscribe.objects.map(entry => {
       const object = entry.object ?? entry;
       return { object, version: versions[object] ?? null };
@@ -99,10 +143,19 @@ export class FakeWorld {
     this.says({ subscribed: { objects }, id });
   }
 
+  /** Answers all pages. */
+  answersAll() {
+    for (let n = 0; n < 100 && this.line.sent.findLast(one => one.subscribe).id !== n; n++) {
+      const { id } = this.line.sent.findLast(one => one.subscribe);
+      this.answers();
+      if (this.line.sent.findLast(one => one.subscribe).id === id) return;
+    }
+  }
+
   /** Greets, answers every page and gives a cursor. */
   lives(cursor = "c1", limits = {}) {
     this.hello(limits);
-    for (let n = 0; n < 100 && this.state !== "live"; n++) this.answers();
+    this.answersAll();
     this.says({ cursor });
   }
 

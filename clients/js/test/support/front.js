@@ -6,6 +6,12 @@ import { connect } from "node:net";
 
 const PAGE = `<!doctype html><html><head><meta charset="utf-8"><link rel="icon" href="data:,"><title>test</title></head><body><script type="module" src="/page.js"></script></body></html>`;
 
+const running = new Set();
+/** Also those of tests that failed. */
+export const endFronts = () => {
+  for (const front of running) front.end();
+};
+
 export class Front {
   /** @type {Set<import("node:net").Socket>} */ #sockets = new Set();
   #server;
@@ -25,6 +31,7 @@ export class Front {
 
   static async start(target) {
     const front = new Front();
+    running.add(front);
     front.target = target;
     front.#server = createServer((asked, answer) => front.#serve(asked, answer).catch(error => answer.destroy(error)));
     front.#server.on("upgrade", (asked, socket, head) => front.#upgrade(asked, socket, head));
@@ -101,6 +108,7 @@ export class Front {
   }
 
   end() {
+    running.delete(this);
     this.cut();
     this.#server.close();
   }

@@ -24,9 +24,11 @@ const SETTINGS = {
 };
 
 const running = new Set();
-process.on("exit", () => {
+/** Also those of tests that failed. */
+export const endPrograms = () => {
   for (const node of running) node.end();
-});
+};
+process.on("exit", endPrograms);
 
 export class Program {
   #child;
