@@ -339,6 +339,8 @@ fn without_a_lease_there_is_no_deadline_to_wake_up_for() {
     // To be told the same again is no news.
     lab.owner.set_lease(lab.now.mono_us - SECOND_US + 1);
     assert_eq!(lab.owner.next_deadline(), None);
+    lab.owner.set_lease(u64::MAX);
+    assert!(lab.owner.next_deadline().unwrap() <= lab.now.mono_us, "it is overdue");
 }
 
 #[test]
