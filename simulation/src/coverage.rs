@@ -88,7 +88,6 @@ pub const REQUIRED: &[(&str, u64)] = &[
     ("shard taken back from a move", 5),
     ("shard in doubt after a restart", 20),
     ("publish refused while a copy is in sync that nobody feeds", 50),
-    ("hand-over refused", 1),
     ("node drained", 20),
     ("node filled again", 20),
     ("fault: election without need", 10),
