@@ -1304,7 +1304,8 @@ export class Tidings extends EventTarget {
     const page = globalThis.document;
     page?.addEventListener("visibilitychange", () => page.hidden || wake(), { signal });
     if (share && page && !WebSocket && !fetch && globalThis.BroadcastChannel && navigator.locks) {
-      this.#join(`tidings ${this.#url} ${share}${token ? " +" : ""}`).catch(error => {
+      // The number is that of what hub and tabs say to each other: a newer module does not talk to an older one.
+      this.#join(`tidings 1 ${this.#url} ${share}${token ? " +" : ""}`).catch(error => {
         if (signal.aborted) return;
         this.#tell("error", { code: "sharing_failed", message: String(error), error });
         this.#alone();
