@@ -4,6 +4,21 @@
  * @returns {[Message[], string]}
  */
 export function readEvents(text: string): [Message[], string];
+/**
+ * The one connection of many watches: `hear` takes what tabs say, `World.open` gives what the server says. Pure: it has
+ * no other way to the world than `World`.
+ *
+ * It keeps nothing that outlives a connection: for each one, every watch joins anew and says from where on it has to be
+ * caught up. So a hub can die without a loss.
+ * @param {World} world @param {Options & { worked?: Transport }} [options]
+ */
+export function createHub(world: World, options?: Options & {
+    worked?: Transport;
+}): {
+    hear: (tab: string, message: Message) => void;
+    close: (over?: boolean) => void;
+    now: () => State;
+};
 /** An error with a stable name. */
 export class TidingsError extends Error {
     /** @param {string} code @param {string} [message] */
@@ -59,39 +74,6 @@ export class Ledger {
     #private;
 }
 /**
- * What the hub does in the world.
- * @typedef {object} World
- * @property {(to: string | undefined, message: Message) => void} post to one tab, or to all
- * @property {(transport: Transport, ask: { body?: Message, token?: string }, on: (kind: string, detail?: any) => void) =>
- *   { send?: (text: string) => void, close: () => void }} open `on` is never called before this returns
- * @property {(ms: number, run: () => void) => () => void} timer returns what stops it
- * @property {() => number} now milliseconds of a clock that only goes forward
- * @property {() => number} random from 0 to below 1
- * @property {(tab: string, gone: () => void) => void} attend says when the tab is gone
- */
-/** A watch as the hub sees it. @typedef {{ tab: string, w: string, objects: Set<string> }} Member */
-/** Objects by the place from where on they have to be caught up. @typedef {Map<string, Map<string, number>>} Debts */
-/**
- * The one connection of many watches: `hear` takes what tabs say, `World.open` gives what the server says. Pure: it has
- * no other way to the world than `World`.
- *
- * Whatever the cursor does not speak for yet is a debt: an object with the place from where on it has to be caught up.
- * That is a cursor or, under the empty one, a version (0: from now on). The server's next cursor pays all debts.
- */
-export class Hub {
-    /** @param {World} world @param {Options & { worked?: Transport }} [options] */
-    constructor(world: World, { worked, transport, firstMs, longestMs, openingMs, graceMs, pollMs, betterMs }?: Options & {
-        worked?: Transport;
-    });
-    /** How it is doing. */
-    get state(): State;
-    /** What a tab says. @param {string} tab @param {Message} message */
-    hear(tab: string, message: Message): void;
-    /** Ends the connection; for good, if it is `over`. */
-    close(over?: boolean): void;
-    #private;
-}
-/**
  * Objects that are watched. Without a handler, `for await` tells their changes one by one: asking for the next one says
  * that the last one is handled.
  */
@@ -101,7 +83,7 @@ export class Watch {
      * @param {Iterable<Entry>} objects @param {((change: Change, watch: Watch) => any) | undefined} handler
      * @param {WatchOptions} options @param {(message: Message) => void} send @param {(type: string, detail: Message) => void} tell
      */
-    constructor(objects: Iterable<Entry>, handler: ((change: Change, watch: Watch) => any) | undefined, { cursor, parallel, tries, againMs }: WatchOptions, send: (message: Message) => void, tell: (type: string, detail: Message) => void);
+    constructor(objects: Iterable<Entry>, handler: ((change: Change, watch: Watch) => any) | undefined, options: WatchOptions, send: (message: Message) => void, tell: (type: string, detail: Message) => void);
     /** What is watched. */
     get objects(): string[];
     /** A place that may be stored: everything before it has been handled. A later watch of the same objects goes on there. */
@@ -152,6 +134,54 @@ export class Tidings extends EventTarget {
     close(): void;
     #private;
 }
+/**
+ * What the hub does in the world.
+ */
+export type World = {
+    /**
+     * to one tab, or to all
+     */
+    post: (to: string | undefined, message: Message) => void;
+    /**
+     * `on` is never called before this returns
+     */
+    open: (transport: Transport, ask: {
+        body?: Message;
+        token?: string;
+    }, on: (kind: string, detail?: any) => void) => {
+        send?: (text: string) => void;
+        close: () => void;
+    };
+    /**
+     * returns what stops it
+     */
+    timer: (ms: number, run: () => void) => () => void;
+    /**
+     * milliseconds of a clock that only goes forward
+     */
+    now: () => number;
+    /**
+     * from 0 to below 1
+     */
+    random: () => number;
+    /**
+     * says when the tab is gone
+     */
+    attend: (tab: string, gone: () => void) => void;
+};
+/**
+ * A watch as the hub sees it.
+ */
+export type Member = {
+    tab: string;
+    w: string;
+    objects: Set<string>;
+    joined?: boolean;
+};
+/**
+ * Objects by the cursor from where on they have to be caught up; under the empty one by a version (0: from now on).
+ */
+export type Debts = Map<string, Map<string, number>>;
 /**
  * Something happened to an object.
  */
@@ -286,50 +316,3 @@ export type WatchOptions = {
  * What tabs and hub say to each other.
  */
 export type Message = Record<string, any>;
-/**
- * What the hub does in the world.
- */
-export type World = {
-    /**
-     * to one tab, or to all
-     */
-    post: (to: string | undefined, message: Message) => void;
-    /**
-     * `on` is never called before this returns
-     */
-    open: (transport: Transport, ask: {
-        body?: Message;
-        token?: string;
-    }, on: (kind: string, detail?: any) => void) => {
-        send?: (text: string) => void;
-        close: () => void;
-    };
-    /**
-     * returns what stops it
-     */
-    timer: (ms: number, run: () => void) => () => void;
-    /**
-     * milliseconds of a clock that only goes forward
-     */
-    now: () => number;
-    /**
-     * from 0 to below 1
-     */
-    random: () => number;
-    /**
-     * says when the tab is gone
-     */
-    attend: (tab: string, gone: () => void) => void;
-};
-/**
- * A watch as the hub sees it.
- */
-export type Member = {
-    tab: string;
-    w: string;
-    objects: Set<string>;
-};
-/**
- * Objects by the place from where on they have to be caught up.
- */
-export type Debts = Map<string, Map<string, number>>;

@@ -905,39 +905,32 @@ export function createHub(world, options) {
 
 /**
  * A WebSocket, as the hub wants it.
- * @param {typeof WebSocket | undefined} Socket @param {string} url @param {(kind: string, detail?: any) => void} on
+ * @param {typeof WebSocket} Socket @param {string} url @param {(kind: string, detail?: any) => void} on
  */
 function openSocket(Socket, url, on) {
-  /** @type {WebSocket | undefined} */
-  let socket;
+  /** @type {WebSocket} */
+  let line;
   try {
-    if (Socket) socket = new Socket(`${url.replace(/^http/, "ws")}/v1/ws`, "tidings.v1.json");
-  } catch {
-    // Said below.
-  }
-  if (!socket) {
-    queueMicrotask(() => on("unusable", "there is no WebSocket"));
+    line = new Socket(`${url.replace(/^http/, "ws")}/v1/ws`, "tidings.v1.json");
+  } catch (error) {
+    queueMicrotask(() => on("unusable", String(error)));
     return { close() {} };
   }
-  const line = socket;
   line.onmessage = ({ data }) => {
     let messages;
     try {
-      messages = data.split("\n").filter(Boolean).map((/** @type {string} */ text) => JSON.parse(text));
-    } catch {
-      return on("cut", "a message made no sense");
+      messages = JSON.parse(`[${data.trim().replace(/\n+/g, ",")}]`);
+    } catch (error) {
+      return on("cut", String(error));
     }
     on("messages", messages);
   };
-  line.onclose = ({ code, reason }) => on("closed", { code, reason });
+  line.onclose = closed => on("closed", closed);
   // A close event follows, but not everywhere.
   line.onerror = () => on("closed", { code: 1006, reason: "" });
   return {
     send: (/** @type {string} */ text) => line.send(text),
-    close() {
-      line.onmessage = line.onclose = line.onerror = null;
-      line.close(1000);
-    },
+    close: () => line.close(),
   };
 }
 
@@ -959,14 +952,14 @@ function openFetch(get, url, { body, token }, on) {
     const retryAfter = +(answer.headers.get("retry-after") ?? 0);
     if (!answer.ok) return on("status", { status: answer.status, retryAfter, problem: /json/.test(type) ? await answer.json() : {} });
     if (/json/.test(type)) return on("answer", await answer.json());
-    if (!/event-stream/.test(type) || !answer.body) return on("unusable", `an answer of type ${type}`);
+    if (!/event-stream/.test(type) || !answer.body) return on("unusable", type);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
     for (;;) {
       const { value, done } = await reader.read();
-      if (done) return on("cut", "the stream has ended");
+      if (done) return on("cut", "the end");
       const [messages, rest] = readEvents(text + value);
-      if ((text = rest).length > 2 ** 24) return on("cut", "an event without end");
+      if ((text = rest).length > 2 ** 24) return on("cut", "too long");
       on("messages", messages);
     }
   };
@@ -1068,9 +1061,7 @@ export class Watch {
   #tell;
   #ledger;
   #handler;
-  #parallel;
-  #tries;
-  #againMs;
+  #options;
   #running = 0;
   /** How often handling failed. @type {Map<string, number>} */ #failed = new Map();
   /** @type {Set<ReturnType<typeof setTimeout>>} */ #timers = new Set();
@@ -1086,13 +1077,12 @@ export class Watch {
    * @param {Iterable<Entry>} objects @param {((change: Change, watch: Watch) => any) | undefined} handler
    * @param {WatchOptions} options @param {(message: Message) => void} send @param {(type: string, detail: Message) => void} tell
    */
-  constructor(objects, handler, { cursor, parallel = 1, tries = 5, againMs = 1e3 }, send, tell) {
+  constructor(objects, handler, options, send, tell) {
+    const { cursor } = options;
     this.#ledger = new Ledger(cursor);
     this.#cursor = cursor;
     this.#handler = handler;
-    this.#parallel = parallel;
-    this.#tries = tries;
-    this.#againMs = againMs;
+    this.#options = { parallel: 1, tries: 5, againMs: 1e3, ...options };
     this.#send = send;
     this.#tell = tell;
     for (const entry of objects) this.#ledger.add(...read(entry), !!cursor);
@@ -1200,7 +1190,7 @@ export class Watch {
     const over = this.#closed ? new TidingsError("closed") : this.#stopped;
     if (over || !this.#ledger.pending.size) for (const [ok, bad] of this.#eager.splice(0)) over ? bad(over) : ok();
     let change;
-    while (!this.#closed && (this.#handler ? this.#running < this.#parallel : this.#readers.length) && (change = this.#ledger.take())) {
+    while (!this.#closed && (this.#handler ? this.#running < this.#options.parallel : this.#readers.length) && (change = this.#ledger.take())) {
       if (this.#handler) this.#handle(this.#handler, change);
       else this.#readers.shift()?.[0]({ value: (this.#last = change), done: false });
     }
@@ -1220,7 +1210,7 @@ export class Watch {
       this.#failed.delete(object);
     } catch (error) {
       const times = (this.#failed.get(object) ?? 0) + 1;
-      const last = times >= this.#tries;
+      const last = times >= this.#options.tries;
       this.#failed.set(object, last ? 0 : times);
       this.#tell("error", { code: last ? "handler_gave_up" : "handler_failed", message: String(error), error, change, times });
       if (!last && !this.#closed) {
@@ -1228,7 +1218,7 @@ export class Watch {
           this.#timers.delete(timer);
           this.#ledger.again(change);
           this.#run();
-        }, jitter(this.#againMs, 3e4, times - 1));
+        }, jitter(this.#options.againMs, 3e4, times - 1));
         this.#timers.add(timer);
         return;
       }
@@ -1314,7 +1304,8 @@ export class Tidings extends EventTarget {
     const page = globalThis.document;
     page?.addEventListener("visibilitychange", () => page.hidden || wake(), { signal });
     if (share && page && !WebSocket && !fetch && globalThis.BroadcastChannel && navigator.locks) {
-      this.#join(`tidings ${this.#url} ${share}${token ? " +" : ""}`).catch(error => {
+      // The number is that of what hub and tabs say to each other: a newer module does not talk to an older one.
+      this.#join(`tidings 1 ${this.#url} ${share}${token ? " +" : ""}`).catch(error => {
         if (signal.aborted) return;
         this.#tell("error", { code: "sharing_failed", message: String(error), error });
         this.#alone();
@@ -1356,13 +1347,18 @@ export class Tidings extends EventTarget {
   /** What a hub is to know, as it can be sent elsewhere. */
   #memory() {
     const options = Object.entries(this.#options).filter(([, value]) => typeof value !== "function");
-    let worked;
+    return Object.fromEntries([...options, ["worked", this.#worked()]]);
+  }
+
+  /** The transport that worked last. @param {string} [now] */
+  #worked(now) {
     try {
-      worked = localStorage.getItem(`tidings ${this.#url}`);
+      const name = `tidings ${this.#url}`;
+      if (now) localStorage[name] = now;
+      return localStorage[name];
     } catch {
-      // There is none.
+      // There is no such memory.
     }
-    return Object.fromEntries([...options, ["worked", worked]]);
   }
 
   /** What the hub says. @param {Message} m */
@@ -1381,13 +1377,7 @@ export class Tidings extends EventTarget {
   /** @param {State} state */
   #become(state) {
     this.#state = state;
-    if (state.state === "live") {
-      try {
-        localStorage.setItem(`tidings ${this.#url}`, state.transport ?? "");
-      } catch {
-        // There is none.
-      }
-    }
+    if (state.state === "live") this.#worked(state.transport);
     const stop = state.state === "stopped" ? new TidingsError(state.reason ?? "closed", state.message) : undefined;
     for (const watch of this.#watches.values()) watch._stop(stop);
     this.#tell("state", state);

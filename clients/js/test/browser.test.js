@@ -76,11 +76,14 @@ describe("in a browser", { skip: withoutProgram || withoutChromium, concurrency:
 
   for (const [how, share] of [["a SharedWorker", "true"], ["a leading tab", `"tabs:"`]]) {
     it(`five tabs share one connection through ${how}`, async () => {
-      const { node, page, end } = await world();
+      const { node, front, page, end } = await world();
       const pages = await Promise.all(Array.from({ length: 5 }, () => page()));
       await Promise.all(pages.map((one, n) => one.run(`begin(["all", "only${n}"], { share: ${share} })`)));
       await Promise.all(pages.map(one => one.run("watch.ready()")));
       assert.equal((await node.connections()).length, 1);
+      const { targetInfos } = await browser.send("Target.getTargets");
+      const workers = targetInfos.filter(({ type, url }) => type === "shared_worker" && url.startsWith(front.url));
+      assert.equal(workers.length, share === "true" ? 1 : 0);
       const version = await node.publish("all");
       await Promise.all(pages.map(one => one.until(`newest("all") === ${version}`)));
       const own = await node.publish("only3");

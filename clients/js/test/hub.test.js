@@ -149,6 +149,8 @@ describe("coming back", () => {
         end(world);
         world.pass(60_000);
       }
+      world.reconnects();
+      world.watch(["another"], { w: "v" });
       const open = new Set();
       for (const step of world.story) {
         const [what, number] = step.split(" ");
@@ -560,6 +562,17 @@ describe("tabs", () => {
     assert.deepEqual(subscribes(world.line).at(-1), { objects: ["a"], cursor: "c1" });
     world.says({ cursor: "c2" });
     assert.deepEqual(world.heard("cursor", "v"), [], "not before that");
+  });
+
+  it("that have not said yet what they watch are given no cursor", () => {
+    const world = new FakeWorld();
+    world.watch(["a"]);
+    world.lives("c1");
+    // Of a tab that has yet to hear that the connection is another one.
+    world.hear("slow", { w: "v", add: [["b", 0]] });
+    world.answers();
+    world.says({ cursor: "c2" });
+    assert.deepEqual([world.heard("cursor"), world.heard("cursor", "v")], [["c1", "c2"], []]);
   });
 
   it("that resume elsewhere are caught up from their own cursor", () => {

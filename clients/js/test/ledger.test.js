@@ -76,10 +76,11 @@ describe("a ledger", () => {
     ledger.change(change("a", 2));
     ledger.vouch("c2");
     ledger.again(first);
+    ledger.vouch("c3");
     assert.equal(ledger.cursor, undefined);
     assert.equal(ledger.take().version, 2);
     ledger.settle("a");
-    assert.equal(ledger.cursor, "c2");
+    assert.equal(ledger.cursor, "c3");
   });
 
   it("no cursor is given out while something is not live", () => {
