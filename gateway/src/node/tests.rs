@@ -107,6 +107,14 @@ fn changed(answer: &Value) -> Vec<String> {
 }
 
 fn stop(nodes: Vec<RunningNode>) {
+    for node in &nodes {
+        let over = node
+            .node
+            .control
+            .as_ref()
+            .and_then(|control| control.over().borrow().clone());
+        assert_eq!(over, None, "it is one of its cluster to the end");
+    }
     let stopping: Vec<_> = nodes
         .into_iter()
         .map(|node| {
@@ -195,6 +203,11 @@ fn three_nodes_are_one_service_and_a_restart_of_all_of_them_names_exactly_what_c
     stop(nodes);
 
     let nodes = finish(begin(folder.path(), &ports));
+    // What becomes of them is said where a failure shows it.
+    _ = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::INFO)
+        .with_test_writer()
+        .try_init();
     assert_eq!(nodes[0].node.cluster, cluster, "it is the same cluster");
     until("every shard is owned by a process that lives", || {
         let view = nodes[0].node.control.as_ref().expect("of a cluster").view();
