@@ -243,9 +243,9 @@ impl Forming {
             Some(held) if held.proposer == self.wish.me => self.collect(now_us, chance, out),
             Some(held) => {
                 let cluster = held.founding.cluster;
-                if !self.join(now_us, Some(cluster), out) {
-                    self.doubt(now_us, out);
-                }
+                self.join(now_us, Some(cluster), out);
+                // Who is seen as part of it may be so alone.
+                self.doubt(now_us, out);
             }
             None => {
                 if !self.join(now_us, self.wish.belongs, out) {
@@ -255,23 +255,31 @@ impl Forming {
         }
     }
 
+    /// Who is seen as part of which cluster. One that this node renounced, and holds no promise of, can never be.
+    fn members(&self) -> impl Iterator<Item = (NodeId, &Sighting, u64)> {
+        let held = self.kept.promise.as_ref().map(|held| held.founding.cluster);
+        let dead = move |cluster: u64| held != Some(cluster) && self.kept.renounced.contains(&cluster);
+        let formed = self
+            .seen
+            .iter()
+            .filter_map(|(node, seen)| Some((*node, seen, seen.formed?)));
+        formed.filter(move |(_, _, cluster)| !dead(*cluster))
+    }
+
     /// Asks a member to let us join, if one is seen. Whether one is.
     fn join(&mut self, now_us: MonoUs, only: Option<u64>, out: &mut Vec<Output>) -> bool {
-        let fits = |seen: &&(&NodeId, &Sighting)| {
-            seen.1
-                .formed
-                .is_some_and(|formed| only.is_none_or(|only| only == formed))
-        };
-        let members: Vec<_> = self.seen.iter().collect();
-        let members: Vec<_> = members.iter().filter(fits).collect();
+        let members: Vec<_> = self
+            .members()
+            .filter(|(_, _, formed)| only.is_none_or(|only| only == *formed))
+            .collect();
         if members.is_empty() {
             return false;
         }
         if now_us >= self.join_us {
-            self.join_us = now_us + JOIN_US;
-            let (to, sighting) = members[self.turn % members.len()];
+            let (to, sighting, _) = members[self.turn % members.len()];
             let address = sighting.address.clone();
-            out.push(Output::Join { to: **to, address });
+            out.push(Output::Join { to, address });
+            self.join_us = now_us + JOIN_US;
             self.turn += 1;
         }
         true
@@ -279,7 +287,7 @@ impl Forming {
 
     /// Proposes, if it is for this node to propose.
     fn consider(&mut self, now_us: MonoUs, fresh: Founding, out: &mut Vec<Output>) {
-        let formed = self.seen.values().any(|seen| seen.formed.is_some());
+        let formed = self.members().next().is_some();
         if !self.is_willing() || formed || now_us < self.propose_us {
             return;
         }
@@ -304,7 +312,7 @@ impl Forming {
     /// Asks for the promises that are missing; gives up if that takes too long.
     fn collect(&mut self, now_us: MonoUs, chance: u32, out: &mut Vec<Output>) {
         let Some(own) = self.kept.promise.clone() else { return };
-        if self.seen.values().any(|seen| seen.formed.is_some()) {
+        if self.members().next().is_some() {
             return self.give_up(now_us, chance, "a cluster is there".to_owned(), out);
         }
         if now_us >= self.since_us + COLLECT_US {
@@ -555,7 +563,7 @@ impl Forming {
         if let Some(only) = self.wish.belongs {
             return format!("waits for a member of cluster {only:016x}, whose data is here; {sees}");
         }
-        if self.seen.values().any(|seen| seen.formed.is_some()) {
+        if self.members().next().is_some() {
             return format!("asks to join the cluster that is there; {sees}");
         }
         if !self.is_willing() {

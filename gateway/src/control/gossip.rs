@@ -158,11 +158,25 @@ impl Gossip {
         }
     }
 
+    /// A node that is part of another cluster is no use here, and one of the two clusters is a mistake.
+    fn compare(&self, peer: &Peer) {
+        let ours = self.plane.part().map(|part| part.founding.cluster);
+        if let (Some(ours), Some(theirs)) = (ours, peer.metadata.formed)
+            && theirs.0 != ours
+        {
+            self.plane.strange(peer.node, theirs.0);
+        }
+    }
+
     fn note(&mut self, event: Event) {
         let now_us = clock::mono_us();
         match event {
-            Event::Joined(peer) => tracing::info!(node = %peer.node, address = %peer.gossip_addr, "a node is there"),
-            Event::Changed(_) | Event::Connected | Event::Suspected { .. } | Event::Refuted { .. } => {}
+            Event::Joined(peer) => {
+                tracing::info!(node = %peer.node, address = %peer.gossip_addr, "a node is there");
+                self.compare(&peer);
+            }
+            Event::Changed(peer) => self.compare(&peer),
+            Event::Connected | Event::Suspected { .. } | Event::Refuted { .. } => {}
             Event::Down { node, incarnation } => {
                 tracing::warn!(%node, "a node does not answer any more");
                 self.dead.insert(node, (incarnation.0, now_us));

@@ -271,17 +271,23 @@ impl Plane {
         }
     }
 
+    /// A node of another cluster with the same name and secret showed itself.
+    pub(super) fn strange(&self, node: NodeId, cluster: u64) {
+        self.metrics.refused_peers.inc();
+        if self.notices.is_news(&format!("foreign {node} {cluster:016x}")) {
+            tracing::error!(
+                %node,
+                cluster = format!("{cluster:016x}"),
+                "a node with our cluster's name and secret is of another cluster: one of the two must start anew, with empty \
+                 data directories"
+            );
+        }
+    }
+
     fn foreign(&self, peer: Peer, cluster: u64) -> Answer {
         let ours = self.part().map(|part| part.founding.cluster);
         if ours.is_some_and(|ours| ours != cluster) {
-            self.metrics.refused_peers.inc();
-            if self.notices.is_news(&format!("foreign {} {cluster:016x}", peer.node)) {
-                tracing::error!(
-                    node = %peer.node,
-                    cluster = format!("{cluster:016x}"),
-                    "a node with our cluster's name and secret is part of another cluster: one of the two must start anew"
-                );
-            }
+            self.strange(peer.node, cluster);
         }
         Answer::Refused(ours.map_or_else(
             || "it is part of no cluster yet".to_owned(),

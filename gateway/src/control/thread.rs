@@ -40,6 +40,8 @@ const RENEWALS: usize = 4_096;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What stopping in order may take.
 const FAREWELL: Duration = Duration::from_millis(1_500);
+/// What showing the last view may take.
+const LAST_VIEW: Duration = Duration::from_millis(100);
 /// A free port for TCP is looked for so often that is free for UDP too.
 const PORT_TRIES: usize = 20;
 
@@ -388,10 +390,16 @@ impl Parts {
         tokio::spawn(gossip::resolve(join, plane.wishes.clone(), plane.roll.clone()));
         tokio::spawn(keep_book(Arc::clone(&plane)));
         tokio::spawn(live(Arc::clone(&plane), renewals, formed));
-        let how = end
-            .wait_for(|end| *end != End::Not)
-            .await
-            .map_or(End::Abrupt, |end| *end);
+        let mut over = plane.over.subscribe();
+        let how = tokio::select! {
+            how = end.wait_for(|end| *end != End::Not) => how.map_or(End::Abrupt, |end| *end),
+            _ = over.wait_for(Option::is_some) => {
+                // The last view says that nothing may be done any more. Then nothing is said either: another process may
+                // be this node now, and is not to be mistaken for this one.
+                sleep(LAST_VIEW).await;
+                End::Abrupt
+            }
+        };
         if how == End::Orderly && timeout(FAREWELL, farewell(&plane)).await.is_err() {
             tracing::warn!("the control plane took too long to say good-bye");
         }

