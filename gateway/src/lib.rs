@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod cli;
+mod client_js;
 pub mod clock;
 pub mod config;
 pub mod control;
@@ -31,6 +32,7 @@ pub fn routes(app: App) -> axum::Router {
         .merge(edge::routes())
         .merge(admin::routes())
         .merge(openapi::routes())
+        .merge(client_js::routes())
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .with_state(app)

@@ -141,26 +141,49 @@ fn with_server(check: impl FnOnce(&str)) {
     running.shutdown();
 }
 
-/// Every metric with what the server says about it, as rows of the document.
+/// Three nodes of one cluster in this process.
+fn with_cluster(check: impl FnOnce(&str)) {
+    let (mut starting, mut join) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let mut config = Config::default();
+        config.server.listen = "127.0.0.1:0".to_owned();
+        config.server.node_listen = "127.0.0.1:0".to_owned();
+        config.server.threads = 1;
+        config.server.data_dir = "none".to_owned();
+        config.cluster.expect = 3;
+        config.cluster.secret = "what only these three nodes know".to_owned();
+        config.cluster.join = join.clone();
+        let node = tidings::Node::begin(config).unwrap();
+        join.push(node.node_address().unwrap().to_string());
+        starting.push(std::thread::spawn(move || node.finish().unwrap()));
+    }
+    let running: Vec<_> = starting.into_iter().map(|node| node.join().unwrap()).collect();
+    check(&running[0].addr.to_string());
+    running.into_iter().for_each(tidings::RunningNode::shutdown);
+}
+
+/// Every metric with what servers say about it, as rows of the document.
 fn exported() -> BTreeMap<String, String> {
     let mut rows = BTreeMap::new();
-    with_server(|address| {
-        let answer = ask(address, "/metrics");
-        let comments = |mark: &'static str| {
-            answer
-                .lines()
-                .filter_map(move |line| line.strip_prefix(mark)?.split_once(' '))
-        };
-        let kinds: BTreeMap<_, _> = comments("# TYPE ").collect();
-        for (name, help) in comments("# HELP ") {
-            let suffix = if kinds[name] == "counter" { "_total" } else { "" };
-            rows.insert(
-                name.to_owned(),
-                format!("| `{name}{suffix}` | {}, {} |", kinds[name], help.trim_end_matches('.')),
-            );
-        }
-    });
+    with_server(|address| rows.extend(rows_of(address)));
+    with_cluster(|address| rows.extend(rows_of(address)));
     rows
+}
+
+fn rows_of(address: &str) -> BTreeMap<String, String> {
+    let answer = ask(address, "/metrics");
+    let comments = |mark: &'static str| {
+        answer
+            .lines()
+            .filter_map(move |line| line.strip_prefix(mark)?.split_once(' '))
+    };
+    let kinds: BTreeMap<_, _> = comments("# TYPE ").collect();
+    let row = |(name, help): (&str, &str)| {
+        let suffix = if kinds[name] == "counter" { "_total" } else { "" };
+        let text = format!("| `{name}{suffix}` | {}, {} |", kinds[name], help.trim_end_matches('.'));
+        (name.to_owned(), text)
+    };
+    comments("# HELP ").map(row).collect()
 }
 
 #[test]

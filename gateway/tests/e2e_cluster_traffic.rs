@@ -5,6 +5,7 @@
 mod support;
 
 use serde_json::json;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use support::*;
 
@@ -146,12 +147,12 @@ fn a_node_at_which_nobody_asks_for_an_object_is_not_told_of_it() {
     let objects = names("quiet", 100);
     let mut ws = Ws::open(cluster.address(0));
     ws.subscribe(&objects);
-    let before: Vec<u64> = (0..3).map(|node| cluster.metric(node, FRAMES_IN)).collect();
+    let before: Vec<u64> = (0..3).map(|node| notices(&cluster, node)).collect();
     for _ in 0..20 {
         let published = publish_all(cluster.address(1), &objects);
         ws.up_to(newest(&published)).is_exactly(&published);
     }
-    let after: Vec<u64> = (0..3).map(|node| cluster.metric(node, FRAMES_IN)).collect();
+    let after: Vec<u64> = (0..3).map(|node| notices(&cluster, node)).collect();
     assert!(
         after[0] > before[0],
         "the node with the subscriber is told by the others: {before:?} {after:?}"
@@ -159,8 +160,10 @@ fn a_node_at_which_nobody_asks_for_an_object_is_not_told_of_it() {
     assert_eq!((after[1], after[2]), (before[1], before[2]), "nobody there asked");
 }
 
-/// Changes told to lanes here by owners of other nodes.
-const FRAMES_IN: &str = "tidings_peers_changes_in_total";
+/// Frames with changes that owners of other nodes sent here.
+fn notices(cluster: &Cluster, node: usize) -> u64 {
+    cluster.metric(node, "tidings_peer_frames_total", &["way=\"in\"", "kind=\"changed\""])
+}
 
 /// Not a judgement of speed: the figures are printed, for whoever wants them, as a ratio of one run.
 #[test]
@@ -172,13 +175,13 @@ fn what_a_hop_between_nodes_costs_is_printed() {
     let cluster = Plan::of(3).start();
     let objects = names("hop", 60);
     let (here, elsewhere) = cluster.split(0, 0, &objects);
-    let measure = |object: &str, publisher: usize, listener: usize| {
-        let mut ws = Ws::open(cluster.address(listener));
+    let measure = |object: &str, publisher: SocketAddr, listener: SocketAddr| {
+        let mut ws = Ws::open(listener);
         ws.subscribe(&[object]);
         let mut took: Vec<Duration> = (0..rounds)
             .map(|_| {
                 let begin = Instant::now();
-                let version = publish(cluster.address(publisher), object);
+                let version = publish(publisher, object);
                 ws.until_told(&[(object, version)]);
                 begin.elapsed()
             })
@@ -186,26 +189,17 @@ fn what_a_hop_between_nodes_costs_is_printed() {
         took.sort_unstable();
         took
     };
-    let alone = node();
-    let mut ws = Ws::open(alone.addr);
-    ws.subscribe(&["alone"]);
-    let mut one: Vec<Duration> = (0..rounds)
-        .map(|_| {
-            let begin = Instant::now();
-            let version = publish(alone.addr, "alone");
-            ws.until_told(&[("alone", version)]);
-            begin.elapsed()
-        })
-        .collect();
-    one.sort_unstable();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_alone, alone) = serve_in(folder.path(), &[]);
+    let (n0, n1) = (cluster.address(0), cluster.address(1));
     let rows = [
-        ("one node that is alone", one),
+        ("one node that is alone", measure("alone", alone, alone)),
         (
             "publisher, owner and subscriber at one node of three",
-            measure(&here[0], 0, 0),
+            measure(&here[0], n0, n0),
         ),
-        ("the owner elsewhere (two hops)", measure(&elsewhere[0], 0, 0)),
-        ("owner here, subscriber elsewhere (one hop)", measure(&here[0], 0, 1)),
+        ("the owner elsewhere (two hops)", measure(&elsewhere[0], n0, n0)),
+        ("owner here, subscriber elsewhere (one hop)", measure(&here[0], n0, n1)),
     ];
     for (what, took) in rows {
         println!(

@@ -2,9 +2,9 @@
 //! they print with what the README shows.
 //!
 //! A block of commands is marked in its fence: `sh tour` runs to its end, `sh tour-beside` runs in a terminal of its own
-//! until the tour is over. The next `text` or `json` block, if one follows before other commands, is what it prints: each of its lines
+//! until the tour is over, and so does `sh tour-server`, for which the tour waits until all that is shown came. The next `text` or `json` block, if one follows before other commands, is what it prints: each of its lines
 //! must come, in that order, where `…` stands for anything, versions for any version and times for any time. Only two things
-//! are not as the reader would type them: the port, and where the program `tidings` lies.
+//! are not as the reader would type them: the ports, and where the program `tidings` lies.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
@@ -15,6 +15,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const ADDRESS: &str = "127.0.0.1:7400";
+/// The first of the ports on which the tour's cluster serves.
+const CLUSTER: u16 = 7500;
 /// Generous: other tests share the machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a reader takes from one step to the next, at least. A cursor taken in the second after a change may tell of it
@@ -25,6 +27,7 @@ const NEXT_STEP: Duration = Duration::from_millis(1500);
 enum How {
     ToItsEnd,
     Beside,
+    Server,
 }
 
 #[derive(Debug)]
@@ -62,6 +65,7 @@ fn tour(text: &str) -> Vec<Step> {
         let how = match info.as_str() {
             "sh tour" => How::ToItsEnd,
             "sh tour-beside" => How::Beside,
+            "sh tour-server" => How::Server,
             "text" | "json" if fresh => {
                 fresh = false;
                 steps.last_mut().unwrap().prints = Some(block);
@@ -157,6 +161,8 @@ struct World {
     _server: Running,
     _greeter: BufReader<ChildStdout>,
     address: String,
+    /// What stands for [`CLUSTER`].
+    cluster: u16,
     folder: tempfile::TempDir,
     path: String,
 }
@@ -183,7 +189,10 @@ impl World {
         // The words that talk to a server go to port 7400 unless told otherwise.
         let bin = folder.path().join("bin");
         std::fs::create_dir(&bin).unwrap();
-        let script = format!("#!/bin/sh\nexec '{program}' \"$@\" --server 'http://{address}'\n");
+        let script = format!(
+            "#!/bin/sh\ncase $1 in\npublish|watch) exec '{program}' \"$@\" --server 'http://{address}' ;;\n\
+             *) exec '{program}' \"$@\" ;;\nesac\n"
+        );
         write_executable(&bin.join("tidings"), &script);
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
         std::fs::create_dir(folder.path().join("home")).unwrap();
@@ -191,6 +200,7 @@ impl World {
             _server: server,
             _greeter: greeter,
             address,
+            cluster: three_ports(),
             folder,
             path,
         }
@@ -199,12 +209,7 @@ impl World {
     fn shell(&self, commands: &str, output: &Path) -> Running {
         let file = File::create(output).unwrap();
         let mut command = Command::new("bash");
-        command.args([
-            "-euo",
-            "pipefail",
-            "-c",
-            commands.replace(ADDRESS, &self.address).trim_end(),
-        ]);
+        command.args(["-euo", "pipefail", "-c", self.here(commands).trim_end()]);
         command
             .current_dir(self.folder.path().join("home"))
             .env("PATH", &self.path)
@@ -216,8 +221,28 @@ impl World {
         Running(command.spawn().expect("bash is installed"))
     }
 
+    /// With the ports of this run.
+    fn here(&self, text: &str) -> String {
+        let text = text.replace(ADDRESS, &self.address);
+        (0..3).fold(text, |text, node| {
+            text.replace(&(CLUSTER + node).to_string(), &(self.cluster + node).to_string())
+        })
+    }
+
     fn output(&self, step: &Step) -> PathBuf {
         self.folder.path().join(format!("line-{}", step.line))
+    }
+}
+
+/// The first of three ports in a row that are free.
+fn three_ports() -> u16 {
+    let listen = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port));
+    loop {
+        let first = listen(0).unwrap();
+        let port = first.local_addr().unwrap().port();
+        if port < u16::MAX - 2 && listen(port + 1).is_ok() && listen(port + 2).is_ok() {
+            return port;
+        }
     }
 }
 
@@ -265,10 +290,13 @@ fn the_tour_does_what_it_says() {
             .is_ok_and(|status| status.success()),
         "this test types the README's commands, which need curl: install it (apt-get install curl)"
     );
-    let steps = tour(&readme());
+    let mut steps = tour(&readme());
     assert!(steps.len() >= 6, "the README has a tour");
     assert!(steps.iter().any(|step| step.how == How::Beside));
     let world = World::new();
+    for step in &mut steps {
+        step.prints = step.prints.as_deref().map(|shown| world.here(shown));
+    }
     let mut beside = Vec::new();
     for step in &steps {
         std::thread::sleep(NEXT_STEP);
@@ -276,6 +304,17 @@ fn the_tour_does_what_it_says() {
         let mut running = world.shell(&step.commands, &file);
         if step.how == How::Beside {
             assert!(ready(&file), "README.md:{}: nothing was printed", step.line);
+            beside.push((step, running));
+            continue;
+        }
+        if step.how == How::Server {
+            let shown = step.prints.as_deref().unwrap_or_default();
+            assert!(
+                wait_until(|| missing(shown, &printed(&file)).is_none()),
+                "README.md:{}: does not come up\n{}",
+                step.line,
+                printed(&file)
+            );
             beside.push((step, running));
             continue;
         }

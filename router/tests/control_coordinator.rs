@@ -35,16 +35,15 @@ impl Stage {
         for node in 1..=3 {
             map.apply(&register(process(node, 1))).unwrap();
         }
-        map.apply(&Command::RaiseCeiling {
-            to: Version(u64::MAX >> 12),
-        })
-        .unwrap();
+        let raise = |map: &mut Map, to| map.apply(&Command::RaiseCeiling { to: Version(to) }).unwrap();
+        raise(&mut map, u64::MAX >> 12);
         let assign = Command::Assign {
             seen: Seen::of(&map, S).unwrap(),
             to: process(1, 1),
             with: With::Fresh,
         };
         map.apply(&assign).unwrap();
+        raise(&mut map, (u64::MAX >> 12) + (1 << 40));
         for copy in copies {
             let (seen, member) = (Seen::of(&map, S).unwrap(), process(*copy, 1));
             map.apply(&Command::Fill {
@@ -400,4 +399,105 @@ fn the_ceiling_is_kept_ahead_of_the_clock_and_of_versions_in_use() {
         assert!(map.ceiling().0 >= now.wall_us + 3_900_000, "ahead of the clock");
     }
     assert!((8..=12).contains(&raised.len()), "about once a second: {raised:?}");
+}
+
+#[test]
+fn a_hand_over_uses_the_ceiling_up_and_the_next_look_raises_it() {
+    let mut stage = Stage::new(&[2]);
+    stage.map = {
+        let mut map = Map::new(ClusterId(1), ShardCount::new(1).unwrap(), 1);
+        for node in 1..=2 {
+            map.apply(&register(process(node, 1))).unwrap();
+        }
+        map
+    };
+    let apply = |map: &mut Map, command: Command| map.apply(&command).unwrap();
+    // A clock was an hour ahead once.
+    apply(
+        &mut stage.map,
+        Command::RaiseCeiling {
+            to: Version(3_600_000_000),
+        },
+    );
+    let seen = Seen::of(&stage.map, S).unwrap();
+    let from = process(1, 1);
+    apply(
+        &mut stage.map,
+        Command::Assign {
+            seen,
+            to: from,
+            with: With::Fresh,
+        },
+    );
+    let seen = Seen::of(&stage.map, S).unwrap();
+    apply(&mut stage.map, Command::Release { seen, from, to: from });
+    let begins = stage.map.shard(S).unwrap().begins;
+    assert!(begins > stage.map.ceiling(), "not one version may be given");
+    let mut raised = Vec::new();
+    for _ in 0..30 {
+        stage.us += 100_000;
+        let mut out = Vec::new();
+        stage.coordinator.handle_deadline(stage.now(), &stage.map, &mut out);
+        for output in out {
+            let Output::Propose { proposal, commands, .. } = output else {
+                panic!("{output:?}")
+            };
+            for command in commands
+                .into_iter()
+                .filter(|c| matches!(c, Command::RaiseCeiling { .. }))
+            {
+                apply(&mut stage.map, command);
+                raised.push(stage.map.ceiling());
+            }
+            stage.tell(Input::Settled { proposal });
+        }
+    }
+    assert!(stage.map.ceiling().0 >= begins.0 + 1_000_000, "{raised:?} for {begins}");
+    assert_eq!(raised.len(), 1, "once is enough");
+}
+
+#[test]
+fn what_is_planned_to_even_out_shares_is_not_planned_again_while_its_fate_is_unknown() {
+    let mut stage = Stage::new(&[]);
+    let mut map = Map::new(ClusterId(1), ShardCount::new(4).unwrap(), 1);
+    for node in 1..=2 {
+        map.apply(&register(process(node, 1))).unwrap();
+    }
+    for shard in (0..4).map(ShardId) {
+        let (seen, to) = (Seen::of(&map, shard).unwrap(), process(1, 1));
+        map.apply(&Command::Assign {
+            seen,
+            to,
+            with: With::Fresh,
+        })
+        .unwrap();
+    }
+    stage.map = map;
+    let (mut moves, mut first) = (Vec::new(), None);
+    for _ in 0..30 {
+        stage.us += 100_000;
+        for node in 1..=2 {
+            stage.renew(process(node, 1));
+        }
+        let mut out = Vec::new();
+        stage.coordinator.handle_deadline(stage.now(), &stage.map, &mut out);
+        for output in out {
+            let Output::Propose { proposal, commands, .. } = output else {
+                panic!("{output:?}")
+            };
+            let about_moves = commands.iter().filter(|c| matches!(c, Command::Move { .. })).count();
+            if about_moves > 0 {
+                moves.push(about_moves);
+                first.get_or_insert(proposal);
+            }
+        }
+    }
+    assert_eq!(moves, [2], "two of four shards, once");
+    // It was lost.
+    stage.tell(Input::Settled {
+        proposal: first.unwrap(),
+    });
+    let mut out = Vec::new();
+    stage.coordinator.handle_deadline(stage.now(), &stage.map, &mut out);
+    assert!(matches!(out[..], [Output::Propose { .. }]), "{out:?}");
 }

@@ -339,6 +339,8 @@ fn without_a_lease_there_is_no_deadline_to_wake_up_for() {
     // To be told the same again is no news.
     lab.owner.set_lease(lab.now.mono_us - SECOND_US + 1);
     assert_eq!(lab.owner.next_deadline(), None);
+    lab.owner.set_lease(u64::MAX);
+    assert!(lab.owner.next_deadline().unwrap() <= lab.now.mono_us, "it is overdue");
 }
 
 #[test]
@@ -410,4 +412,15 @@ fn a_registration_is_answered_without_a_lease_and_closed_only_with_one() {
     assert_eq!(lab.owner.next_deadline(), None);
     lab.owner.set_lease(u64::MAX);
     assert_eq!(closed(&lab.after(0)).len(), 1);
+}
+
+#[test]
+fn in_the_first_epoch_of_a_shard_nothing_can_have_been_lost() {
+    let mut lab = Lab::bare(config());
+    lab.up(0);
+    let said = lab.take_over(begins(1, START_US, 0), None);
+    assert_eq!(said[0], owned(1, 0, FloorCause::Lost));
+    assert!(lab.accepted(objects_of(1).next().unwrap()) >= Version(START_US));
+    let said = lab.take_over(begins(2, START_US + SECOND_US, 0), None);
+    assert_eq!(said[0], owned(2, START_US + SECOND_US, FloorCause::Lost));
 }

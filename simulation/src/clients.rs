@@ -220,7 +220,9 @@ impl World {
     pub(crate) fn open(&mut self, client: usize, transport: Transport) -> bool {
         let lane = self.will.index(self.plan.machines());
         let node = self.plan.node_of(lane);
-        if self.nodes[node].process.is_none() {
+        // Who does not know the map yet does not listen yet.
+        let process = self.nodes[node].process.as_ref();
+        if !process.is_some_and(|process| process.seat.confirmed) {
             return false;
         }
         let (connection, now) = (self.name(), self.now);

@@ -3,11 +3,12 @@
 //! Faults overlap freely: any number of nodes may be down, cut off or paused at once. What is promised then is that nothing
 //! is silently lost; that nothing is lost at all is promised only for what was kept.
 
-use crate::control::LEASE_US;
 use crate::network::{LinkName, Side};
-use crate::node::LinkState;
+use crate::node::{LEASE_US, LinkState};
 use crate::world::{Event, World};
-use tidings_protocol::ShardId;
+use tidings_protocol::NodeId;
+use tidings_router::control::command::Command;
+use tidings_router::control::coordinator::Verdict;
 
 /// How a fault ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +55,10 @@ const KINDS: &[Kind] = &[
     World::slow_roads,
     World::slow_disk,
     World::failing_disk,
-    World::move_shard,
-    World::move_shard,
-    World::move_shard,
+    World::drain_or_fill,
+    World::drain_or_fill,
+    World::restless_election,
+    World::suspect_owner,
 ];
 
 /// Those of them that need one node only: kills, and slow disks.
@@ -78,9 +80,9 @@ impl World {
     }
 
     fn some_node(&mut self) -> usize {
-        match self.control.leader() {
+        match self.agreement.leader() {
             // Leaders are worth more trouble than others.
-            Some(leader) if self.fortune.percent(25) => leader,
+            Some(leader) if self.fortune.percent(25) => leader.node.0 as usize,
             Some(_) | None => self.fortune.index(self.plan.nodes),
         }
     }
@@ -99,8 +101,16 @@ impl World {
         *self.fortune.pick(&[50_000, 400_000, 1_500_000, 3_000_000, 8_000_000])
     }
 
+    /// Often just when publishes wait for an answer.
     fn kill_one(&mut self) {
-        let node = self.some_node();
+        let busy = |node: &crate::node::Node| {
+            let process = node.process.as_ref();
+            process.is_some_and(|process| process.owners.iter().any(|owner| !owner.is_idle()))
+        };
+        let node = match self.nodes.iter().position(busy) {
+            Some(node) if self.fortune.percent(50) => node,
+            Some(_) | None => self.some_node(),
+        };
         if self.nodes[node].process.is_none() {
             return;
         }
@@ -273,13 +283,23 @@ impl World {
         }
     }
 
-    /// The leader is told that a node is dead, which is not.
+    /// The leader is told that a node is dead, which is not, or that it is alive.
     fn suspect_owner(&mut self) {
-        let Some(leader) = self.control.leader() else { return };
         let node = self.fortune.index(self.plan.nodes);
-        let now_us = self.clock(leader).mono_us;
-        self.fault("fault: hostile verdict on an owner", node);
-        self.control.condemn(node, now_us);
+        let (verdict, name) = if self.fortune.percent(70) {
+            (Verdict::Dead, "fault: hostile verdict on an owner")
+        } else {
+            (Verdict::Alive, "fault: gossip holds whoever is dead alive")
+        };
+        self.fault(name, node);
+        let until = self.now + self.cut_us();
+        self.lies.insert(node, (verdict, until));
+    }
+
+    /// Voters elect another leader, though the present one is well and does not know yet.
+    fn restless_election(&mut self) {
+        self.fault("fault: election without need", 0);
+        self.elect();
     }
 
     fn slow_roads(&mut self) {
@@ -308,21 +328,20 @@ impl World {
         self.ends_after(us, Fault::DiskFails(node));
     }
 
-    /// No fault: shards move to other nodes as planned.
-    fn move_shard(&mut self) {
-        let shards = u64::from(self.plan.shards.get());
-        for _ in 0..self.fortune.range(1, 4) {
-            let shard = ShardId(self.fortune.below(shards) as u16);
-            let to = self.fortune.index(self.plan.nodes);
-            let owner = self.control.map().entries[usize::from(shard.0)].owner;
-            let (Some(owner), Some(leader)) = (owner, self.control.leader()) else {
-                return;
-            };
-            if owner.node != to {
-                let body = crate::network::Body::Drain(shard, to);
-                self.send(leader, owner.node, Some(owner.incarnation), body);
-            }
-        }
+    /// No fault: an operator takes a node out, or in again, and shards move as planned.
+    fn drain_or_fill(&mut self) {
+        let drained = self.agreement.map().nodes().find(|(_, known)| known.draining);
+        let node = match drained {
+            Some((id, _)) if self.fortune.percent(60) => id.0 as usize,
+            Some(_) | None => self.fortune.index(self.plan.nodes),
+        };
+        let id = NodeId(node as u64);
+        let Some(known) = self.agreement.map().node(id) else {
+            return;
+        };
+        let draining = !known.draining;
+        self.fault(if draining { "node drained" } else { "node filled again" }, node);
+        self.operate(Command::Drain { node: id, draining });
     }
 
     /// A fault is over, unless one like it has begun meanwhile: then that one's end is the end of both.
@@ -346,6 +365,7 @@ impl World {
     pub fn stop_faults(&mut self) {
         self.healing = true;
         self.network.stalls = false;
+        self.lies.clear();
         self.healed_at = Some(self.now);
         self.trace.note(self.now, "world", || "all faults stop");
         let mut faults = std::mem::take(&mut self.faults.now);

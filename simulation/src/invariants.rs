@@ -55,7 +55,7 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Invariant>> {
         Box::new(never_silent::NeverSilent),
         Box::new(cursor_sound::CursorSound::new(plan)),
         Box::new(real_time_order::RealTimeOrder::default()),
-        Box::new(one_version_one_change::OneVersionOneChange::default()),
+        Box::new(one_version_one_change::OneVersionOneChange::new(plan)),
         Box::new(no_phantoms::NoPhantoms),
         Box::new(no_travel_back::NoTravelBack),
         Box::new(fencing::Fencing::new(plan)),

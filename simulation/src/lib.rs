@@ -4,9 +4,9 @@
 //! jump and drift, processes that are killed, paused and started again, a control group that elects and forgets; all of it
 //! drawn from one seed, judged from outside, and the same to the byte when it is run again.
 
+pub mod agreement;
 pub mod clients;
 pub mod clock;
-pub mod control;
 pub mod coverage;
 pub mod disk;
 pub mod faults;
@@ -18,6 +18,7 @@ pub mod plan;
 pub mod random;
 pub mod run;
 pub mod trace;
+pub mod voters;
 pub mod wire;
 pub mod workload;
 pub mod world;

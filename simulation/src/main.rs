@@ -140,7 +140,7 @@ fn many(seeds: &[u64], options: &Options) -> ExitCode {
                     let Ok(mut sum) = sum.lock() else { return };
                     sum.0.merge(&report.coverage);
                     if report.violation.is_some() {
-                        println!("{}", failure(*seed, &report));
+                        println!("{}", failure(*seed, &report, options.cut_polls));
                         sum.1.push(*seed);
                         if options.first {
                             next.store(seeds.len(), Ordering::Relaxed);
@@ -178,12 +178,13 @@ fn many(seeds: &[u64], options: &Options) -> ExitCode {
     }
 }
 
-fn failure(seed: u64, report: &Report) -> String {
+fn failure(seed: u64, report: &Report, cut_polls: bool) -> String {
     let Some(violation) = &report.violation else {
         return String::new();
     };
+    let narrower = if cut_polls { " --cut-polls" } else { "" };
     format!(
-        "seed {seed} fails {}: {}\n    replay: cargo run -p simulation -- --seed {seed}",
+        "seed {seed} fails {}: {}\n    replay: cargo run -p simulation -- --seed {seed}{narrower}",
         violation.invariant, violation.what
     )
 }

@@ -3,13 +3,14 @@
 //!
 //! It does not know what packets mean, or who is alive.
 
-use crate::control::{Grant, Map, Renewal};
-use crate::node::Copy;
+use crate::node::{Copy, Lead};
 use crate::random::Random;
-use std::rc::Rc;
 use tidings_protocol::mesh::{self, Frame};
 use tidings_protocol::peer::{EdgeToOwner, OwnerToEdge};
-use tidings_protocol::{ShardId, Version};
+use tidings_protocol::{Epoch, ShardId, Version};
+use tidings_router::control::command::Command;
+use tidings_router::control::lease::{Grant, Renewal};
+use tidings_router::control::map::Process;
 use tidings_router::owner::Publish;
 
 /// One connection between a lane and an owner, in one life of it.
@@ -57,16 +58,18 @@ pub enum Body {
     Renew(Renewal),
     /// From the leader.
     Granted(Grant),
-    /// The map changed.
-    Map(Rc<Map>),
+    /// From the leader: it leads, and so far goes the log.
+    Lead(Lead),
+    /// To the leader: "put this into the log".
+    Ask(Command),
     /// Changes for shards that the receiver is thought to own: number of the call, then publishes.
     Publish(u64, Vec<(usize, Publish)>, bool),
     /// What became of them.
     Published(u64, Vec<(usize, Fate)>),
-    /// "Give this shard to that node."
-    Drain(ShardId, usize),
-    /// A shard's copy.
-    HandOver(Box<Copy>),
+    /// A shard's copy, from its owner.
+    HandOver(Process, Box<Copy>),
+    /// "I have all of it", as of this epoch.
+    HasAll(ShardId, Epoch),
 }
 
 /// No packet takes longer than this.
@@ -91,11 +94,12 @@ impl Body {
             Self::Accepted(link) | Self::ToLane(link, _) | Self::Reset(link, Side::Owner) => Some((*link, 1)),
             Self::Renew(_)
             | Self::Granted(_)
-            | Self::Map(_)
+            | Self::Lead(_)
+            | Self::Ask(_)
             | Self::Publish(..)
             | Self::Published(..)
-            | Self::Drain(..)
-            | Self::HandOver(_) => None,
+            | Self::HandOver(..)
+            | Self::HasAll(..) => None,
         }
     }
 }
@@ -247,7 +251,11 @@ impl Network {
         if from == to {
             return random.range(5, 80);
         }
-        let spike = if random.in_ten_thousand(30) { 10 } else { 1 };
+        let spike = if self.stalls && random.in_ten_thousand(30) {
+            10
+        } else {
+            1
+        };
         (random.range(self.road_us.0, self.road_us.1) * self.slowness * spike).min(LONGEST_US)
     }
 

@@ -5,29 +5,32 @@
 
 mod calls;
 mod lanes;
-mod leases;
 mod links;
 mod owners;
+mod seat;
+mod shards;
 mod storage;
 
 pub use calls::Call;
 pub use lanes::{LaneShell, ServerSide};
 pub use links::LinkState;
 pub use owners::OwnerShell;
+pub use seat::{LEASE_US, Lead, Seat, Word, process_of};
+pub use shards::HandingOver;
 pub use storage::{Copy, Taking};
 
 use crate::clock::Clock;
-use crate::control::{Holder, Map};
 use crate::disk::Disk;
 use crate::network::{Body, Side};
 use crate::wire::ToClient;
 use crate::world::{Event, World};
 use std::collections::BTreeMap;
-use std::rc::Rc;
-use tidings_protocol::{Epoch, ShardId, Version};
-use tidings_router::MonoUs;
+use storage::Recovered;
+use tidings_protocol::{Epoch, ShardId};
+use tidings_router::control::map::{Map, Process as Name};
+use tidings_router::owner::Owner;
 
-/// How often a node looks at its links and its lease.
+/// How often a node looks at its links and its disk.
 pub const TICK_US: u64 = 400_000;
 
 /// A machine that may run a process.
@@ -37,6 +40,8 @@ pub struct Node {
     pub clock: Clock,
     /// Its disk.
     pub disk: Disk,
+    /// What its last process knew of the log, on a disk that never fails.
+    pub kept_map: Option<(usize, Map)>,
     /// Counts its processes.
     pub incarnation: u64,
     /// The one that runs.
@@ -54,18 +59,18 @@ pub struct Process {
     pub owners: Vec<OwnerShell>,
     /// Its lanes, one a thread.
     pub lanes: Vec<LaneShell>,
-    /// Who owns what, as far as it heard.
-    pub map: Rc<Map>,
-    /// Until when it may accept publishes.
-    pub lease_until_us: MonoUs,
-    /// The highest version it gave or closed.
-    pub in_use: Version,
+    /// Map, lease and coordinator.
+    pub seat: Seat,
     /// What it serves, since which epoch.
     pub serves: BTreeMap<ShardId, Epoch>,
-    /// What it gave away, and the map does not say so yet.
-    pub released: BTreeMap<ShardId, Epoch>,
-    /// Copies it could go on from.
+    /// What it owns and hands over.
+    pub handing: BTreeMap<ShardId, HandingOver>,
+    /// Copies in memory that it could go on from.
     pub copies: BTreeMap<ShardId, Copy>,
+    /// Complete shards of an earlier process, each as of this epoch, on the shelves.
+    pub on_disk: BTreeMap<ShardId, Epoch>,
+    /// By thread: an owner without links on which they wait.
+    pub shelves: Vec<Owner>,
     /// Publishes it passes on.
     pub calls: BTreeMap<u64, Call>,
     /// The snapshot it takes.
@@ -79,6 +84,7 @@ impl Node {
         Self {
             clock,
             disk: Disk::default(),
+            kept_map: None,
             incarnation: 0,
             process: None,
             paused: false,
@@ -94,13 +100,10 @@ impl Node {
 }
 
 impl World {
-    /// The process that runs on a node now.
+    /// The process that runs on a node now, or ran there last.
     #[must_use]
-    pub fn holder(&self, node: usize) -> Holder {
-        Holder {
-            node,
-            incarnation: self.nodes[node].incarnation,
-        }
+    pub fn process_name(&self, node: usize) -> Name {
+        process_of(node, self.nodes[node].incarnation)
     }
 
     /// A node's process starts: with empty machines, and with what its disk has as copies it may be told to go on from.
@@ -110,23 +113,26 @@ impl World {
         }
         self.nodes[node].incarnation += 1;
         let incarnation = self.nodes[node].incarnation;
-        let copies = self.recover(node);
+        let Recovered {
+            owners,
+            shelves,
+            on_disk,
+        } = self.recover(node);
+        let kept = self.nodes[node].kept_map.take().filter(|_| self.chance.percent(60));
         self.trace.note(self.now, format_args!("n{node}"), || {
-            format!("starts, life {incarnation}, with copies of {} shards", copies.len())
+            let applied = kept.as_ref().map_or(0, |(applied, _)| *applied);
+            format!("starts, life {incarnation}, with {on_disk:?} on disk and the log up to {applied}")
         });
         let threads = self.plan.threads;
         self.nodes[node].process = Some(Process {
-            owners: (0..threads).map(|_| OwnerShell::new(&self.plan)).collect(),
+            owners,
             lanes: (0..threads).map(|_| LaneShell::new(&self.plan)).collect(),
-            map: Rc::new(Map {
-                revision: 0,
-                entries: Vec::new(),
-            }),
-            lease_until_us: 0,
-            in_use: Version::ZERO,
+            seat: Seat::new(&self.plan, process_of(node, incarnation), kept),
             serves: BTreeMap::new(),
-            released: BTreeMap::new(),
-            copies,
+            handing: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            on_disk,
+            shelves,
             calls: BTreeMap::new(),
             taking: None,
         });
@@ -136,6 +142,7 @@ impl World {
             }
         }
         self.tick(node, incarnation);
+        self.seat_tick(node, incarnation);
     }
 
     /// A node's process ends at once. `loudly`: its system tells everybody who was connected.
@@ -145,6 +152,7 @@ impl World {
         };
         self.nodes[node].paused = false;
         self.nodes[node].deferred.clear();
+        self.nodes[node].kept_map = Some((process.seat.applied, process.seat.map.clone()));
         if !process.owners.iter().all(OwnerShell::is_idle) {
             self.coverage.saw("fault: kill with publishes under way");
         }
@@ -175,13 +183,12 @@ impl World {
         }
     }
 
-    /// A node looks at its links, its lease and its disk.
+    /// A node looks at its links and its disk.
     pub fn tick(&mut self, node: usize, incarnation: u64) {
         if self.process(node, incarnation).is_none() {
             return;
         }
         self.look_at_links(node);
-        self.renew_lease(node);
         self.consider_snapshot(node);
         let jitter_us = self.chance.below(50_000);
         self.after(TICK_US + jitter_us, Event::Tick(node, incarnation));
@@ -206,19 +213,20 @@ impl World {
             Body::Ping(link) => self.pinged(link),
             Body::ToLane(link, frames) => self.frames_to_lane(link, frames),
             Body::ToOwner(link, frames) => self.frames_to_owner(link, frames),
-            Body::Renew(renewal) => self.lease_asked(to, &renewal),
-            Body::Granted(grant) => self.lease_granted(to, &grant),
-            Body::Map(map) => self.learn_map(to, &map),
+            Body::Renew(renewal) => self.lease_asked(to, renewal),
+            Body::Granted(grant) => self.lease_granted(to, grant),
+            Body::Lead(lead) => self.led(to, &lead),
+            Body::Ask(command) => self.asked(to, command),
             Body::Publish(call, changes, durable) => self.publish_here(from, to, call, &changes, durable),
             Body::Published(call, fates) => self.call_answered(to, call, fates),
-            Body::Drain(shard, target) => self.drain_shard(to, shard, target),
-            Body::HandOver(copy) => self.copy_arrived(to, *copy),
+            Body::HandOver(owner, copy) => self.copy_arrived(to, owner, *copy),
+            Body::HasAll(shard, epoch) => self.copy_taken(to, from, shard, epoch),
         }
     }
 
     /// The machine is there, its process is not: its system says so to who sent over a connection.
     fn nobody_there(&mut self, from: usize, to: usize, body: &Body) {
-        if let Body::HandOver(_) = body {
+        if let Body::HandOver(..) = body {
             self.coverage.saw("hand-over lost");
         }
         let reset = match body {

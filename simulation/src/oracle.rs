@@ -9,12 +9,12 @@ mod history;
 pub use facts::{Acked, Fact, Subscribed, Told};
 pub use history::{Applied, Held, History, Knowledge, Loss, ObjectHistory, Publication};
 
-use crate::control::Entry;
 use crate::invariants::{self, Invariant};
 use crate::plan::Plan;
 use std::collections::{BTreeMap, BTreeSet};
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{Cursor, Epoch, HashKey, ObjectHash, ShardCount, ShardId, Version};
+use tidings_router::control::map::Shard;
 
 /// How a change compares with what its client was told before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,8 +249,13 @@ impl Oracle {
     }
 
     /// A shard was given to an owner.
-    pub fn assigned(&mut self, now: u64, shard: ShardId, entry: &Entry) {
-        self.hear(now, &Fact::Assigned(shard, entry));
+    pub fn assigned(&mut self, now: u64, shard: ShardId, known: &Shard) {
+        self.hear(now, &Fact::Assigned(shard, known));
+    }
+
+    /// An owner remembers so many keys more, of other processes.
+    pub fn keys_moved(&mut self, thread: usize, keys: usize) {
+        self.hear(0, &Fact::KeysMoved(thread, keys));
     }
 
     /// Another leader.

@@ -25,8 +25,14 @@ pub struct Plan {
     pub seed: u64,
     /// What is shown.
     pub mode: Mode,
-    /// Nodes of the cluster, each with a vote.
+    /// Nodes of the cluster.
     pub nodes: usize,
+    /// So many of them have a vote: the first ones.
+    pub voters: usize,
+    /// The last node starts only then.
+    pub late_us: Option<u64>,
+    /// How far the ceiling is kept ahead of the clock.
+    pub ceiling_ahead_us: u64,
     /// Owners and lanes of each node.
     pub threads: usize,
     /// Shards of the cluster.
@@ -78,12 +84,19 @@ impl Plan {
         let threads = *random.pick(&[1, 1, 2]);
         let shards = ShardCount::new(1 << random.range(0, 4)).unwrap_or(ShardCount::DEFAULT);
         let tight = mode != Mode::Calm && random.percent(15);
-        let owner = owner_config(&mut random, shards, tight);
+        let mut owner = owner_config(&mut random, shards, tight);
         let lane = lane_config(&mut random, shards, nodes * threads, &owner);
+        let mut control = Random::new(seed, 8);
+        let voters = if nodes > 3 && control.percent(60) { 3 } else { nodes };
+        owner.idempotency_keys = *control.pick(&[40, 400, 4_000]);
+        let late_us = (voters < nodes || mode != Mode::Calm && nodes > 2) && control.percent(40);
         Self {
             seed,
             mode,
             nodes,
+            voters,
+            late_us: late_us.then(|| control.range(500_000, 9_000_000)),
+            ceiling_ahead_us: *control.pick(&[2_000_000, 5_000_000]),
             threads,
             shards,
             stormy_us: random.range(8_000_000, 30_000_000),
@@ -125,6 +138,8 @@ impl Plan {
         Self {
             mode: Mode::Safety,
             nodes: 1,
+            voters: 1,
+            late_us: None,
             threads: 1,
             disks: true,
             fault_kinds: crate::faults::KILLS_AND_SLOW_DISKS,

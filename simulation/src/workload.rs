@@ -177,7 +177,8 @@ impl World {
         let history = &self.oracle.history;
         let object = &history.objects[history.publishes[publish].object];
         let epoch = object.applied.get(&version).map(|applied| applied.epoch);
-        epoch.is_some_and(|epoch| epoch < self.control.map().entries[usize::from(object.shard.0)].epoch)
+        let present = self.agreement.map().shard(object.shard).map(|shard| shard.epoch);
+        epoch.is_some_and(|epoch| Some(epoch) < present)
     }
 
     /// Nobody answered.

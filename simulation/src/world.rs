@@ -4,13 +4,13 @@
 //! comes from the seed: a run is a function of its plan. What belongs to nodes, clients, publishers and faults is done in
 //! their rooms.
 
+use crate::agreement::Agreement;
 use crate::clients::Client;
-use crate::clock::{Clock, DAWN_US};
-use crate::control::{Change, Control};
+use crate::clock::Clock;
 use crate::coverage::Coverage;
 use crate::faults::Faults;
 use crate::network::{Body, Carried, Network, Packet};
-use crate::node::{Node, Process};
+use crate::node::{Node, Process, Word};
 use crate::oracle::Oracle;
 use crate::plan::Plan;
 use crate::random::Random;
@@ -18,9 +18,9 @@ use crate::trace::Trace;
 use crate::wire::{Request, ToClient};
 use crate::workload::Publisher;
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
-use tidings_protocol::Version;
+use std::collections::{BTreeMap, BinaryHeap};
 use tidings_router::Now;
+use tidings_router::control::coordinator::Verdict;
 
 /// What can happen.
 #[derive(Debug)]
@@ -31,8 +31,12 @@ pub enum Event {
     WakeLane(usize, u64),
     /// A lane's writes are made.
     Writes(usize, u64),
-    /// A node looks at its links and its lease.
+    /// A node looks at its links and its disk.
     Tick(usize, u64),
+    /// A process looks at its map, its lease and, while it leads, at everybody's.
+    Seat(usize, u64),
+    /// The library that keeps the log says something to the process it runs in.
+    Word(usize, u64, Word),
     /// A node's process starts.
     Start(usize),
     /// A node's process goes on after a pause.
@@ -43,10 +47,12 @@ pub enum Event {
     Disk(usize, u64),
     /// A node takes the next piece of its snapshot.
     Snapshot(usize, u64),
-    /// The control group looks around.
-    Control,
-    /// A quorum agreed to a proposal of this term, or it was lost.
-    Commit(u64, Change),
+    /// Voters look whether there is a leader.
+    Voters,
+    /// A quorum agrees to a proposal of this term, if its leader still leads.
+    Commit(u64, u64),
+    /// A quorum is asked whether this process still leads in this term; comes back with the token.
+    Quorum(usize, u64, u64, u64),
     /// A publisher's turn.
     Publish(usize),
     /// A publisher waits no longer for this call.
@@ -117,7 +123,9 @@ pub struct World {
     /// The roads between them.
     pub network: Network,
     /// What they agree on.
-    pub control: Control,
+    pub agreement: Agreement,
+    /// By node: what gossip says of it though it is not so, and until when.
+    pub lies: BTreeMap<usize, (Verdict, u64)>,
     /// Since when the control group has no working leader.
     pub leaderless_since: Option<u64>,
     /// Those who are told.
@@ -173,7 +181,8 @@ impl World {
             queue: BinaryHeap::new(),
             number: 0,
             network: Network::new(plan.nodes, plan.machines(), plan.road_us),
-            control: Control::new(plan.nodes, plan.shards.get(), Version(DAWN_US)),
+            agreement: Agreement::new(plan.shards),
+            lies: BTreeMap::new(),
             leaderless_since: Some(0),
             nodes,
             clients,
@@ -196,9 +205,10 @@ impl World {
             plan,
         };
         for node in 0..world.plan.nodes {
-            world.at(chance.below(50_000), Event::Start(node));
+            let late_us = world.plan.late_us.filter(|_| node + 1 == world.plan.nodes).unwrap_or(0);
+            world.at(late_us + chance.below(50_000), Event::Start(node));
         }
-        world.at(100_000, Event::Control);
+        world.at(100_000, Event::Voters);
         for publisher in 0..world.plan.publishers {
             world.at(2_500_000 + chance.below(100_000), Event::Publish(publisher));
         }
@@ -295,6 +305,8 @@ impl World {
             | Event::Writes(machine, _)
             | Event::PollOver(machine, ..) => Some(self.plan.node_of(*machine)),
             Event::Tick(node, _)
+            | Event::Seat(node, _)
+            | Event::Word(node, ..)
             | Event::Snapshot(node, _)
             | Event::Disk(node, _)
             | Event::Call(node, ..)
@@ -302,8 +314,9 @@ impl World {
             Event::Packet(packet) => Some(packet.to),
             Event::Start(_)
             | Event::Resume(_)
-            | Event::Control
+            | Event::Voters
             | Event::Commit(..)
+            | Event::Quorum(..)
             | Event::Publish(_)
             | Event::PublishOver(..)
             | Event::PublishAnswer(..)
@@ -326,13 +339,16 @@ impl World {
             Event::WakeLane(lane, incarnation) => self.wake_lane(lane, incarnation),
             Event::Writes(lane, incarnation) => self.make_writes(lane, incarnation),
             Event::Tick(node, incarnation) => self.tick(node, incarnation),
+            Event::Seat(node, incarnation) => self.seat_tick(node, incarnation),
+            Event::Word(node, incarnation, word) => self.hear_word(node, incarnation, word),
             Event::Start(node) => self.start(node),
             Event::Resume(node) => self.resume(node),
             Event::Packet(packet) => self.arrive(*packet),
             Event::Disk(node, incarnation) => self.disk_done(node, incarnation),
             Event::Snapshot(node, incarnation) => self.snapshot_piece(node, incarnation),
-            Event::Control => self.control_tick(),
-            Event::Commit(term, change) => self.commit(term, &change),
+            Event::Voters => self.voters_look(),
+            Event::Commit(term, flight) => self.commit(term, flight),
+            Event::Quorum(node, incarnation, term, token) => self.ask_quorum(node, incarnation, term, token),
             Event::Publish(publisher) => self.publisher_turn(publisher),
             Event::PublishOver(publisher, call) => self.publish_over(publisher, call),
             Event::PublishAnswer(publisher, call, results) => self.publish_answered(publisher, call, results),

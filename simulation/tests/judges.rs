@@ -21,7 +21,8 @@ impl Story {
     fn new(mode: Mode) -> Self {
         let mut plan = Plan::draw(1, Some(mode));
         plan.shards = ShardCount::new(4).unwrap_or(ShardCount::DEFAULT);
-        (plan.objects, plan.clients, plan.rogues) = (4, 2, 0);
+        (plan.objects, plan.clients, plan.rogues, plan.threads) = (4, 2, 0, 1);
+        plan.owner.idempotency_keys = 8;
         Self {
             oracle: Oracle::new(&plan),
             now: 1_000,
@@ -208,6 +209,27 @@ fn i4_a_key_is_answered_with_one_version() {
         story.ack(publish, version);
     }
     assert_eq!(story.objected(), Some("I4"));
+}
+
+#[test]
+fn i4_a_key_may_be_forgotten_only_when_more_were_used_since_than_are_remembered() {
+    for others in 0..8 {
+        let mut story = true_story(Mode::Healing);
+        let keyed = |story: &mut Story, key, version| {
+            let now = story.later();
+            let publish = story.oracle.called(now, 2, Some(key), None);
+            story.apply(publish, 1, version);
+            story.ack(publish, version);
+            publish
+        };
+        let first = keyed(&mut story, 7, 30);
+        for other in 0..others {
+            keyed(&mut story, 100 + u128::from(other), 31 + other);
+        }
+        story.apply(first, 1, 50);
+        story.ack(first, 50);
+        assert_eq!(story.objected(), (others < 4).then_some("I4"), "{others} others");
+    }
 }
 
 #[test]

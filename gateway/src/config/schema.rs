@@ -264,7 +264,7 @@ sections! {
     /// What the server says about itself.
     log: Log {
         /// Which events are logged: `error`, `warn`, `info`, `debug`, `trace`, also by target as in `info,tidings=debug`.
-        filter: String = "info,openraft=warn".to_owned();
+        filter: String = "info,openraft=error".to_owned();
         /// `text` or `json`, on standard error.
         format: String = "text".to_owned();
     }

@@ -52,10 +52,12 @@ pub(super) fn info(plane: &Plane) -> NodeInfo {
 /// What is known before anything was granted.
 pub(super) fn first_view(plane: &Plane, part: &Part) -> View {
     let lease = Lease::new(plane.me, 0);
-    view(plane, part, &Arc::clone(&part.consensus.applied().borrow().map), &lease)
+    let map = Arc::clone(&part.consensus.applied().borrow().map);
+    view(plane, part, &map, &lease, &BTreeMap::new())
 }
 
-fn view(plane: &Plane, part: &Part, map: &Arc<Map>, lease: &Lease) -> View {
+/// `before` are the peers that were shown last: who is gone keeps the name it had.
+fn view(plane: &Plane, part: &Part, map: &Arc<Map>, lease: &Lease, before: &BTreeMap<NodeId, Peer>) -> View {
     let over = plane.over.borrow().is_some();
     View {
         me: plane.me,
@@ -63,13 +65,13 @@ fn view(plane: &Plane, part: &Part, map: &Arc<Map>, lease: &Lease) -> View {
         until_us: if over { 0 } else { lease.until_us() },
         ceiling: lease.ceiling(),
         confirmed: lease.until_us() > 0,
-        peers: Arc::new(peers(plane, map)),
+        peers: Arc::new(peers(plane, map, before)),
         leader: part.consensus.office().borrow().leader,
         voters: part.consensus.standing().voters,
     }
 }
 
-fn peers(plane: &Plane, map: &Map) -> BTreeMap<NodeId, Peer> {
+fn peers(plane: &Plane, map: &Map, before: &BTreeMap<NodeId, Peer>) -> BTreeMap<NodeId, Peer> {
     let roll = Arc::clone(&plane.roll.borrow());
     let others = map.nodes().filter(|(node, _)| *node != plane.me.node);
     let peers = others.filter_map(|(node, known)| {
@@ -84,7 +86,10 @@ fn peers(plane: &Plane, map: &Map) -> BTreeMap<NodeId, Peer> {
                 node,
                 incarnation: known.incarnation,
             },
-            name: gossip.map_or_else(String::new, |peer| peer.metadata.name.as_str().to_owned()),
+            name: gossip.map_or_else(
+                || before.get(&node).map_or_else(String::new, |peer| peer.name.clone()),
+                |peer| peer.metadata.name.as_str().to_owned(),
+            ),
             address,
             client_url: known.info.client_address.clone(),
             alive: gossip.is_some(),
@@ -184,7 +189,8 @@ impl Life {
     fn show(&mut self) {
         let map = Arc::clone(&self.part.consensus.applied().borrow().map);
         self.lease.applied(map.revision());
-        let now = view(&self.plane, &self.part, &map, &self.lease);
+        let before = Arc::clone(&self.shown.borrow().peers);
+        let now = view(&self.plane, &self.part, &map, &self.lease, &before);
         let metrics = &self.plane.metrics;
         let office = *self.part.consensus.office().borrow();
         if office.leader.is_some() && office.term > self.term {

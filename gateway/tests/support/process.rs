@@ -77,7 +77,13 @@ impl Program {
     /// The next line on its standard output.
     #[track_caller]
     pub(crate) fn line(&self) -> String {
-        match self.lines.recv_timeout(PATIENCE) {
+        self.line_within(PATIENCE)
+    }
+
+    /// The same of one that takes its time.
+    #[track_caller]
+    pub(crate) fn line_within(&self, patience: Duration) -> String {
+        match self.lines.recv_timeout(patience) {
             Ok(line) => line,
             Err(_) => panic!(
                 "no line came; on standard error: {:?}",
@@ -114,6 +120,11 @@ impl Program {
         };
         // Its ends of the pipes are closed, so both iterators end.
         (status, self.lines.iter().collect(), self.errors.iter().collect())
+    }
+
+    /// Waits for its end, where others that it started may still hold its pipes.
+    pub(crate) fn end_quietly(mut self) -> ExitStatus {
+        self.child.wait().expect("its status")
     }
 
     #[track_caller]

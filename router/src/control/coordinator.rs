@@ -19,7 +19,8 @@ use tidings_protocol::{Epoch, NodeId, ShardId, Version};
 pub struct Config {
     /// How long a lease is valid, in microseconds. Longer bears longer elections and pauses; shorter heals sooner.
     pub lease_us: u64,
-    /// How far the ceiling is kept ahead of the clock and of the highest version in use, in microseconds.
+    /// How far the ceiling is kept ahead of the clock, in microseconds. A quarter of that is kept ahead of the highest version
+    /// in use.
     pub ceiling_ahead_us: u64,
     /// After its election it waits so long for renewals before it takes silence for absence or places anything new.
     pub settle_us: u64,
@@ -316,20 +317,31 @@ impl Coordinator {
         office.is_some_and(|office| office.open.values().any(|open| open.shards.contains(&shard)))
     }
 
-    /// The ceiling that should be, if it should be higher. Every new epoch begins above the ceiling and needs room.
+    /// Whether a proposal about any shard is under way.
+    pub(super) fn is_any_open(&self) -> bool {
+        let office = self.office.as_ref();
+        office.is_some_and(|office| office.open.values().any(|open| !open.shards.is_empty()))
+    }
+
+    /// The ceiling that should be, if it should be higher. Every new epoch begins above the ceiling and needs room: also one
+    /// that an owner began by handing over.
     fn ceiling(&self, now: Now, map: &Map, commands: &[Command]) -> Option<Command> {
         let office = self.office.as_ref()?;
         let ahead = self.config.ceiling_ahead_us;
-        let used = now.wall_us.max(office.highest.0);
+        // Above versions only as much as the next changes need: whatever begins above the ceiling is further ahead of clocks.
+        let room = ahead / 4;
         let begins = commands.iter().any(|command| matches!(command, Command::Assign { .. }));
         let raising = office.open.values().any(|open| open.ceiling);
-        let low = map.ceiling().0 < used.saturating_add(ahead - ahead / 5);
+        let begun = map.shards().map(|(_, shard)| shard.begins.0).max().unwrap_or_default();
+        let used = office.highest.0.max(begun);
+        let above = |clock_us, used_us| now.wall_us.saturating_add(clock_us).max(used.saturating_add(used_us));
+        let low = map.ceiling().0 < above(ahead - ahead / 5, room / 2);
         if !begins && (!low || raising) {
             return None;
         }
-        let mut to = used.saturating_add(ahead);
+        let mut to = above(ahead, room);
         if begins {
-            to = to.max(map.ceiling().0).saturating_add(ahead / 2);
+            to = to.max(map.ceiling().0).saturating_add(room);
         }
         let to = Version(to.min(Version::LIMIT - 1));
         (to > map.ceiling()).then_some(Command::RaiseCeiling { to })

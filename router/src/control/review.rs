@@ -256,8 +256,12 @@ impl<'a> Review<'a> {
         }
     }
 
-    /// Even shares, and nothing left on nodes that drain.
+    /// Even shares, and nothing left on nodes that drain. Not before what was planned earlier is in the map or lost: shares
+    /// that look uneven still would be evened out once more.
     fn plan_moves(&mut self) {
+        if self.coordinator.is_any_open() {
+            return;
+        }
         while self.moving < self.coordinator.config.moves && self.commands.len() < AT_ONCE {
             let touched: Vec<ShardId> = self.commands.iter().filter_map(shard_of).collect();
             let movable = |id: ShardId, shard: &Shard| {

@@ -412,11 +412,21 @@ impl Lane {
         let answered = self.upstream.links[owner].answered;
         for &(hash, version) in objects {
             let shard = self.upstream.shard(self.upstream.count.shard(hash));
-            if shard.owner != Some(owner) || answered < shard.asked_from {
-                // The shard went away after the answer was asked for, perhaps to come back; it is asked for again.
+            if shard.owner != Some(owner) {
+                // The shard went away after the answer was asked for; it is asked again of its next owner.
                 continue;
             }
+            let counts = answered >= shard.asked_from;
             let slots = self.objects.with_hash(hash);
+            if slots.is_empty() {
+                // Given up while the shard was elsewhere: the question was read only when it had come back.
+                self.upstream.links[owner].to_unregister.push(hash);
+                self.upstream.stir(owner);
+            }
+            if !counts {
+                // The shard went away after the answer was asked for, and came back; it is asked for again.
+                continue;
+            }
             slots.for_each(|slot| {
                 let entry = self.objects.slot_mut(slot);
                 entry.set_registered(true);

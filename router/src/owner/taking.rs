@@ -114,8 +114,9 @@ impl Owner {
     /// Owns a shard from now on, and tells all links in the same step (rule R8).
     ///
     /// With a table it goes on from there; its floor and the assignment's merge to the higher one (rule R7). Without one it starts
-    /// empty, and the floor is at least where the epoch begins (rule R5). The same holds if the shard is owned here since an
-    /// earlier epoch, save that a floor never falls. No version is given below `begins`, nor at or below any that was ever given or closed here.
+    /// empty, and the floor is at least where the epoch begins (rule R5), unless it is the first one. The same holds if the shard
+    /// is owned here since an earlier epoch, save that a floor never falls. No version is given below `begins`, nor at or below
+    /// any that was ever given or closed here.
     ///
     /// If the shard is owned here since this very epoch only the floor is raised. A table of another shard, or of a later epoch,
     /// or for a shard that is owned here since this epoch, counts as none. `false`, and nothing happens, if the shard is owned
@@ -166,7 +167,8 @@ impl Owner {
         let table = table.unwrap_or_else(|| Table {
             shard: id,
             epoch,
-            floor: floor.max(begins),
+            // Nobody gave anything before the first epoch, so nobody needs to doubt.
+            floor: if epoch == Epoch(1) { floor } else { floor.max(begins) },
             cause,
             // As if all below the floor had been given: the next `Closed` is above, and nobody has to fetch it twice.
             last: floor.max(begins).before(),

@@ -20,8 +20,8 @@ impl Invariant for AckSurvives {
         }
         for (number, object) in history.objects.iter().enumerate() {
             let Some(acked) = object.newest_acked else { continue };
-            let owner = world.control.map().entries[usize::from(object.shard.0)].owner?;
-            let process = world.nodes[owner.node].process.as_ref()?;
+            let owner = world.agreement.map().shard(object.shard)?.owner?;
+            let process = world.nodes[owner.node.0 as usize].process.as_ref()?;
             let machine = &process.owners[usize::from(object.shard.0) % world.plan.threads].machine;
             let (version, floor) = (
                 machine.version(object.hash),

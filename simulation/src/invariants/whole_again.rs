@@ -14,28 +14,25 @@ const PATIENCE_US: u64 = 3_000_000;
 pub(super) struct WholeAgain;
 
 fn part_missing(world: &World) -> Option<String> {
-    let map = world.control.map();
-    for (shard, entry) in map.entries.iter().enumerate() {
-        let owner = entry.owner;
-        let serves = owner.is_some_and(|owner| {
-            let process = world.nodes[owner.node].process.as_ref();
-            let shard = tidings_protocol::ShardId(shard as u16);
-            world.nodes[owner.node].incarnation == owner.incarnation
-                && process.is_some_and(|process| process.serves.get(&shard) == Some(&entry.epoch))
+    let map = world.agreement.map();
+    for (id, shard) in map.shards() {
+        let serves = shard.owner.is_some_and(|owner| {
+            let node = &world.nodes[owner.node.0 as usize];
+            let process = node.process.as_ref();
+            node.incarnation == owner.incarnation
+                && process.is_some_and(|process| process.serves.get(&id) == Some(&shard.epoch))
         });
-        if !serves {
-            return Some(format!("shard {shard} is not served as was agreed: {entry:?}"));
+        if !serves || !shard.in_sync.is_empty() || !shard.filling.is_empty() {
+            return Some(format!("shard {id} is not served as was agreed: {shard:?}"));
         }
     }
     for (number, node) in world.nodes.iter().enumerate() {
         let Some(process) = &node.process else {
             return Some(format!("n{number} does not run"));
         };
-        if process.map.revision != map.revision {
-            return Some(format!(
-                "n{number} knows map {} and not {}",
-                process.map.revision, map.revision
-            ));
+        let known = process.seat.map.revision();
+        if known != map.revision() {
+            return Some(format!("n{number} knows map {known} and not {}", map.revision()));
         }
         for lane in &process.lanes {
             if let Some(owner) = lane.links.iter().position(|link| !matches!(link, LinkState::Up { .. })) {

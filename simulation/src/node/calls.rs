@@ -76,11 +76,12 @@ impl World {
         let mut to: BTreeMap<usize, Vec<(usize, Publish)>> = BTreeMap::new();
         let mut ownerless = false;
         for (publish, item) in state.open.iter_mut().filter(|(_, item)| !item.sent) {
-            let shard = usize::from(shards.shard(item.change.object).0);
-            match process.map.entries.get(shard).and_then(|entry| entry.owner) {
+            let shard = process.seat.map.shard(shards.shard(item.change.object));
+            match shard.and_then(|shard| shard.owner) {
                 Some(owner) => {
                     item.sent = true;
-                    to.entry(owner.node).or_default().push((*publish, item.change.clone()));
+                    let node = owner.node.0 as usize;
+                    to.entry(node).or_default().push((*publish, item.change.clone()));
                 }
                 None => ownerless = true,
             }

@@ -5,7 +5,7 @@ use crate::network::{Body, Fate, LinkName};
 use crate::plan::Plan;
 use crate::world::{Event, World};
 use std::collections::BTreeMap;
-use tidings_protocol::peer::OwnerToEdge;
+use tidings_protocol::peer::{Owned, OwnerToEdge};
 use tidings_protocol::{Epoch, ObjectHash, ShardId, Version};
 use tidings_router::Now;
 use tidings_router::owner::keeping::KeptAnswer;
@@ -38,6 +38,8 @@ pub struct OwnerShell {
     pub machine: Owner,
     /// The links that are up, and when something came last.
     pub links: BTreeMap<LinkName, u64>,
+    /// What was closed last on which link.
+    closed: BTreeMap<LinkName, Version>,
     wake_at: Option<u64>,
     waiting: BTreeMap<u64, Waiting>,
     requests: u64,
@@ -49,9 +51,11 @@ impl OwnerShell {
     pub fn new(plan: &Plan) -> Self {
         let mut machine = Owner::new(plan.owner);
         machine.set_ceiling(Version::ZERO);
+        machine.set_lease(0);
         Self {
             machine,
             links: BTreeMap::new(),
+            closed: BTreeMap::new(),
             wake_at: None,
             waiting: BTreeMap::new(),
             requests: 0,
@@ -126,7 +130,7 @@ impl World {
     fn perform_owner(&mut self, owner: usize, out: Vec<Output>) {
         let node = self.plan.node_of(owner);
         let mut frames: Vec<(LinkName, Vec<OwnerToEdge>)> = Vec::new();
-        let mut floors_told = false;
+        let mut told: Vec<Vec<Owned>> = Vec::new();
         for output in out {
             match output {
                 Output::ToEdge {
@@ -140,12 +144,11 @@ impl World {
                         generation,
                     };
                     match &frame {
-                        OwnerToEdge::Closed { version } => self.closed(owner, *version),
-                        OwnerToEdge::Own { shards } if !floors_told => {
+                        OwnerToEdge::Closed { version } => self.closed(owner, link, *version),
+                        OwnerToEdge::Own { shards } if !told.contains(shards) => {
                             // Every link is told of a floor; disk and oracle need to hear of it once.
-                            floors_told = true;
-                            let shards = shards.clone();
-                            self.floors_announced(node, owner, &shards);
+                            self.floors_announced(node, owner, shards);
+                            told.push(shards.clone());
                         }
                         _ => {}
                     }
@@ -163,14 +166,20 @@ impl World {
         }
     }
 
-    fn closed(&mut self, owner: usize, version: Version) {
+    fn closed(&mut self, owner: usize, link: LinkName, version: Version) {
+        let last = self
+            .owner_shell(owner)
+            .and_then(|shell| shell.closed.insert(link, version));
+        if last.is_some_and(|last| version <= last) {
+            self.oracle
+                .object_to("R10", format!("o{owner} closes {version} again for l{}", link.lane));
+        }
         let node = self.plan.node_of(owner);
         let threads = self.plan.threads;
-        let ceiling = self.control.ceiling();
+        let ceiling = self.agreement.map().ceiling();
         let Some(process) = self.nodes[node].process.as_mut() else {
             return;
         };
-        process.in_use = process.in_use.max(version);
         let shards = process
             .serves
             .iter()
@@ -180,7 +189,7 @@ impl World {
     }
 
     /// Floors rose, or shards were taken: written down before what comes later.
-    fn floors_announced(&mut self, node: usize, owner: usize, shards: &[tidings_protocol::peer::Owned]) {
+    fn floors_announced(&mut self, node: usize, owner: usize, shards: &[Owned]) {
         for owned in shards {
             self.oracle
                 .floor(self.now, owned.shard, owned.epoch, owned.floor, owned.cause);
@@ -208,24 +217,20 @@ impl World {
         changes: &[(usize, Publish)],
         durable: bool,
     ) {
-        let now = self.clock(node);
-        let fails = self.nodes[node].disk.fails;
-        let Some(process) = self.nodes[node].process.as_ref() else {
-            return;
-        };
-        let refusal = if fails {
+        if self.nodes[node].disk.fails {
             self.coverage.saw("publish refused by a failing disk");
-            Some(Fate::StorageFails)
-        } else if now.mono_us > process.lease_until_us {
-            self.coverage.saw("publish refused without a lease");
-            Some(Fate::Refused)
-        } else {
-            None
-        };
-        if let Some(fate) = refusal {
-            let fates = changes.iter().map(|(publish, _)| (*publish, fate)).collect();
-            self.send(node, from, None, Body::Published(call, fates));
+            let fates = changes.iter().map(|(publish, _)| (*publish, Fate::StorageFails));
+            self.send(node, from, None, Body::Published(call, fates.collect()));
             return;
+        }
+        let fed =
+            |(_, publish): &&(usize, Publish)| self.feeds_all_copies(node, self.plan.shards.shard(publish.object));
+        let (changes, unfed): (Vec<_>, Vec<_>) = changes.iter().partition(fed);
+        if !unfed.is_empty() {
+            self.coverage
+                .saw("publish refused while a copy is in sync that nobody feeds");
+            let fates = unfed.iter().map(|(publish, _)| (*publish, Fate::Refused));
+            self.send(node, from, None, Body::Published(call, fates.collect()));
         }
         for thread in 0..self.plan.threads {
             let owner = node * self.plan.threads + thread;
@@ -233,7 +238,7 @@ impl World {
             let of_owner: Vec<(usize, Publish)> = changes
                 .iter()
                 .filter(|(_, publish)| here(publish.object))
-                .cloned()
+                .map(|change| (*change).clone())
                 .collect();
             if of_owner.is_empty() {
                 continue;
@@ -263,7 +268,7 @@ impl World {
     /// A batch was applied: it is answered, or written first.
     fn applied(&mut self, owner: usize, request: u64, results: &[Published]) {
         let node = self.plan.node_of(owner);
-        let (disks, shards, ceiling) = (self.plan.disks, self.plan.shards, self.control.ceiling());
+        let (disks, shards, ceiling) = (self.plan.disks, self.plan.shards, self.agreement.map().ceiling());
         let wall_us = self.clock(node).wall_us;
         let Some(shell) = self.owner_shell(owner) else { return };
         let Some(waiting) = shell.waiting.get_mut(&request) else {
@@ -271,6 +276,7 @@ impl World {
         };
         let mut records = Vec::new();
         let mut happened = Vec::new();
+        let mut paused = 0;
         for (draft, published) in waiting.changes.iter().zip(results) {
             waiting.fates.push(match *published {
                 Published::Accepted(version) => {
@@ -282,18 +288,21 @@ impl World {
                     Fate::Accepted(version)
                 }
                 Published::Duplicate(version) => Fate::Duplicate(version),
-                Published::NotOwner(_) | Published::Paused(_) => Fate::Refused,
+                Published::NotOwner(_) => Fate::Refused,
+                Published::Paused(_) => {
+                    paused += 1;
+                    Fate::Refused
+                }
             });
         }
         let durable = waiting.durable;
+        self.coverage.add("publish refused without a lease", paused);
+        let Some(shell) = self.owner_shell(owner) else { return };
         let epochs: Vec<Epoch> = happened
             .iter()
             .map(|(_, shard, _)| shell.machine.epoch(*shard).unwrap_or_default())
             .collect();
         for ((publish, shard, version), epoch) in happened.into_iter().zip(epochs) {
-            if let Some(process) = self.nodes[node].process.as_mut() {
-                process.in_use = process.in_use.max(version);
-            }
             self.oracle.applied(self.now, publish, shard, epoch, version, ceiling);
             self.trace.note(self.now, format_args!("o{owner}"), || {
                 format!("p{publish} is {version} in epoch {epoch} of shard {shard}")

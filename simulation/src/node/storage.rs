@@ -1,20 +1,30 @@
 //! A node and its disk: orders in, answers out, snapshots a piece at a time, and what is found after a restart.
 
-use crate::control::CopyHead;
+use super::OwnerShell;
 use crate::disk::{Found, Order, Record, shard_of_mark};
 use crate::world::{Event, World};
 use std::collections::BTreeMap;
-use tidings_protocol::{ObjectHash, ShardId, Version};
-use tidings_router::owner::keeping::{KeptAnswer, MARK_PIECES, SHARD_PIECES};
+use tidings_protocol::peer::FloorCause;
+use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
+use tidings_router::Now;
+use tidings_router::owner::keeping::{Floor, KeptAnswer, MARK_PIECES, SHARD_PIECES};
+use tidings_router::owner::taking::Table;
+use tidings_router::owner::{Config, Input, Owner};
 
 /// Snapshots replace a log of this many records.
 const LOG_RECORDS: usize = 120;
 
-/// A complete copy of a shard outside of a machine.
+/// A complete copy of a shard outside of a machine, in the memory of its process.
 #[derive(Clone, Debug)]
 pub struct Copy {
-    /// What it is a copy of.
-    pub head: CopyHead,
+    /// The shard.
+    pub shard: ShardId,
+    /// It has everything that was acknowledged up to this epoch.
+    pub epoch: Epoch,
+    /// The map that its owner knew when it was made.
+    pub revision: u64,
+    /// Its floor.
+    pub floor: Floor,
     /// Every object's version.
     pub versions: Vec<(ObjectHash, Version)>,
     /// Revisions.
@@ -23,6 +33,17 @@ pub struct Copy {
     pub answers: Vec<KeptAnswer>,
     /// It came from another node.
     pub moved: bool,
+}
+
+/// What a process finds on its disk.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    /// By thread: the owners, which remember revisions and keys and own nothing yet.
+    pub(super) owners: Vec<OwnerShell>,
+    /// By thread: an owner without links, on which the shards wait.
+    pub(super) shelves: Vec<Owner>,
+    /// Shards that are complete, each as of this epoch.
+    pub(super) on_disk: BTreeMap<ShardId, Epoch>,
 }
 
 /// A snapshot that is being taken.
@@ -70,8 +91,9 @@ impl World {
         let Some(process) = self.nodes[node].process.as_mut() else {
             return;
         };
-        // Copies that are not served live in the log alone.
-        if process.taking.is_some() || length < LOG_RECORDS || !process.copies.is_empty() || fails {
+        // What is not served, and may be again, lives in the log alone.
+        let waits = !process.copies.is_empty() || !process.on_disk.is_empty();
+        if process.taking.is_some() || length < LOG_RECORDS || waits || fails {
             return;
         }
         process.taking = Some(Taking {
@@ -146,48 +168,102 @@ impl World {
         self.after(us, Event::Snapshot(node, incarnation));
     }
 
-    /// What a process finds on its disk: one copy a shard that was owned here, newest epoch.
-    pub(super) fn recover(&mut self, node: usize) -> BTreeMap<ShardId, Copy> {
+    /// What a process finds on its disk, put where it may be told to go on from. A shard of which something acknowledged may be
+    /// missing is worth nothing: whoever gets it starts empty.
+    pub(super) fn recover(&mut self, node: usize) -> Recovered {
+        let (threads, shards, now) = (self.plan.threads, self.plan.shards, self.clock(node));
+        let mut recovered = Recovered {
+            owners: (0..threads).map(|_| OwnerShell::new(&self.plan)).collect(),
+            shelves: (0..threads).map(|_| Owner::new(self.plan.owner)).collect(),
+            on_disk: BTreeMap::new(),
+        };
         if !self.plan.disks {
-            return BTreeMap::new();
+            return recovered;
         }
         let found: Found = self.nodes[node].disk.recover();
         if found.from_snapshot {
             self.coverage.saw("restart from a snapshot");
         }
-        let shards = self.plan.shards;
-        let mut copies = BTreeMap::new();
+        let thread_of = |shard: ShardId| usize::from(shard.0) % threads;
         for (shard, (epoch, floor, cause)) in &found.owned {
-            let doubt = found
-                .doubtful
-                .contains(shard)
-                .then_some(tidings_protocol::peer::FloorCause::PowerLost);
-            let mark = |key: &u128| shard_of_mark(shards, *key) == *shard;
-            let copy = Copy {
-                head: CopyHead {
-                    shard: *shard,
-                    epoch: *epoch,
-                    floor: *floor,
-                    cause: *cause,
-                    doubt,
-                },
-                versions: found
-                    .versions
-                    .iter()
-                    .filter(|(o, _)| shards.shard(*o) == *shard)
-                    .copied()
-                    .collect(),
-                revisions: found.revisions.iter().filter(|(key, _)| mark(key)).copied().collect(),
-                answers: found
-                    .answers
-                    .iter()
-                    .filter(|answer| mark(&answer.key))
-                    .copied()
-                    .collect(),
-                moved: false,
+            if found.doubtful.contains(shard) {
+                self.coverage.saw("shard in doubt after a restart");
+                continue;
+            }
+            recovered.on_disk.insert(*shard, *epoch);
+            let assign = Input::Assign {
+                shards: vec![*shard],
+                epoch: *epoch,
+                floor: *floor,
+                cause: *cause,
             };
-            copies.insert(*shard, copy);
+            recovered.shelves[thread_of(*shard)].handle(now, assign, &mut Vec::new());
         }
-        copies
+        for (object, version) in &found.versions {
+            recovered.shelves[thread_of(shards.shard(*object))].restore(*object, *version);
+        }
+        // In the order in which they were written, so that the newest are remembered.
+        for (key, revision) in &found.revisions {
+            let thread = thread_of(shard_of_mark(shards, *key));
+            recovered.owners[thread].machine.restore_revision(*key, *revision);
+        }
+        for answer in &found.answers {
+            let thread = thread_of(shard_of_mark(shards, answer.key));
+            recovered.owners[thread].machine.restore_answer(*answer, now);
+        }
+        recovered
+    }
+}
+
+impl Copy {
+    /// Everything an owner knows of a shard.
+    #[must_use]
+    pub fn of(machine: &Owner, shards: ShardCount, shard: ShardId, epoch: Epoch, revision: u64, now: Now) -> Self {
+        let versions = (0..SHARD_PIECES)
+            .flat_map(|piece| machine.kept_versions(shard, piece))
+            .collect();
+        let of_shard = |key: &u128| shard_of_mark(shards, *key) == shard;
+        let revisions = (0..MARK_PIECES).flat_map(|piece| machine.kept_revisions(piece));
+        let answers = (0..MARK_PIECES).flat_map(|piece| machine.kept_answers(piece, now));
+        let nothing = Floor {
+            version: Version::ZERO,
+            cause: FloorCause::Lost,
+        };
+        Self {
+            shard,
+            epoch,
+            revision,
+            floor: machine.kept_floor(shard).unwrap_or(nothing),
+            versions,
+            revisions: revisions.filter(|(key, _)| of_shard(key)).collect(),
+            answers: answers.filter(|answer| of_shard(&answer.key)).collect(),
+            moved: false,
+        }
+    }
+
+    /// Its versions and floor as an owner takes them over.
+    #[must_use]
+    pub fn table(&self, config: &Config, now: Now) -> Option<Table> {
+        let mut shelf = Owner::new(*config);
+        let assign = Input::Assign {
+            shards: vec![self.shard],
+            epoch: self.epoch,
+            floor: self.floor.version,
+            cause: self.floor.cause,
+        };
+        shelf.handle(now, assign, &mut Vec::new());
+        for (object, version) in &self.versions {
+            shelf.restore(*object, *version);
+        }
+        shelf.take_table(self.shard)
+    }
+
+    pub(super) fn records(&self) -> Vec<Record> {
+        let versions = self.versions.iter();
+        let versions = versions.map(|(object, version)| Record::Version(*object, *version));
+        let revisions = self.revisions.iter();
+        let revisions = revisions.map(|(key, revision)| Record::Revision(*key, *revision));
+        let answers = self.answers.iter().copied().map(Record::Answer);
+        versions.chain(revisions).chain(answers).collect()
     }
 }

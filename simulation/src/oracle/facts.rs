@@ -1,9 +1,9 @@
 //! What the oracle hears: one fact at a time, as it was seen from where it happened.
 
-use crate::control::Entry;
 use std::collections::BTreeSet;
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{Cursor, Epoch, ShardId, Version};
+use tidings_router::control::map::Shard;
 
 /// What somebody did or was told.
 #[derive(Debug)]
@@ -23,7 +23,9 @@ pub enum Fact<'a> {
     /// An owner announced a floor.
     Floor(ShardId, Epoch, Version, FloorCause),
     /// A shard was given to an owner.
-    Assigned(ShardId, &'a Entry),
+    Assigned(ShardId, &'a Shard),
+    /// Idempotency keys of another process were taken over by an owner: its thread, and how many.
+    KeysMoved(usize, usize),
     /// The control group got another leader.
     Elected,
     /// A client began a connection, perhaps to poll.

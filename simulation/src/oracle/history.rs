@@ -194,6 +194,7 @@ impl History {
             | Fact::Closed(..)
             | Fact::Assigned(..)
             | Fact::Elected
+            | Fact::KeysMoved(..)
             | Fact::Subscribed(_)
             | Fact::Settled => {}
         }

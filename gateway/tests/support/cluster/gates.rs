@@ -1,14 +1,18 @@
 //! Forwarders between nodes, with a gate for each direction of each pair.
 //!
-//! A node tells the others its forwarder's address. Who is behind a connection that arrives there is found by the process
-//! that has the other end (`/proc`), so one address for all is enough.
+//! A node tells the others its forwarder's address. Who is behind a connection that arrives there stands in its first words,
+//! which are in the clear, so one address for all is enough. Until it is known which node calls itself what
+//! ([`Gates::is_called`]), its gates are open.
 
+use crate::support::PATIENCE;
 use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tidings_protocol::NodeId;
+use tidings_protocol::mesh::Hello;
 
 /// How often a gate is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -29,8 +33,8 @@ pub(crate) enum Gate {
 struct State {
     /// From, to.
     gates: HashMap<(usize, usize), Gate>,
-    /// The process of each node.
-    processes: HashMap<usize, u32>,
+    /// Which node calls itself what.
+    names: HashMap<NodeId, usize>,
     /// Where each node sends datagrams from.
     sources: HashMap<SocketAddr, usize>,
 }
@@ -70,8 +74,8 @@ impl Gates {
         self.addresses[node]
     }
 
-    pub(super) fn belongs(&self, node: usize, process: u32) {
-        self.state.lock().expect("a lock").processes.insert(node, process);
+    pub(super) fn is_called(&self, node: usize, name: NodeId) {
+        self.state.lock().expect("a lock").names.insert(name, node);
     }
 
     /// From now on.
@@ -100,43 +104,61 @@ impl Gates {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// Between a node of which the name is known and one of which the place is.
+    fn gate_of(&self, name: NodeId, place: usize, to_place: bool) -> Gate {
+        let known = self.state.lock().expect("a lock").names.get(&name).copied();
+        known.map_or(Gate::Open, |other| {
+            if to_place {
+                self.gate(other, place)
+            } else {
+                self.gate(place, other)
+            }
+        })
+    }
+
     fn streams(self: Arc<Self>, listener: &TcpListener, to: usize, target: SocketAddr) {
         listener.set_nonblocking(true).expect("a listener");
         while !self.is_over() {
-            let Ok((stream, from)) = listener.accept() else {
+            let Ok((stream, _)) = listener.accept() else {
                 std::thread::sleep(Duration::from_millis(2));
                 continue;
             };
-            let processes = self.state.lock().expect("a lock").processes.clone();
-            let Some(from) = behind(from.port(), &processes) else {
-                continue;
-            };
-            let through = [(from, to), (to, from)];
-            if through.iter().any(|&(a, b)| self.gate(a, b) == Gate::Cut) {
-                continue;
-            }
-            let Ok(onward) = TcpStream::connect(target) else {
-                continue;
-            };
-            for ((a, b), (reader, writer)) in through.into_iter().zip([(&stream, &onward), (&onward, &stream)]) {
-                let (Ok(reader), Ok(writer)) = (reader.try_clone(), writer.try_clone()) else {
-                    continue;
-                };
-                let gates = Arc::clone(&self);
-                std::thread::spawn(move || gates.carry(a, b, reader, writer));
-            }
+            let gates = Arc::clone(&self);
+            // A stream that cannot be carried is closed, as it would be by a node.
+            std::thread::spawn(move || _ = gates.stream(stream, to, target));
         }
     }
 
+    fn stream(self: Arc<Self>, mut stream: TcpStream, to: usize, target: SocketAddr) -> io::Result<()> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut words = [0; Hello::BYTES];
+        stream.read_exact(&mut words)?;
+        let hello = Hello::decode(&words).map_err(io::Error::other)?;
+        let dialler = hello.node;
+        if [true, false]
+            .iter()
+            .any(|onward| self.gate_of(dialler, to, *onward) == Gate::Cut)
+        {
+            return Ok(());
+        }
+        let mut onward = TcpStream::connect(target)?;
+        onward.write_all(&words)?;
+        let back = (onward.try_clone()?, stream.try_clone()?);
+        let gates = Arc::clone(&self);
+        std::thread::spawn(move || gates.carry(dialler, to, false, back.0, back.1));
+        self.carry(dialler, to, true, stream, onward);
+        Ok(())
+    }
+
     /// One direction of one connection.
-    fn carry(&self, from: usize, to: usize, mut reader: TcpStream, mut writer: TcpStream) {
+    fn carry(&self, dialler: NodeId, place: usize, onward: bool, mut reader: TcpStream, mut writer: TcpStream) {
         let mut run = || -> io::Result<()> {
-            reader.set_nonblocking(false)?;
             reader.set_read_timeout(Some(LOOK))?;
             writer.set_nodelay(true)?;
             let mut piece = vec![0; 64 * 1024];
             loop {
-                let gate = self.gate(from, to);
+                let gate = self.gate_of(dialler, place, onward);
                 if self.is_over() || gate == Gate::Cut {
                     return Ok(());
                 }
@@ -147,7 +169,9 @@ impl Gates {
                 match reader.read(&mut piece) {
                     Ok(0) => return Ok(()),
                     // The gate may have closed while this waited.
-                    Ok(count) if self.gate(from, to) != Gate::Cut => writer.write_all(&piece[..count])?,
+                    Ok(count) if self.gate_of(dialler, place, onward) != Gate::Cut => {
+                        writer.write_all(&piece[..count])?
+                    }
                     Ok(_) => return Ok(()),
                     Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
                     Err(error) => return Err(error),
@@ -215,24 +239,4 @@ fn pair() -> (TcpListener, UdpSocket) {
             return (tcp, udp);
         }
     }
-}
-
-/// Which node's process has the end of a loopback connection with this port.
-fn behind(port: u16, processes: &HashMap<usize, u32>) -> Option<usize> {
-    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let end = format!("0100007F:{port:04X}");
-    let inode = table.lines().find_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        (words.get(1) == Some(&end.as_str())).then(|| words.get(9).map(|&inode| inode.to_owned()))?
-    })?;
-    let wanted = format!("socket:[{inode}]");
-    let has = |process: u32| {
-        let files = std::fs::read_dir(format!("/proc/{process}/fd")).ok();
-        let mut files = files.into_iter().flatten().filter_map(Result::ok);
-        files.any(|file| std::fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == wanted.as_str()))
-    };
-    processes
-        .iter()
-        .find(|(_, process)| has(**process))
-        .map(|(node, _)| *node)
 }

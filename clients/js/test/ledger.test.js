@@ -1,0 +1,262 @@
+// What a watch was told and has handled; and handlers, on promises that the test settles.
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import { Ledger, Tidings, Watch, readEvents } from "../tidings.js";
+import { until } from "./support/waiting.js";
+
+const change = (object, version) => ({ object, version });
+const begin = (...objects) => {
+  const ledger = new Ledger();
+  for (const object of objects) (ledger.add(object), ledger.live(object, 0));
+  return ledger;
+};
+
+describe("a ledger", () => {
+  it("versions never go back, also behind a resync of the same cluster", () => {
+    const ledger = begin("a");
+    ledger.change(change("a", 5));
+    assert.equal(ledger.take().version, 5);
+    ledger.settle("a");
+    for (const version of [5, 4, 1]) ledger.change(change("a", version));
+    assert.equal(ledger.take(), undefined);
+    ledger.resync(["a"], "versions_lost");
+    ledger.change(change("a", 3));
+    assert.deepEqual(ledger.take(), { object: "a", version: null, cause: "versions_lost" });
+    ledger.settle("a");
+    assert.equal(ledger.take(), undefined);
+  });
+
+  it("of another cluster versions begin anew, behind a resync", () => {
+    const ledger = begin("a");
+    ledger.change(change("a", 500));
+    ledger.take();
+    ledger.settle("a");
+    ledger.resync(["a"], "cursor_foreign");
+    ledger.change(change("a", 3));
+    assert.equal(ledger.take().version, null);
+    ledger.settle("a");
+    assert.equal(ledger.take().version, 3);
+  });
+
+  it("changes coalesce, one object at a time, the oldest first", () => {
+    const ledger = begin("a", "b");
+    for (const version of [1, 2, 3]) ledger.change(change("a", version));
+    ledger.change(change("b", 4));
+    assert.deepEqual(ledger.take(), change("a", 3));
+    ledger.change(change("a", 9));
+    assert.deepEqual(ledger.take(), change("b", 4));
+    assert.equal(ledger.take(), undefined, "a is being handled");
+    ledger.settle("a");
+    assert.deepEqual(ledger.take(), change("a", 9));
+  });
+
+  it("the cursor is given out only when everything before it is handled, however busy it is", () => {
+    const ledger = begin("a", "b");
+    ledger.change(change("a", 1));
+    ledger.vouch("c1");
+    assert.equal(ledger.cursor, undefined);
+    ledger.take();
+    ledger.change(change("b", 2));
+    ledger.vouch("c2");
+    ledger.vouch("c3");
+    assert.equal(ledger.cursor, undefined, "taken is not handled");
+    ledger.settle("a");
+    assert.equal(ledger.cursor, "c1");
+    assert.equal(ledger.resume, "c3", "a connection goes on from what was told");
+    ledger.take();
+    ledger.settle("b");
+    assert.equal(ledger.cursor, "c3");
+  });
+
+  it("what failed is told again, or what is newer, and holds the cursor back", () => {
+    const ledger = begin("a");
+    ledger.change(change("a", 1));
+    ledger.vouch("c1");
+    const first = ledger.take();
+    ledger.change(change("a", 2));
+    ledger.vouch("c2");
+    ledger.again(first);
+    ledger.vouch("c3");
+    assert.equal(ledger.cursor, undefined);
+    assert.equal(ledger.take().version, 2);
+    ledger.settle("a");
+    assert.equal(ledger.cursor, "c3");
+  });
+
+  it("no cursor is given out while something is not live", () => {
+    const ledger = begin("a");
+    ledger.add("b");
+    ledger.vouch("c1");
+    assert.equal(ledger.cursor, undefined);
+    assert.ok(ledger.uncovered.has("b"));
+    ledger.live("b", 3);
+    ledger.vouch("c2");
+    assert.equal(ledger.cursor, "c2");
+  });
+
+  it("where a new hub begins: at the version that is known, else where it was live first, else now", () => {
+    const ledger = new Ledger();
+    ledger.add("new");
+    assert.equal(ledger.start("new"), 0);
+    ledger.add("told");
+    ledger.live("told", 0);
+    assert.equal(ledger.start("told"), 1, "older than every change");
+    ledger.change(change("told", 7));
+    assert.equal(ledger.start("told"), 7);
+    ledger.add("joined");
+    ledger.live("joined", "c5");
+    assert.equal(ledger.start("joined"), "c5");
+    ledger.vouch("c6");
+    ledger.away("joined");
+    assert.equal(ledger.start("joined"), "c6", "refused for now: from the cursor that spoke for it last");
+  });
+
+  it("of an object for which the cursor speaks, a version that is said at its beginning hides no change", () => {
+    const ledger = new Ledger("c0");
+    ledger.add("a", undefined, true);
+    ledger.live("a", 50);
+    ledger.change(change("a", 40));
+    assert.equal(ledger.take()?.version, 40);
+  });
+
+  it("nothing is told of what was let go", () => {
+    const ledger = begin("a");
+    ledger.change(change("a", 1));
+    ledger.remove("a");
+    ledger.change(change("a", 2));
+    assert.equal(ledger.take(), undefined);
+  });
+});
+
+/** A watch whose hub is the test. */
+const watching = (objects, handler, options = {}) => {
+  const sent = [];
+  const told = [];
+  const watch = new Watch(objects, handler, options, message => sent.push(message), (type, detail) => told.push({ type, ...detail }));
+  watch._hear({ live: objects.map(object => [object, 0]) });
+  return { watch, sent, told, errors: () => told.filter(one => one.type === "error") };
+};
+
+describe("a watch", () => {
+  it("the version is not advanced before the handler ran: the cursor waits for its promise", async () => {
+    const ends = [];
+    const { watch, told } = watching(["a"], () => new Promise(ok => ends.push(ok)));
+    watch._hear({ changes: [change("a", 1)] });
+    watch._hear({ cursor: "c1" });
+    await until(() => ends.length === 1);
+    assert.equal(watch.cursor, undefined);
+    ends[0]();
+    await until(() => watch.cursor === "c1");
+    assert.deepEqual(told.map(one => one.type), ["cursor"]);
+  });
+
+  it("changes coalesce while the handler runs", async () => {
+    const heard = [];
+    let end;
+    const { watch } = watching(["a"], one => (heard.push(one.version), new Promise(ok => (end = ok))));
+    watch._hear({ changes: [change("a", 1)] });
+    for (let version = 2; version < 100; version++) watch._hear({ changes: [change("a", version)] });
+    end();
+    await until(() => heard.length === 2);
+    assert.deepEqual(heard, [1, 99]);
+  });
+
+  it("a handler that throws is told again, up to a limit, with an error each time", async () => {
+    const heard = [];
+    const fails = one => {
+      heard.push(one.version);
+      throw new Error("no");
+    };
+    const { watch, errors } = watching(["a", "b"], one => (one.object === "a" ? fails(one) : heard.push("b")), { againMs: 1, tries: 3 });
+    watch._hear({ changes: [change("a", 1), change("b", 2)] });
+    watch._hear({ cursor: "c1" });
+    await until(() => errors().length === 3);
+    assert.deepEqual(errors().map(one => one.code), ["handler_failed", "handler_failed", "handler_gave_up"]);
+    assert.deepEqual(heard.filter(one => one === 1), [1, 1, 1]);
+    assert.ok(heard.indexOf("b") < 3, "others do not wait for it");
+    await until(() => watch.cursor === "c1", "given up counts as handled");
+  });
+
+  it("handles as many at a time as it was told to, never two of one object", async () => {
+    let running = 0;
+    let most = 0;
+    const busy = new Set();
+    const handler = async ({ object }) => {
+      assert.ok(!busy.has(object));
+      busy.add(object);
+      most = Math.max(most, ++running);
+      await new Promise(ok => setTimeout(ok, 2));
+      running--;
+      busy.delete(object);
+    };
+    const objects = ["a", "b", "c", "d", "e"];
+    const { watch, errors } = watching(objects, handler, { parallel: 3 });
+    for (let version = 1; version < 20; version++) {
+      watch._hear({ changes: objects.map(object => change(object, version)) });
+      await new Promise(ok => setTimeout(ok, 1));
+    }
+    watch._hear({ cursor: "end" });
+    await until(() => watch.cursor === "end");
+    assert.deepEqual([most, errors().length], [3, 0]);
+  });
+
+  it("for await: asking for the next one says that the last one is handled", async () => {
+    const { watch } = watching(["a", "b"]);
+    watch._hear({ changes: [change("a", 1), change("b", 2)] });
+    watch._hear({ cursor: "c1" });
+    const heard = [];
+    for await (const one of watch) {
+      heard.push(one.version);
+      assert.equal(watch.cursor, undefined);
+      if (heard.length === 2) break;
+    }
+    assert.deepEqual(heard, [1, 2]);
+    assert.equal(watch.cursor, undefined, "the last one was not handled to its end");
+    const { value, done } = await watch[Symbol.asyncIterator]().next();
+    assert.deepEqual([value, done], [undefined, true], "it is closed");
+  });
+
+  it("ready() fails with the reason of a stop, and nobody who did not ask is bothered", async () => {
+    const { watch } = watching([]);
+    watch.add("x");
+    const ready = watch.ready();
+    const { TidingsError } = await import("../tidings.js");
+    watch._stop(new TidingsError("forbidden", "no"));
+    await assert.rejects(ready, { code: "forbidden" });
+    await assert.rejects(watch[Symbol.asyncIterator]().next(), { code: "forbidden" });
+  });
+
+  it("an object that is refused is an error with its name, and is not waited for", async () => {
+    const { watch, errors } = watching(["a"]);
+    watch.add("b");
+    watch._hear({ refused: [{ object: "b", error: { code: "forbidden", message: "no", retryable: false } }] });
+    await watch.ready();
+    assert.deepEqual(watch.objects, ["a"]);
+    assert.deepEqual(errors().map(({ code, object, why }) => [code, object, why]), [["object_refused", "b", "forbidden"]]);
+  });
+
+  it("refuses what is no object ID, before anything happens", () => {
+    const tidings = new Tidings("http://127.0.0.1:1");
+    assert.throws(() => tidings.watch([42]), TypeError);
+    for (const none of [null, "", "a\nb", "\x7f", "\x85", "x".repeat(256), "ü".repeat(128)]) assert.throws(() => tidings.watch([none]), TypeError);
+    assert.throws(() => tidings.watch(["\ud800"]), URIError);
+    new Watch(["x".repeat(255), "ü".repeat(127), "\u{1f600}"], undefined, {}, () => {}, () => {});
+    tidings.close();
+  });
+});
+
+describe("an event stream", () => {
+  it("is read wherever it is cut", () => {
+    const text = 'retry: 5\n\nevent: hello\ndata: {"ping_ms":1}\n\n: still here\n\ndata: {"object":"a\\n","version":1}\n\nid: c1\n\n';
+    const [whole] = readEvents(text);
+    assert.deepEqual(whole, [{ hello: { ping_ms: 1 } }, { changes: [{ object: "a\n", version: 1 }] }, { cursor: "c1" }]);
+    for (const ends of ["\n", "\r\n"]) {
+      const bytes = text.replaceAll("\n", ends);
+      for (let cut = 0; cut <= bytes.length; cut++) {
+        const [first, rest] = readEvents(bytes.slice(0, cut));
+        const [second] = readEvents(rest + bytes.slice(cut));
+        assert.deepEqual([...first, ...second], whole, `cut at ${cut}`);
+      }
+    }
+  });
+});
