@@ -143,20 +143,26 @@ impl RunningNode {
     #[must_use]
     pub fn join(mut self) -> bool {
         let mut fine = true;
+        let mut ended = |what: &'static str, in_order: bool| {
+            if !in_order {
+                tracing::error!(what, "did not end in order");
+            }
+            fine &= in_order;
+        };
         for thread in self.threads.drain(..) {
-            fine &= thread.join().is_ok();
+            ended("a serving thread", thread.join().is_ok());
         }
         if let Some(peers) = self.peers.take() {
-            fine &= peers.join();
+            ended("the links to other nodes", peers.join());
         }
         if let Some(storage) = self.storage.take() {
-            fine &= storage.join();
+            ended("storage", storage.join());
         }
         if let Some(control) = &self.node.control {
-            fine &= control.over().borrow().is_none();
+            ended("membership of the cluster", control.over().borrow().is_none());
         }
         if let Some(control) = self.control.take() {
-            fine &= control.stop();
+            ended("the control plane", control.stop());
         }
         fine
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tidings_consensus::{ConsensusError, Proposal};
+use tidings_consensus::{Consensus, ConsensusError, Proposal};
 use tidings_protocol::{Epoch, NodeId};
 use tidings_router::MonoUs;
 use tidings_router::control::command::Command;
@@ -20,6 +20,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Voters are looked at so often.
 const VOTERS_EVERY: Duration = Duration::from_secs(1);
+/// While it is not known what became of a proposal, that is found out so often.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// A new cluster's shards are first given out when all who formed it are there, or after so long.
 const FIRST_PLACEMENT_US: u64 = 10_000_000;
 /// Until then it is looked so often whether they are.
@@ -232,22 +234,44 @@ impl Office {
 
     fn propose(&self, term: u64, proposal: u64, commands: Vec<Command>) {
         let (consensus, done) = (self.part.consensus.clone(), self.done.clone());
+        let within = self.plane.settings.lease;
         tokio::spawn(async move {
-            let term = Some(term);
-            match consensus.propose(Proposal { term, commands }).await {
-                Ok(outcome) => {
-                    for (place, refusal) in &outcome.refused {
-                        tracing::debug!(proposal, place, %refusal, "a command changed nothing");
-                    }
-                    _ = done.send(Done::Settled(proposal));
-                }
-                // Surely not in the log.
-                Err(ConsensusError::NotLeader { .. }) => _ = done.send(Done::Settled(proposal)),
-                // It may be applied yet, in this term only: the end of the term settles it.
-                Err(error) => tracing::debug!(proposal, %error, "what became of a proposal is not known"),
+            let settled = settle(&consensus, term, proposal, commands, within).await;
+            if settled {
+                _ = done.send(Done::Settled(proposal));
             }
         });
     }
+}
+
+/// Proposes, and waits until it is known what became of that. `false`: the term is over, which settles it too.
+async fn settle(consensus: &Consensus, term: u64, proposal: u64, commands: Vec<Command>, within: Duration) -> bool {
+    let mut commands = commands;
+    for turn in 0_u64.. {
+        let proposed = consensus.propose(Proposal {
+            term: Some(term),
+            commands: std::mem::take(&mut commands),
+        });
+        match tokio::time::timeout(within, proposed).await {
+            Ok(Ok(outcome)) => {
+                for (place, refusal) in &outcome.refused {
+                    tracing::debug!(proposal, place, %refusal, "a command changed nothing");
+                }
+                return true;
+            }
+            // Surely not in the log, but that says nothing of an earlier turn.
+            Ok(Err(ConsensusError::NotLeader { .. })) if turn == 0 => return true,
+            Ok(Err(error)) => tracing::debug!(proposal, turn, %error, "what became of a proposal is not known"),
+            Err(_) => tracing::debug!(proposal, turn, "what became of a proposal is not known in time"),
+        }
+        let office = *consensus.office().borrow();
+        if !office.ours || office.term != term {
+            return false;
+        }
+        // It may be applied yet. Once an entry behind it, with nothing in it, is applied, it was before or never will be.
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+    false
 }
 
 /// Sees to it that enough nodes vote, where this node leads.

@@ -22,6 +22,8 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 const CLUSTER: u64 = 7;
+/// Generous: machines that run tests are busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Of shard 1 of two.
 const OBJECT: ObjectHash = ObjectHash(1 << 63 | 5);
 const SHARD: ShardId = ShardId(1);
@@ -198,13 +200,22 @@ impl Stage {
             object: OBJECT,
             extra: None,
         };
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         let results = self.owner.publish(vec![change], false, deadline).await?;
         Ok(results[0])
     }
 
     async fn epoch(&self) -> Option<Epoch> {
-        self.owner.inspect(OBJECT).await.expect("it lives").epoch
+        self.known().await.epoch
+    }
+
+    /// What it knows once it has acted on what it was shown: questions do not wait for that, publishes do.
+    async fn known(&self) -> owner::Inspection {
+        let nothing = self
+            .owner
+            .publish(Vec::new(), false, tokio::time::Instant::now() + PATIENCE);
+        assert_eq!(nothing.await, Ok(Vec::new()));
+        self.owner.inspect(OBJECT).await.expect("it lives")
     }
 }
 
@@ -266,7 +277,7 @@ async fn a_shard_that_is_given_to_another_is_let_go_and_comes_back_empty() {
         assert_eq!(stage.publish().await, Ok(Published::NotOwner(SHARD)));
         agreed.give(me, With::Nothing(FloorCause::Lost));
         agreed.show(true, Duration::from_secs(600));
-        let known = stage.owner.inspect(OBJECT).await.expect("it lives");
+        let known = stage.known().await;
         assert_eq!((known.version, known.epoch), (Version::ZERO, Some(Epoch(3))));
         assert!(known.floor > version, "and vouches for nothing of before");
         assert!(accepted(stage.publish().await) >= known.floor);
@@ -302,7 +313,7 @@ async fn what_a_process_leaves_on_its_disk_the_next_one_offers_and_goes_on_from(
         assert_eq!(second.control.on_disk(), second.offered, "and offers what it has");
         again.give(back, With::Disk);
         again.show(true, Duration::from_secs(600));
-        let known = second.owner.inspect(OBJECT).await.expect("it lives");
+        let known = second.known().await;
         assert_eq!((known.version, known.epoch), (version, Some(Epoch(2))));
         assert!(known.floor <= version, "nothing has to be fetched");
         assert_eq!(second.control.on_disk(), [], "it is not offered any more");

@@ -100,6 +100,11 @@ impl Life {
         }
     }
 
+    /// One change of an object that no writer has, acknowledged when this returns.
+    pub(crate) fn change(&self, object: &str, node: usize) {
+        self.shared.change(object, node);
+    }
+
     /// What was tried in vain so far: the object, when (since the beginning), and why.
     pub(crate) fn failures(&self) -> Vec<(String, Duration, String)> {
         self.shared.tries.lock().expect("a lock").clone()
