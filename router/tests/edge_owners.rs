@@ -57,6 +57,10 @@ fn an_old_owners_late_change_is_told_and_its_late_answer_is_not_taken_for_the_ne
     // Asked of the old owner before the new one spoke.
     stage.answer(0, &[("b", 9_200_000)]);
     assert_eq!(stage.told(who), [] as [&str; 0]);
+    // Nor for whoever comes just now.
+    let other = stage.web_socket();
+    stage.subscribe(other, &["b"], None);
+    assert_eq!(stage.told(other), [] as [&str; 0]);
     stage.answer(1, &[("a", 9_100_000), ("b", 9_300_000)]);
     assert_eq!(stage.told(who), ["subscribed b@9300000", "cursor"]);
     // An older one is not told after a newer one.
