@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tidings_membership::{Config, Incarnation, KeyRing, Membership, Seed, Setup};
-use tidings_protocol::{ClusterId, Version};
+use tidings_protocol::Version;
 use tidings_router::control::map::Process;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
