@@ -7,7 +7,9 @@ use crate::storage;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
-use tidings_protocol::ShardCount;
+use tidings_membership::{Metadata, Roles, Text};
+use tidings_protocol::mesh::VERSIONS;
+use tidings_protocol::{ClusterId, ShardCount};
 
 /// See the module.
 #[derive(Clone)]
@@ -151,5 +153,26 @@ impl Settings {
             replace_voter: Duration::from_secs(60),
             forget_node: Duration::from_secs(3_600),
         })
+    }
+}
+
+/// What a node with these settings tells the others of itself.
+pub(super) fn metadata(settings: &Settings, address: SocketAddr, formed: Option<u64>, willing: bool) -> Metadata {
+    Metadata {
+        roles: Roles {
+            edge: settings.edge,
+            owner: settings.owner,
+            // Before there is a cluster, who would not form one is not to be waited for.
+            voter: settings.voter && (formed.is_some() || willing),
+        },
+        zone: Text::new(&settings.zone).unwrap_or_default(),
+        node_addr: Some(address),
+        client_url: Text::new(&settings.client_url).unwrap_or_default(),
+        load_permille: 0,
+        map_revision: 0,
+        protocol: VERSIONS,
+        release: Text::new(env!("CARGO_PKG_VERSION")).unwrap_or_default(),
+        formed: formed.map(ClusterId),
+        name: Text::new(&settings.node_name).unwrap_or_default(),
     }
 }

@@ -8,6 +8,7 @@ use super::metrics::ControlMetrics;
 use super::notices::Notices;
 use super::plane::{Desk, Part, Plane};
 use super::seat::Seat;
+use super::settings::metadata;
 use super::words::{Answer, Founding, Request};
 use super::{Ask, ControlError, Handle, ProposeError, Settings, keys, listener, office};
 use crate::clock;
@@ -21,9 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tidings_membership::{Config, Incarnation, KeyRing, Membership, Metadata, Roles, Seed, Setup, Text};
-use tidings_protocol::mesh::VERSIONS;
-use tidings_protocol::{ClusterId, Version};
+use tidings_membership::{Config, Incarnation, KeyRing, Membership, Seed, Setup};
+use tidings_protocol::Version;
 use tidings_router::control::map::Process;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -209,26 +209,6 @@ fn random<const N: usize>() -> Result<[u8; N], ControlError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| ControlError::System(format!("no randomness: {error}")))?;
     Ok(bytes)
-}
-
-fn metadata(settings: &Settings, address: SocketAddr, formed: Option<u64>, willing: bool) -> Metadata {
-    Metadata {
-        roles: Roles {
-            edge: settings.edge,
-            owner: settings.owner,
-            // Before there is a cluster, who would not form one is not to be waited for.
-            voter: settings.voter && (formed.is_some() || willing),
-        },
-        zone: Text::new(&settings.zone).unwrap_or_default(),
-        node_addr: Some(address),
-        client_url: Text::new(&settings.client_url).unwrap_or_default(),
-        load_permille: 0,
-        map_revision: 0,
-        protocol: VERSIONS,
-        release: Text::new(env!("CARGO_PKG_VERSION")).unwrap_or_default(),
-        formed: formed.map(ClusterId),
-        name: Text::new(&settings.node_name).unwrap_or_default(),
-    }
 }
 
 /// Everything that the thread begins with.
