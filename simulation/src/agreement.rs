@@ -34,7 +34,15 @@ struct Flight {
 }
 
 /// What became of one command when it was applied.
-pub type Applied = (Command, Result<(), Refusal>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The command.
+    pub command: Command,
+    /// Who owned the shard that it assigns, before.
+    pub replaced: Option<Process>,
+    /// Why it changed nothing, if it did not.
+    pub result: Result<(), Refusal>,
+}
 
 /// A proposal that is agreed on: what came of its commands, and the leader's own name for it.
 pub type Agreed = (Vec<Applied>, Option<u64>);
@@ -148,11 +156,15 @@ impl Agreement {
     }
 
     fn append(&mut self, commands: Vec<Command>) -> Vec<Applied> {
-        let results = commands
-            .iter()
-            .map(|command| self.map.apply(command))
-            .collect::<Vec<_>>();
-        let applied = commands.iter().cloned().zip(results).collect();
+        let apply = |command: &Command| Applied {
+            command: command.clone(),
+            replaced: match command {
+                Command::Assign { seen, .. } => self.map.shard(seen.shard).and_then(|shard| shard.owner),
+                _ => None,
+            },
+            result: self.map.apply(command),
+        };
+        let applied = commands.iter().map(apply).collect();
         let term = self.term;
         self.log.push(Rc::new(Entry { term, commands }));
         applied
@@ -187,7 +199,8 @@ mod tests {
         let flight = agreement.propose(1, Some(7), raise(10)).unwrap_or_default();
         assert_eq!(agreement.map().ceiling(), Version::ZERO);
         let agreed = agreement.agree(flight);
-        assert_eq!(agreed, [(vec![(raise(10).remove(0), Ok(()))], Some(7))]);
+        assert_eq!((agreed.len(), agreed[0].0.len(), agreed[0].1), (1, 1, Some(7)));
+        assert_eq!(agreed[0].0[0].result, Ok(()));
         assert_eq!(agreement.map().ceiling(), Version(10));
         assert!(agreement.agree(flight).is_empty());
     }

@@ -423,6 +423,17 @@ impl World {
         }
     }
 
+    /// P5, looked at from inside: nobody gets a shard with nothing while the lease of its owner runs, on that one's own clock.
+    fn judge_replacement(&mut self, replaced: Process) {
+        let node = replaced.node.0 as usize;
+        let now = self.clock(node);
+        let process = self.process(node, replaced.incarnation);
+        if process.is_some_and(|process| process.seat.lease.holds(now)) {
+            let what = format!("{replaced:?} is replaced with nothing while its lease runs");
+            self.oracle.object_to("P5", what);
+        }
+    }
+
     pub(super) fn lease_granted(&mut self, node: usize, grant: Grant) {
         let Some(process) = self.nodes[node].process.as_mut() else {
             return;
@@ -489,7 +500,12 @@ impl World {
         if let Err(what) = self.agreement.map().check() {
             self.oracle.object_to("map", what);
         }
-        for (command, result) in applied {
+        for Applied {
+            command,
+            replaced,
+            result,
+        } in applied
+        {
             if let Err(refusal) = result {
                 self.coverage.saw("command refused when applied");
                 self.trace
@@ -498,6 +514,9 @@ impl World {
             }
             let shard = match command {
                 Command::Assign { seen, with, .. } => {
+                    if let (With::Nothing(_), Some(process)) = (with, replaced) {
+                        self.judge_replacement(*process);
+                    }
                     self.coverage.saw(match with {
                         With::Fresh => "shard assigned for the first time",
                         With::Copy => "shard assigned to a copy",
