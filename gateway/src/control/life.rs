@@ -226,7 +226,11 @@ fn same(one: &View, other: &View) -> bool {
 }
 
 /// Makes this node known, and known again whenever the map has it otherwise.
-pub(super) async fn register(plane: Arc<Plane>, part: Part) {
+pub(super) async fn register(plane: Arc<Plane>, part: Part, mut on_disk: watch::Receiver<Vec<(ShardId, Epoch)>>) {
+    if plane.settings.identity.is_some() {
+        // The cluster does not wait long for the disk of a node that is back: what is on it is said with the first renewal.
+        _ = on_disk.changed().await;
+    }
     let me = plane.me;
     let mut silent = Duration::ZERO;
     loop {

@@ -459,15 +459,11 @@ async fn live(
     tokio::spawn(office::run(Arc::clone(&plane), part.clone(), renewals));
     tokio::spawn(office::tend_voters(Arc::clone(&plane), part.clone()));
     tokio::spawn(life::run(Arc::clone(&plane), part.clone(), told, shown));
-    let (mut offered, registered) = (handle.on_disk.subscribe(), (Arc::clone(&plane), part.clone()));
-    tokio::spawn(async move {
-        let (plane, part) = registered;
-        if plane.settings.identity.is_some() {
-            // The cluster does not wait long for the disk of a node that is back: what is on it is said with the first renewal.
-            _ = offered.changed().await;
-        }
-        life::register(plane, part).await;
-    });
+    tokio::spawn(life::register(
+        Arc::clone(&plane),
+        part.clone(),
+        handle.on_disk.subscribe(),
+    ));
     tokio::spawn(show_standing(part, standing));
     tokio::spawn(serve(plane, asked));
     // Whoever waited may have given up: then the thread is about to be stopped.
