@@ -464,7 +464,7 @@ async fn live(
         part.clone(),
         handle.on_disk.subscribe(),
     ));
-    tokio::spawn(show_standing(part, standing));
+    tokio::spawn(life::show_standing(part, standing));
     tokio::spawn(serve(plane, asked));
     // Whoever waited may have given up: then the thread is about to be stopped.
     _ = formed.send((founding.into(), handle));
@@ -530,22 +530,6 @@ fn fresh(plane: &Plane) -> Result<Founding, ControlError> {
         since: Version(clock::now().wall_us),
     };
     Ok(identity.into())
-}
-
-/// Shows the term, and who learns.
-async fn show_standing(
-    part: Part,
-    standing: watch::Sender<(u64, std::collections::BTreeSet<tidings_protocol::NodeId>)>,
-) {
-    let (mut applied, mut office) = (part.consensus.applied(), part.consensus.office());
-    loop {
-        let now = (office.borrow().term, part.consensus.standing().learners);
-        standing.send_if_modified(|shown| std::mem::replace(shown, now.clone()) != now);
-        tokio::select! {
-            changed = applied.changed() => if changed.is_err() { return },
-            changed = office.changed() => if changed.is_err() { return },
-        }
-    }
 }
 
 /// Answers handles.
