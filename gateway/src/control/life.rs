@@ -225,8 +225,25 @@ fn same(one: &View, other: &View) -> bool {
     map && numbers(one) == numbers(other) && one.peers == other.peers && one.voters == other.voters
 }
 
+/// Shows the term, and who learns.
+pub(super) async fn show_standing(part: Part, standing: watch::Sender<(u64, std::collections::BTreeSet<NodeId>)>) {
+    let (mut applied, mut office) = (part.consensus.applied(), part.consensus.office());
+    loop {
+        let now = (office.borrow().term, part.consensus.standing().learners);
+        standing.send_if_modified(|shown| std::mem::replace(shown, now.clone()) != now);
+        tokio::select! {
+            changed = applied.changed() => if changed.is_err() { return },
+            changed = office.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
 /// Makes this node known, and known again whenever the map has it otherwise.
-pub(super) async fn register(plane: Arc<Plane>, part: Part) {
+pub(super) async fn register(plane: Arc<Plane>, part: Part, mut on_disk: watch::Receiver<Vec<(ShardId, Epoch)>>) {
+    if plane.settings.identity.is_some() {
+        // The cluster does not wait long for the disk of a node that is back: what is on it is said with the first renewal.
+        _ = on_disk.changed().await;
+    }
     let me = plane.me;
     let mut silent = Duration::ZERO;
     loop {

@@ -439,16 +439,12 @@ async fn live(
     tokio::spawn(office::run(Arc::clone(&plane), part.clone(), renewals));
     tokio::spawn(office::tend_voters(Arc::clone(&plane), part.clone()));
     tokio::spawn(life::run(Arc::clone(&plane), part.clone(), told, shown));
-    let (mut offered, registered) = (handle.on_disk.subscribe(), (Arc::clone(&plane), part.clone()));
-    tokio::spawn(async move {
-        let (plane, part) = registered;
-        if plane.settings.identity.is_some() {
-            // The cluster does not wait long for the disk of a node that is back: what is on it is said with the first renewal.
-            _ = offered.changed().await;
-        }
-        life::register(plane, part).await;
-    });
-    tokio::spawn(show_standing(part, standing));
+    tokio::spawn(life::register(
+        Arc::clone(&plane),
+        part.clone(),
+        handle.on_disk.subscribe(),
+    ));
+    tokio::spawn(life::show_standing(part, standing));
     tokio::spawn(serve(plane, asked));
     // Whoever waited may have given up: then the thread is about to be stopped.
     _ = formed.send((founding.into(), handle));
@@ -514,22 +510,6 @@ fn fresh(plane: &Plane) -> Result<Founding, ControlError> {
         since: Version(clock::now().wall_us),
     };
     Ok(identity.into())
-}
-
-/// Shows the term, and who learns.
-async fn show_standing(
-    part: Part,
-    standing: watch::Sender<(u64, std::collections::BTreeSet<tidings_protocol::NodeId>)>,
-) {
-    let (mut applied, mut office) = (part.consensus.applied(), part.consensus.office());
-    loop {
-        let now = (office.borrow().term, part.consensus.standing().learners);
-        standing.send_if_modified(|shown| std::mem::replace(shown, now.clone()) != now);
-        tokio::select! {
-            changed = applied.changed() => if changed.is_err() { return },
-            changed = office.changed() => if changed.is_err() { return },
-        }
-    }
 }
 
 /// Answers handles.
