@@ -392,6 +392,7 @@ fn command(random: &mut Random, map: &Map) -> Command {
         shard,
         epoch: Epoch(0),
         in_sync: Vec::new(),
+        turn: 0,
     });
     if random.percent(5) {
         seen.epoch = Epoch(random.below(4));

@@ -5,6 +5,7 @@
 pub mod client;
 pub mod close;
 pub mod codec;
+pub mod copy;
 pub mod cursor;
 pub mod error;
 pub mod hint;

@@ -5,6 +5,7 @@
 //! frames of `tidings_protocol::peer`, and what control decides reaches both through their callers.
 
 pub mod control;
+pub mod copies;
 pub mod edge;
 pub mod id_set;
 pub mod link;

@@ -221,6 +221,8 @@ struct Shard {
     last: Version,
     versions: VersionTable,
     interest: Interest,
+    /// It is being handed over: nothing is given out any more.
+    paused: bool,
 }
 
 impl Shard {
@@ -432,6 +434,7 @@ impl Owner {
                 last: floor.before().max(highest),
                 versions: VersionTable::new(bits),
                 interest: Interest::new(bits),
+                paused: false,
             });
             shard.epoch = epoch;
             shard.raise_floor(floor, cause);
@@ -448,9 +451,12 @@ impl Owner {
             self.ignore_unless(owned);
             owned
         });
-        if ids.is_empty() {
-            return;
+        if !ids.is_empty() {
+            self.say_gone(ids, out);
         }
+    }
+
+    fn say_gone(&mut self, ids: Vec<ShardId>, out: &mut Vec<Output>) {
         let (count, shards) = (self.config.shards, &self.shards);
         for peer in self.seats.peers_mut() {
             peer.sending

@@ -68,6 +68,7 @@ fn fill_and_join(map: &mut Map, member: Process) {
         member,
     })
     .unwrap();
+    let seen = self::seen(map);
     map.apply(&Command::Join { seen, member }).unwrap();
     map.check().unwrap();
 }
@@ -156,7 +157,11 @@ fn a_command_decided_on_another_epoch_or_in_sync_set_changes_nothing() {
         in_sync: vec![],
         ..now.clone()
     };
-    for seen in [old_epoch, old_set] {
+    let old_turn = Seen {
+        turn: now.turn - 1,
+        ..now.clone()
+    };
+    for seen in [old_epoch, old_set, old_turn] {
         let to = process(2, 1);
         let commands = [
             Command::Assign {
@@ -199,6 +204,30 @@ fn a_command_decided_on_another_epoch_or_in_sync_set_changes_nothing() {
         member: me,
     };
     refused(&mut map, &command, Refusal::NoSuchShard);
+}
+
+#[test]
+fn a_late_word_about_the_first_time_a_copy_was_filled_does_not_count_for_the_second() {
+    let mut map = map(8, 3, 1);
+    assign(&mut map, process(1, 1), With::Fresh).unwrap();
+    let member = process(2, 1);
+    let fill = |map: &mut Map| {
+        let seen = seen(map);
+        map.apply(&Command::Fill { seen, member }).unwrap();
+    };
+    fill(&mut map);
+    let late = Command::Join {
+        seen: seen(&map),
+        member,
+    };
+    let gone = Command::Remove {
+        seen: seen(&map),
+        member,
+    };
+    map.apply(&gone).unwrap();
+    fill(&mut map);
+    // Epoch, in-sync set and who is on the way there are as they were; what is on the way now is another copy.
+    refused(&mut map, &late, Refusal::Changed);
 }
 
 #[test]
@@ -260,6 +289,7 @@ fn only_who_is_filling_joins() {
         member,
     })
     .unwrap();
+    let seen = self::seen(&map);
     refused(
         &mut map,
         &Command::Fill {
@@ -424,6 +454,7 @@ fn the_map_of_1000_nodes_and_4096_shards_is_under_a_megabyte_and_a_change_a_few_
                 member,
             })
             .unwrap();
+            let seen = Seen::of(&map, ShardId(shard)).unwrap();
             map.apply(&Command::Join { seen, member }).unwrap();
         }
     }

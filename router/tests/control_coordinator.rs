@@ -51,6 +51,7 @@ impl Stage {
                 member,
             })
             .unwrap();
+            let seen = Seen::of(&map, S).unwrap();
             map.apply(&Command::Join { seen, member }).unwrap();
         }
         let mut stage = Self {

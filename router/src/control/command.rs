@@ -30,6 +30,8 @@ pub struct Seen {
     pub epoch: Epoch,
     /// Its in-sync set.
     pub in_sync: Vec<Process>,
+    /// How often something was agreed about it.
+    pub turn: u64,
 }
 
 impl Seen {
@@ -41,6 +43,7 @@ impl Seen {
             shard,
             epoch: known.epoch,
             in_sync: known.in_sync.clone(),
+            turn: known.turn,
         })
     }
 }
@@ -143,7 +146,7 @@ pub enum Command {
 /// Why a command changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Refusal {
-    /// The shard has another epoch or in-sync set by now. Look at the map and decide anew.
+    /// Something was agreed about the shard since. Look at the map and decide anew.
     #[error("the shard changed since the command was decided")]
     Changed,
     /// There is no such shard.
@@ -280,7 +283,7 @@ impl Map {
     fn expect(&mut self, seen: &Seen) -> Result<&mut Shard, Refusal> {
         let shard = self.shards.get_mut(usize::from(seen.shard.0));
         let shard = shard.ok_or(Refusal::NoSuchShard)?;
-        if shard.epoch != seen.epoch || shard.in_sync != seen.in_sync {
+        if shard.epoch != seen.epoch || shard.in_sync != seen.in_sync || shard.turn != seen.turn {
             return Err(Refusal::Changed);
         }
         Ok(shard)
@@ -327,6 +330,7 @@ impl Map {
         shard.in_sync.retain(|other| other.node != member.node);
         shard.filling.push(member);
         shard.filling.sort_unstable();
+        shard.turn += 1;
         Ok(())
     }
 
@@ -339,6 +343,7 @@ impl Map {
         shard.filling.retain(|other| *other != member);
         shard.in_sync.push(member);
         shard.in_sync.sort_unstable();
+        shard.turn += 1;
         Ok(())
     }
 
@@ -351,6 +356,7 @@ impl Map {
             return Err(Refusal::NotItsPart);
         }
         shard.moving = shard.moving.filter(|to| *to != member);
+        shard.turn += 1;
         Ok(())
     }
 
@@ -366,6 +372,7 @@ impl Map {
             return Err(Refusal::NotItsPart);
         }
         shard.moving = to;
+        shard.turn += 1;
         Ok(())
     }
 
@@ -415,6 +422,7 @@ impl Shard {
         self.in_sync.retain(|other| other.node != owner.node);
         self.owner = Some(owner);
         self.begins = begins;
+        self.turn += 1;
         self.filling.clear();
         self.moving = None;
     }

@@ -76,6 +76,9 @@ pub struct Shard {
     pub filling: Vec<Process>,
     /// To whom the owner should hand over as soon as that one is in sync.
     pub moving: Option<Process>,
+    /// Counts what was agreed about epoch, copies and moves. A process may be taken out and brought level again in one epoch: a
+    /// late word about its first time must not count for its second.
+    pub turn: u64,
 }
 
 impl Shard {
@@ -89,6 +92,7 @@ impl Shard {
             in_sync: Vec::new(),
             filling: Vec::new(),
             moving: None,
+            turn: 0,
         }
     }
 

@@ -151,6 +151,7 @@ impl<'a> Review<'a> {
             shard: id,
             epoch: shard.epoch,
             in_sync: shard.in_sync.clone(),
+            turn: shard.turn,
         }
     }
 
@@ -273,7 +274,8 @@ impl<'a> Review<'a> {
                 return;
             };
             let Some(shard) = self.map.shard(id) else { return };
-            if !shard.in_sync.contains(&to) && !shard.filling.contains(&to) {
+            let fills = !shard.in_sync.contains(&to) && !shard.filling.contains(&to);
+            if fills {
                 if !self.has_room(to.node) {
                     return;
                 }
@@ -285,6 +287,7 @@ impl<'a> Review<'a> {
             let mut seen = Self::seen(id, shard);
             // Filling it made void what an earlier process of that node had.
             seen.in_sync.retain(|other| other.node != to.node || *other == to);
+            seen.turn += u64::from(fills);
             self.commands.push(Command::Move { seen, to: Some(to) });
             self.moving += 1;
         }

@@ -66,6 +66,11 @@ impl Owner {
         self.revisions.restore(key, revision);
     }
 
+    /// Takes an object's last revision from another owner, unless a higher one is known: they may come in any order.
+    pub fn raise_revision(&mut self, key: u128, revision: u64) {
+        self.revisions.advance(key, revision);
+    }
+
     /// Takes the answer to an idempotency key back, for what is left of its window.
     pub fn restore_answer(&mut self, answer: KeptAnswer, now: Now) {
         let age_us = now.wall_us.saturating_sub(answer.wall_us);

@@ -61,6 +61,9 @@ impl Owner {
         let Some(shard) = &mut self.shards[usize::from(id.0)] else {
             return Published::NotOwner(id);
         };
+        if shard.paused {
+            return Published::Paused(id);
+        }
         let Some(version) = Self::version_after(self.ceiling, self.closed, shard.last, now) else {
             return Published::Paused(id);
         };

@@ -82,12 +82,31 @@ pub struct Assignment {
 }
 
 impl Owner {
+    /// Whether changes of a shard are to be refused ([`super::Published::Paused`]) although it is owned here: it is being
+    /// handed over. A new epoch begins without.
+    pub fn set_paused(&mut self, shard: ShardId, paused: bool) {
+        if let Some(shard) = self.shards.get_mut(usize::from(shard.0)).and_then(Option::as_mut) {
+            shard.paused = paused;
+        }
+    }
+
+    /// Owns a shard no more, as a release, and gives what is known of it: the node may go on holding a copy.
+    pub fn give_up(&mut self, shard: ShardId, out: &mut Vec<Output>) -> Option<Table> {
+        let table = self.table_of(shard)?;
+        self.say_gone(vec![shard], out);
+        Some(table)
+    }
+
     /// Lifts what is known of a shard from a shelf, in a step as short for many objects as for few. The shard is not owned here
-    /// afterwards. `None` if it was not, or if a link is up: it would have to hear that the shard is gone; release it.
+    /// afterwards. `None` if it was not, or if a link is up: it would have to hear that the shard is gone; give it up.
     pub fn take_table(&mut self, shard: ShardId) -> Option<Table> {
         if self.seats.peers().next().is_some() {
             return None;
         }
+        self.table_of(shard)
+    }
+
+    fn table_of(&mut self, shard: ShardId) -> Option<Table> {
         let Shard {
             epoch,
             floor,
@@ -109,6 +128,40 @@ impl Owner {
     /// Drops what a shelf has of a shard. `false` in the cases in which [`Owner::take_table`] gives nothing.
     pub fn forget(&mut self, shard: ShardId) -> bool {
         self.take_table(shard).is_some()
+    }
+
+    /// Goes on owning a shard in a later epoch, with all that is known of it: whoever owned it in between was this process
+    /// itself. `false`, and nothing happens, if it is not owned here since an earlier epoch.
+    pub fn go_on(&mut self, now: Now, assignment: Assignment, out: &mut Vec<Output>) -> bool {
+        let Assignment {
+            shard: id,
+            epoch,
+            begins,
+            floor,
+            cause,
+        } = assignment;
+        let known = self.shards.get_mut(usize::from(id.0)).and_then(Option::as_mut);
+        let known = known.filter(|shard| shard.epoch < epoch && begins.0 < Version::LIMIT);
+        let Some(shard) = known else {
+            self.counters.ignored += 1;
+            return false;
+        };
+        shard.epoch = epoch;
+        shard.paused = false;
+        // Its numbers are checked where the same epoch is assigned again.
+        shard.last = shard.last.max(begins.before());
+        self.take_over(
+            now,
+            Assignment {
+                shard: id,
+                epoch,
+                begins,
+                floor,
+                cause,
+            },
+            None,
+            out,
+        )
     }
 
     /// Owns a shard from now on, and tells all links in the same step (rule R8).
@@ -188,6 +241,7 @@ impl Owner {
             cause: table.cause,
             last: self.highest,
             versions: table.versions,
+            paused: false,
             interest: Interest::new(bits),
         };
         if let Some(before) = before {
