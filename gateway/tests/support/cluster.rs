@@ -20,6 +20,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tidings_protocol::NodeId;
 
@@ -69,13 +70,15 @@ pub(crate) fn ask(address: SocketAddr, method: &str, target: &str, body: &Value,
     Ok((status.ok_or_else(cut)?, value))
 }
 
-/// A port that is free for TCP and UDP.
+/// A port that is free for TCP and UDP, and that nobody else here is given: it is not among those that the system gives to
+/// connections, because it must still be free when a node starts on it, and when it starts there again.
 fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = (std::process::id() % 100) as u16 * 190;
     loop {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("its number");
-        if UdpSocket::bind(address).is_ok() {
-            return address.port();
+        let port = 10_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 19_000;
+        if TcpListener::bind(local(port)).is_ok() && UdpSocket::bind(local(port)).is_ok() {
+            return port;
         }
     }
 }

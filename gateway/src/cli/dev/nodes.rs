@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 /// More nodes than anybody tries out on one machine.
 const MOST: usize = 15;
+/// Ports for nodes are chosen among these: below what systems give to connections.
+const NODE_PORTS: std::ops::Range<u16> = 20_000..30_000;
+
 /// The first port for clients, if it and those behind it are free.
 const FIRST_PORT: u16 = 7400;
 /// How long a node may take to stop in order.
@@ -215,12 +218,16 @@ fn ports(count: usize, first: Option<u16>) -> Result<Vec<(u16, u16)>, String> {
         None => in_row(FIRST_PORT).or_else(|_| any(&failed))?,
     };
     let mut others: Vec<(TcpListener, UdpSocket)> = Vec::new();
-    // The same number is wanted for both protocols; some are taken for one of them.
-    for _ in 0..count * 20 {
+    // The same number is wanted for both protocols; some are taken for one of them. Not one that the system would choose:
+    // those it gives to connections, too, and a node's port must still be free when the node starts, and when it starts again.
+    let mut drawn = [0; 2];
+    getrandom::fill(&mut drawn).map_err(|error| format!("no randomness: {error}"))?;
+    let start = NODE_PORTS.start + u16::from_le_bytes(drawn) % (NODE_PORTS.end - NODE_PORTS.start);
+    for candidate in (start..NODE_PORTS.end).chain(NODE_PORTS.start..start) {
         if others.len() == count {
             break;
         }
-        let stream = listen(0).map_err(failed)?;
+        let Ok(stream) = listen(candidate) else { continue };
         let datagrams = stream.local_addr().and_then(UdpSocket::bind);
         others.extend(datagrams.ok().map(|datagrams| (stream, datagrams)));
     }
