@@ -187,10 +187,16 @@ impl TestNode {
 
     /// A number of `/metrics`.
     pub(super) fn metric(&self, name: &str) -> u64 {
-        let text = ask(self.address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").body;
-        let text = String::from_utf8(text).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+        let mut number = None;
+        // The thread of peers names its own when it starts.
+        until(name, || {
+            let text = ask(self.address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").body;
+            let text = String::from_utf8(text).unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            number = line.map(|line| line.parse().unwrap());
+            number.is_some()
+        });
+        number.unwrap()
     }
 
     pub(super) fn publish(&self, query: &str) -> Answer {
