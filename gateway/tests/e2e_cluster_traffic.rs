@@ -16,7 +16,7 @@ fn newest(told: &[(String, u64)]) -> u64 {
 #[test]
 fn every_node_takes_publishes_and_subscriptions_of_every_shard() {
     let cluster = Plan::of(3).start();
-    let objects = names("every", 200);
+    let objects = names("every", 600);
     let mut shards = cluster.shards_of(0, &objects);
     assert_eq!(shards, cluster.shards_of(1, &objects), "a shard is the same everywhere");
     shards.sort_unstable();
