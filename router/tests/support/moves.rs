@@ -121,6 +121,9 @@ impl World {
             let fits = table.is_some() && table_epoch <= epoch;
             let floor = if fits {
                 floor.max(table_floor)
+            } else if epoch == Epoch(1) {
+                // Nobody gave anything before the first epoch.
+                floor
             } else {
                 floor.max(begins)
             };
