@@ -17,6 +17,7 @@ mod listener;
 mod metrics;
 mod notices;
 mod office;
+pub mod orders;
 mod plane;
 mod seat;
 mod seeds;
@@ -30,6 +31,7 @@ mod tests;
 
 pub use metrics::ControlMetrics;
 pub use seat::{SeatError, is_of_a_cluster};
+pub(crate) use settings::DATA_PLANE_COPIES;
 pub use settings::Settings;
 pub use thread::{Formed, Running, Starting, start};
 
@@ -83,6 +85,14 @@ pub struct View {
     pub leader: Option<NodeId>,
     /// Who votes.
     pub voters: BTreeSet<NodeId>,
+}
+
+impl View {
+    /// Whether the cluster agreed that this life of this node gives up what it holds.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.map.is_current(self.me) && self.map.node(self.me.node).is_some_and(|node| node.draining)
+    }
 }
 
 /// Why a control plane did not start, or ended. **Nothing is left running.**
@@ -162,6 +172,8 @@ pub struct Member {
     pub name: String,
     /// Where clients reach it; empty likewise.
     pub client_url: String,
+    /// It would vote.
+    pub willing: bool,
     /// The release it runs; empty if it does not say.
     pub release: String,
 }
@@ -223,6 +235,12 @@ impl Handle {
         Arc::clone(&self.view.borrow())
     }
 
+    /// Whether the cluster agreed that this node gives up what it holds.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.view.borrow().is_draining()
+    }
+
     /// To be told when it changes.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<View>> {
@@ -269,7 +287,15 @@ impl Handle {
     /// # Errors
     /// [`ProposeError::Unknown`] leaves it open, all others changed nothing.
     pub async fn propose(&self, command: Command) -> Result<(), ProposeError> {
-        self.ask(|reply| Ask::Propose(vec![command], reply)).await
+        self.propose_all(vec![command]).await
+    }
+
+    /// The same for several, in this order, as one entry of the log: each is applied or changes nothing by itself.
+    ///
+    /// # Errors
+    /// [`ProposeError::Changed`] if one of them changed nothing; others may have been applied.
+    pub async fn propose_all(&self, commands: Vec<Command>) -> Result<(), ProposeError> {
+        self.ask(|reply| Ask::Propose(commands, reply)).await
     }
 
     /// Makes these nodes, and only these, the voters.
@@ -294,6 +320,7 @@ impl Handle {
                 formed: None,
                 name: String::new(),
                 client_url: String::new(),
+                willing: false,
                 release: String::new(),
             };
             (*node, member)
@@ -306,6 +333,7 @@ impl Handle {
                 formed: peer.metadata.formed.map(|formed| formed.0),
                 name: peer.metadata.name.as_str().to_owned(),
                 client_url: peer.metadata.client_url.as_str().to_owned(),
+                willing: peer.metadata.roles.voter,
                 release: peer.metadata.release.as_str().to_owned(),
             };
             (peer.node, member)

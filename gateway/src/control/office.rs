@@ -2,6 +2,7 @@
 //!
 //! It decides nothing by itself: what should change is the coordinator's word, who should vote that of [`super::voters`].
 
+use super::Settings;
 use super::plane::{Part, Plane};
 use super::voters::{self, Electorate};
 use crate::clock;
@@ -52,15 +53,15 @@ pub(super) fn consensus_settings(node: NodeId, path: Option<PathBuf>, lease: Dur
 }
 
 /// The coordinator's times likewise.
-fn coordinator_config(lease: Duration) -> Config {
-    let lease_us = u64::try_from(lease.as_micros()).unwrap_or(u64::MAX / 4);
+fn coordinator_config(settings: &Settings) -> Config {
+    let lease_us = u64::try_from(settings.lease.as_micros()).unwrap_or(u64::MAX / 4);
     Config {
         lease_us,
         settle_us: lease_us / 2,
         disk_patience_us: lease_us,
         review_us: lease_us / 20,
-        // Shards move with copies, which no owner takes yet.
-        moves: 0,
+        moves: settings.moves,
+        fills: settings.fills,
         ..Config::default()
     }
 }
@@ -75,6 +76,7 @@ struct Office {
     since_us: MonoUs,
     /// The map is not looked at before.
     not_before_us: MonoUs,
+    told_of_copies: bool,
     /// Who waits for a lease.
     asking: BTreeMap<Process, oneshot::Sender<Grant>>,
     done: mpsc::UnboundedSender<Done>,
@@ -86,12 +88,13 @@ pub(super) async fn run(plane: Arc<Plane>, part: Part, mut asks: mpsc::Receiver<
     let (mut watched, mut roll) = (part.consensus.office(), plane.roll.clone());
     let (done, mut came) = mpsc::unbounded_channel();
     let mut office = Office {
-        coordinator: Coordinator::new(coordinator_config(plane.settings.lease)),
+        coordinator: Coordinator::new(coordinator_config(&plane.settings)),
         plane,
         part,
         term: None,
         since_us: 0,
         not_before_us: 0,
+        told_of_copies: false,
         asking: BTreeMap::new(),
         done,
         out: Vec::new(),
@@ -186,22 +189,49 @@ impl Office {
     fn review(&mut self) {
         let map = self.map();
         let now = clock::now();
-        if self.is_gathering(&map, now.mono_us) {
-            // The ceiling is not needed before anything is owned.
-            self.not_before_us = now.mono_us + GATHERING_US;
-            return;
+        if is_untouched(&map) {
+            self.set_copies(&map);
+            if self.is_gathering(&map, now.mono_us) {
+                // The ceiling is not needed before anything is owned.
+                self.not_before_us = now.mono_us + GATHERING_US;
+                return;
+            }
+        } else if map.copies() != self.plane.settings.copies && !std::mem::replace(&mut self.told_of_copies, true) {
+            tracing::warn!(
+                configured = self.plane.settings.copies,
+                agreed = map.copies(),
+                "cluster.copies is not what the cluster agreed on, which counts: `tidings cluster copies` changes it"
+            );
         }
         self.coordinator.handle_deadline(now, &map, &mut self.out);
     }
 
-    /// Whether nothing was ever given out, and some of those who formed the cluster are not there yet.
+    /// In a cluster that was just formed as many copies are wanted as its first leader is configured for.
+    fn set_copies(&self, map: &Map) {
+        let copies = self.plane.settings.copies;
+        if map.copies() == copies {
+            return;
+        }
+        let (consensus, term) = (self.part.consensus.clone(), self.term);
+        tokio::spawn(async move {
+            let commands = vec![Command::SetCopies { copies }];
+            // If it is lost it is asked for again at the next look.
+            _ = consensus.propose(Proposal { term, commands }).await;
+        });
+    }
+
+    /// Whether some of those who formed the cluster are not ready to be given something yet: shares are even only among those
+    /// that are.
     fn is_gathering(&self, map: &Map, now_us: MonoUs) -> bool {
-        let untouched = map.shards().all(|(_, shard)| shard.epoch == Epoch(0));
-        if !untouched || now_us > self.since_us + FIRST_PLACEMENT_US {
+        if now_us > self.since_us + FIRST_PLACEMENT_US {
             return false;
         }
         let voters = self.part.consensus.standing().voters;
-        !voters.iter().all(|voter| map.node(*voter).is_some())
+        let is_ready = |voter: &NodeId| {
+            let known = map.node(*voter);
+            known.is_some_and(|node| !node.info.roles.owner || self.coordinator.hears(now_us, map, *voter))
+        };
+        !voters.iter().all(is_ready)
     }
 
     fn perform(&mut self) {
@@ -242,6 +272,11 @@ impl Office {
             }
         });
     }
+}
+
+/// Whether nothing was ever given out.
+fn is_untouched(map: &Map) -> bool {
+    map.shards().all(|(_, shard)| shard.epoch == Epoch(0))
 }
 
 /// Proposes, and waits until it is known what became of that. `false`: the term is over, which settles it too.

@@ -30,7 +30,7 @@ use tokio::time::{Instant, sleep};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Who leads may be known after so long.
 const SOON: Duration = Duration::from_millis(50);
-/// Copies of a shard in a new cluster, its owner's among them.
+/// Copies of a shard before anything was agreed, the same on every node: the first leader says how many there should be.
 const COPIES: u8 = 1;
 
 /// This node's part in the cluster's log.
