@@ -6,7 +6,8 @@
 //!
 //! [`start`] takes the node's seat (its name, and a new life of it), [`Starting::formed`] waits until it is part of a
 //! cluster. Rooms: `forming` and `voters` decide (pure), `seat` keeps, `gossip`, `lines` and `listener` have the sockets,
-//! `plane` answers other nodes, `office` leads, `life` renews and shows.
+//! `plane` answers other nodes, `office` and `tending` lead, `life` renews and shows. `orders` judges (pure) what operators
+//! want.
 
 mod forming;
 mod gossip;
@@ -22,6 +23,7 @@ mod plane;
 mod seat;
 mod seeds;
 mod settings;
+mod tending;
 mod thread;
 mod voters;
 mod words;
@@ -31,6 +33,7 @@ mod tests;
 
 pub use metrics::ControlMetrics;
 pub use seat::{SeatError, is_of_a_cluster};
+pub use seeds::Names;
 pub(crate) use settings::DATA_PLANE_COPIES;
 pub use settings::Settings;
 pub use thread::{Formed, Running, Starting, start};

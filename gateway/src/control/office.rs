@@ -1,12 +1,12 @@
-//! The leader's office: runs the coordinator where this node leads the log, and sees to it that enough nodes vote.
+//! The leader's office: runs the coordinator where this node leads the log.
 //!
-//! It decides nothing by itself: what should change is the coordinator's word, who should vote that of [`super::voters`].
+//! It decides nothing by itself: what should change is the coordinator's word. Who votes, and who is forgotten, is the business of
+//! [`super::tending`].
 
 use super::Settings;
 use super::plane::{Part, Plane};
-use super::voters::{self, Electorate};
 use crate::clock;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,6 @@ use tidings_router::control::lease::{Grant, Renewal};
 use tidings_router::control::map::{Map, Process};
 use tokio::sync::{mpsc, oneshot};
 
-/// Voters are looked at so often.
-const VOTERS_EVERY: Duration = Duration::from_secs(1);
 /// While it is not known what became of a proposal, that is found out so often.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// A new cluster's shards are first given out when all who formed it are there, or after so long.
@@ -307,99 +305,4 @@ async fn settle(consensus: &Consensus, term: u64, proposal: u64, commands: Vec<C
         tokio::time::sleep(ASK_AGAIN).await;
     }
     false
-}
-
-/// Sees to it that enough nodes vote, where this node leads.
-pub(super) async fn tend_voters(plane: Arc<Plane>, part: Part) {
-    let (mut missing, mut gone) = (BTreeMap::new(), BTreeMap::new());
-    loop {
-        tokio::time::sleep(VOTERS_EVERY).await;
-        if !part.consensus.office().borrow().ours {
-            missing.clear();
-            gone.clear();
-            continue;
-        }
-        let now = electorate(&plane, &part, &mut missing);
-        forget(&plane, &part, &mut gone).await;
-        let Some(voters) = voters::plan(&now) else { continue };
-        let names: Vec<String> = voters.iter().map(ToString::to_string).collect();
-        match part.consensus.set_voters(voters, true).await {
-            Ok(()) => tracing::info!(voters = names.join(", "), "other nodes vote now"),
-            Err(error) => tracing::warn!(%error, "the voters could not be changed"),
-        }
-    }
-}
-
-/// `missing`: since when a voter is not held alive, as far as this leader knows.
-fn electorate(plane: &Plane, part: &Part, missing: &mut BTreeMap<NodeId, MonoUs>) -> Electorate {
-    let standing = part.consensus.standing();
-    let roll = Arc::clone(&plane.roll.borrow());
-    let now_us = clock::mono_us();
-    let patience_us = u64::try_from(plane.settings.replace_voter.as_micros()).unwrap_or(u64::MAX);
-    let others = standing.voters.iter().filter(|voter| **voter != plane.me.node);
-    let dead: BTreeSet<NodeId> = others
-        .filter(|voter| !roll.alive.contains_key(voter))
-        .copied()
-        .collect();
-    missing.retain(|voter, _| dead.contains(voter));
-    for voter in &dead {
-        missing.entry(*voter).or_insert(now_us);
-    }
-    let lost = missing
-        .iter()
-        .filter(|(_, since_us)| now_us.saturating_sub(**since_us) >= patience_us);
-    let willing = roll.alive.values().filter(|peer| {
-        let ours = peer
-            .metadata
-            .formed
-            .is_some_and(|formed| formed.0 == part.founding.cluster);
-        ours && peer.metadata.roles.voter && standing.learners.contains(&peer.node)
-    });
-    let mut willing: BTreeSet<_> = willing.map(|peer| peer.node).collect();
-    if plane.settings.voter && standing.learners.contains(&plane.me.node) {
-        willing.insert(plane.me.node);
-    }
-    Electorate {
-        willing,
-        lost: lost.map(|(voter, _)| *voter).collect(),
-        dead,
-        wanted: plane.settings.expect.clamp(3, 5),
-        voters: standing.voters,
-    }
-}
-
-/// Forgets nodes that are gone for long and hold nothing: who starts with an empty data directory is another node each
-/// time. `gone`: since when, as far as this leader knows.
-async fn forget(plane: &Arc<Plane>, part: &Part, gone: &mut BTreeMap<NodeId, MonoUs>) {
-    let roll = Arc::clone(&plane.roll.borrow());
-    let map = Arc::clone(&part.consensus.applied().borrow().map);
-    let standing = part.consensus.standing();
-    let now_us = clock::mono_us();
-    let learners = standing.learners.iter().copied();
-    let known: BTreeSet<NodeId> = map.nodes().map(|(node, _)| node).chain(learners).collect();
-    let absent = |node: &NodeId| *node != plane.me.node && !roll.alive.contains_key(node);
-    gone.retain(|node, _| known.contains(node) && absent(node));
-    for node in known.into_iter().filter(absent) {
-        gone.entry(node).or_insert(now_us);
-    }
-    let patience_us = u64::try_from(plane.settings.forget_node.as_micros()).unwrap_or(u64::MAX);
-    let holds = |node: NodeId| map.shards().any(|(_, shard)| shard.involves(node));
-    let due = gone.iter().find(|(node, since_us)| {
-        let long = now_us.saturating_sub(**since_us) >= patience_us;
-        long && !standing.voters.contains(node) && !holds(**node)
-    });
-    let Some((&node, _)) = due else { return };
-    let done = if map.node(node).is_some() {
-        let commands = vec![Command::Forget { node }];
-        part.consensus
-            .propose(Proposal { term: None, commands })
-            .await
-            .map(drop)
-    } else {
-        part.consensus.remove_learners(BTreeSet::from([node])).await
-    };
-    match done {
-        Ok(()) => tracing::info!(%node, "a node that is gone for long is forgotten"),
-        Err(error) => tracing::debug!(%node, %error, "a node that is gone could not be forgotten"),
-    }
 }

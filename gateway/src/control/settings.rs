@@ -2,6 +2,7 @@
 
 use super::ControlError;
 use super::keys::SECRET_CHARS;
+use super::seeds::Names;
 use crate::config::Config;
 use crate::storage;
 use std::net::SocketAddr;
@@ -26,6 +27,8 @@ pub struct Settings {
     pub secret: String,
     /// Where others may be found.
     pub join: Vec<String>,
+    /// How names among them are looked up.
+    pub names: Names,
     /// How many form a cluster; 1: this node only joins one.
     pub expect: usize,
     /// Into how many shards a cluster that this node proposes is cut.
@@ -149,6 +152,7 @@ impl Settings {
             node_name: config.node_name(address),
             secret: secret(config)?,
             join: cluster.join.clone(),
+            names: Names::of_the_system(),
             expect: usize::try_from(cluster.expect).unwrap_or(1),
             shards: ShardCount::new(u16::try_from(cluster.shards).unwrap_or(0))
                 .ok_or_else(|| wrong("cluster.shards", "must be a power of two from 1 to 4096"))?,
