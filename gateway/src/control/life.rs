@@ -277,12 +277,9 @@ pub(super) async fn register(plane: Arc<Plane>, part: Part, mut on_disk: watch::
     }
 }
 
-/// Nobody leads, as far as is known here: it may be that the cluster does not know this node any more.
+/// Nobody leads, as far as is known here: it may be that the cluster does not know this node any more. Also one that thinks it
+/// votes asks: it may have been replaced while it was away, and a node that is known already loses nothing by asking.
 async fn ask_again(plane: &Plane, part: &Part) {
-    let standing = part.consensus.standing();
-    if standing.voters.contains(&plane.me.node) {
-        return;
-    }
     let roll = Arc::clone(&plane.roll.borrow());
     let member = roll.alive.values().find_map(|peer| {
         let ours = peer

@@ -26,9 +26,9 @@ pub struct Config {
     pub settle_us: u64,
     /// How long a shard without a copy waits for the disk of an owner that has restarted, before it is given away empty.
     pub disk_patience_us: u64,
-    /// Shards on the move at one time.
+    /// Shards on the move at one time. None: shards stay where they are.
     pub moves: usize,
-    /// Copies that one node fills at one time.
+    /// Copies that one node fills at one time. None: nobody gets a copy.
     pub fills: usize,
     /// From one look at the map to the next, in microseconds.
     pub review_us: u64,
@@ -189,6 +189,16 @@ impl Coordinator {
     #[must_use]
     pub fn leads(&self) -> bool {
         self.office.is_some()
+    }
+
+    /// Whether the node's present process renewed lately with this coordinator, and so may be given something.
+    #[must_use]
+    pub fn hears(&self, now_us: MonoUs, map: &Map, node: NodeId) -> bool {
+        let (Some(office), Some(known)) = (&self.office, map.node(node)) else {
+            return false;
+        };
+        let incarnation = known.incarnation;
+        self.is_live(office, now_us, map, Process { node, incarnation })
     }
 
     /// Takes one step. `map` is what has been applied here so far.
@@ -369,6 +379,7 @@ impl Coordinator {
                 | Command::Drain { .. }
                 | Command::Forget { .. }
                 | Command::SetCopies { .. }
+                | Command::Pin { .. }
                 | Command::RaiseFloor { .. } => {}
             }
         }

@@ -100,14 +100,16 @@ impl Loads {
         Some(process)
     }
 
-    /// The next shard that should move so that nobody owns two more than another, or so that its owner, which may not be
-    /// used any more, owns nothing. Prefers a target that is in sync already.
+    /// The next shard that should move so that nobody owns two more than another, those that are pinned apart, or so that its
+    /// owner, which may not be used any more, owns nothing. Prefers a target that is in sync already.
     pub fn take_move(&mut self, map: &Map, movable: impl Fn(ShardId, &Shard) -> bool) -> Option<(ShardId, Process)> {
         let least = self.nodes.values().map(|load| load.owned).min()?;
         let burden = |owner: NodeId| self.nodes.get(&owner).map_or(usize::MAX, |load| load.owned);
         let candidates = map.shards().filter(|(id, shard)| {
             let owner = shard.owner.filter(|_| shard.moving.is_none());
-            owner.is_some_and(|owner| burden(owner.node) >= least.saturating_add(2)) && movable(*id, shard)
+            let stays = |owner: NodeId| shard.pinned == Some(owner) && self.nodes.contains_key(&owner);
+            owner.is_some_and(|owner| burden(owner.node) >= least.saturating_add(2) && !stays(owner.node))
+                && movable(*id, shard)
         });
         let is_least = |process: &&Process| {
             let load = self.nodes.get(&process.node);

@@ -102,7 +102,7 @@ impl Coordinator {
     }
 
     /// Whether a process renewed lately and may take something over.
-    fn is_live(&self, office: &Office, now_us: MonoUs, map: &Map, process: Process) -> bool {
+    pub(super) fn is_live(&self, office: &Office, now_us: MonoUs, map: &Map, process: Process) -> bool {
         let heard = office.heard.get(&process.node);
         map.is_current(process)
             && heard.is_some_and(|heard| heard.process == process)
@@ -240,9 +240,8 @@ impl<'a> Review<'a> {
     }
 
     fn has_room(&self, node: NodeId) -> bool {
-        self.filling
-            .get(&node)
-            .is_none_or(|count| *count < self.coordinator.config.fills)
+        let count = self.filling.get(&node).copied().unwrap_or_default();
+        count < self.coordinator.config.fills
     }
 
     fn fill(&mut self, id: ShardId, shard: &Shard) {
@@ -302,7 +301,7 @@ fn shard_of(command: &Command) -> Option<ShardId> {
         | Command::Remove { seen, .. }
         | Command::Move { seen, .. }
         | Command::Release { seen, .. } => Some(seen.shard),
-        Command::RaiseFloor { shard, .. } => Some(*shard),
+        Command::RaiseFloor { shard, .. } | Command::Pin { shard, .. } => Some(*shard),
         Command::Register { .. }
         | Command::Drain { .. }
         | Command::Forget { .. }
