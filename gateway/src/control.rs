@@ -301,14 +301,6 @@ impl Handle {
         self.ask(|reply| Ask::Propose(commands, reply)).await
     }
 
-    /// The same for several, in this order, each by itself.
-    ///
-    /// # Errors
-    /// [`ProposeError::Changed`] for the first one that changed nothing; others may have.
-    pub async fn propose_all(&self, commands: Vec<Command>) -> Result<(), ProposeError> {
-        self.ask(|reply| Ask::Propose(commands, reply)).await
-    }
-
     /// Makes these nodes, and only these, the voters.
     ///
     /// # Errors
