@@ -620,3 +620,24 @@ fn what_an_operator_put_somewhere_does_not_move_for_even_shares_and_others_make_
         "a node that drains keeps nothing"
     );
 }
+
+#[test]
+fn a_shard_that_is_handed_over_has_room_at_once_and_many_in_a_row_stay_close() {
+    let mut map = with_copy();
+    let before = map.ceiling();
+    for turn in 0..20 {
+        let (from, to) = if turn % 2 == 0 { (1, 2) } else { (2, 1) };
+        let release = Command::Release {
+            seen: seen(&map),
+            from: process(from, 1),
+            to: process(to, 1),
+        };
+        let begins = map.ceiling().next();
+        map.apply(&release).unwrap();
+        map.check().unwrap();
+        assert_eq!(map.shard(S).unwrap().begins, begins);
+        assert!(map.ceiling() > Version(begins.0 + 1_000), "there is room");
+    }
+    let ran_ahead = map.ceiling().0 - before.0;
+    assert!(ran_ahead < 500_000, "{ran_ahead} microseconds after twenty moves");
+}

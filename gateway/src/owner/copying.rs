@@ -7,14 +7,14 @@ use super::draft::Copied;
 use crate::control::{self, View};
 use crate::peers::CopyRoad;
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tidings_protocol::copy::Frame;
 use tidings_protocol::mesh::AckLevel;
 use tidings_protocol::peer::Owned;
-use tidings_protocol::{Epoch, ShardCount, ShardId};
+use tidings_protocol::{Epoch, NodeId, ShardCount, ShardId};
 use tidings_router::control::command::{Command, Seen};
 use tidings_router::control::map::{Map, Process};
 use tidings_router::copies::sender::{Config, Output, Sender, Wish};
@@ -203,6 +203,14 @@ impl Copying {
 
     /// Has wishes agreed. They are repeated as long as the map does not show what became of them.
     fn propose(&self, wishes: &[Wish]) {
+        let silent = wishes.iter().filter_map(|wish| match wish {
+            Wish::Remove { member, .. } => Some(member.node),
+            Wish::Join { .. } | Wish::HandOver { .. } => None,
+        });
+        let silent: BTreeSet<NodeId> = silent.collect();
+        for node in silent {
+            tracing::info!(%node, "a node with copies does not answer: it is to be taken out");
+        }
         let commands: Vec<Command> = wishes.iter().filter_map(|wish| self.command(*wish)).collect();
         if commands.is_empty() || self.proposing.get() >= PROPOSING {
             return;
@@ -223,10 +231,7 @@ impl Copying {
         let seen = Seen::of(&self.heeded, shard).filter(|seen| seen.epoch == epoch)?;
         Some(match wish {
             Wish::Join { member, .. } => Command::Join { seen, member },
-            Wish::Remove { member, .. } => {
-                tracing::info!(%shard, node = %member.node, "a copy does not answer and is to be taken out");
-                Command::Remove { seen, member }
-            }
+            Wish::Remove { member, .. } => Command::Remove { seen, member },
             Wish::HandOver { to, .. } => Command::Release {
                 seen,
                 from: self.me,

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidings_protocol::peer::{FloorCause, OwnerToEdge};
 use tidings_protocol::{Epoch, ShardId, Version};
+use tidings_router::Now;
 use tidings_router::control::map::Process;
 use tidings_router::owner::taking::Assignment;
 use tidings_router::owner::{Input, Output, Owner};
@@ -96,6 +97,7 @@ pub fn start(thread: usize, node: &Arc<Node>, begin: Begin) {
             Copying::new(thread, node.shards, lease, control)
         }),
         replies: HashMap::new(),
+        newest_epoch_us: 0,
         confirmed: HashMap::new(),
     };
     let now = clock::now();
@@ -189,6 +191,8 @@ struct Shell {
     copying: Option<Copying>,
     /// The way back to owners whose shards are copied here.
     replies: HashMap<StreamName, CopyReply>,
+    /// Where the newest epoch of any shard of the cluster began, as a time: versions are microseconds.
+    newest_epoch_us: u64,
     /// How far their streams are written and synced: the life, and the places.
     confirmed: HashMap<StreamName, (u32, u64, u64)>,
 }
@@ -239,7 +243,7 @@ impl Shell {
                 handled += 1;
             }
             self.heed();
-            let now = clock::now();
+            let now = self.now();
             if self.machine.next_deadline().is_some_and(|at| at <= now.mono_us) {
                 self.machine.handle_deadline(now, &mut self.output);
                 self.perform();
@@ -275,12 +279,24 @@ impl Shell {
                 self.act(step);
             }
             self.heed_copies(&view);
+            let begins = view.map.shards().map(|(_, shard)| shard.begins.0).max();
+            self.newest_epoch_us = self.newest_epoch_us.max(begins.unwrap_or_default());
         }
         self.machine.set_ceiling(view.ceiling);
         self.machine.set_lease(view.until_us);
         if let Some(following) = &self.following {
             let higher = self.holdings.floors_above(&self.machine, &view);
             following.floors.tell(&following.control, higher);
+        }
+    }
+
+    /// The time, which for versions is at least where the newest epoch of any shard began: epochs begin ahead of clocks, and shards
+    /// that all go on from there do not lag behind each other.
+    fn now(&self) -> Now {
+        let now = clock::now();
+        Now {
+            wall_us: now.wall_us.max(self.newest_epoch_us),
+            ..now
         }
     }
 
@@ -310,7 +326,7 @@ impl Shell {
         let now = clock::now();
         let request = self.journal.begin(now, &batch.changes, batch.ack, batch.reply);
         self.handle(
-            now,
+            self.now(),
             Input::Publish {
                 request,
                 changes: batch.changes,
@@ -400,7 +416,7 @@ impl Shell {
         }
     }
 
-    fn handle(&mut self, now: tidings_router::Now, input: Input) {
+    fn handle(&mut self, now: Now, input: Input) {
         self.machine.handle(now, input, &mut self.output);
         self.perform();
     }

@@ -126,7 +126,7 @@ pub enum Command {
         to: Option<NodeId>,
     },
     /// The owner has acknowledged its last change of the epoch and hands over to one that is in sync. It stays in sync
-    /// itself. To itself it may hand over too: that makes an earlier release, whose fate it does not know, void, so that it
+    /// itself. The ceiling rises a little above where the next epoch begins. To itself it may hand over too: that makes an earlier release, whose fate it does not know, void, so that it
     /// may acknowledge again.
     Release {
         /// What is taken for granted.
@@ -185,6 +185,10 @@ pub enum Refusal {
     #[error("it is so already")]
     Same,
 }
+
+/// So many versions an epoch that begins by handing over has at once. More would run further ahead of clocks with each of many
+/// moves in a row.
+const HANDED_OVER_ROOM: u64 = 10_000;
 
 impl Map {
     /// Applies one command: all of it or, refused, nothing.
@@ -413,6 +417,9 @@ impl Map {
             shard.in_sync.push(from);
             shard.in_sync.sort_unstable();
         }
+        // The next epoch has room at once, however soon the coordinator looks.
+        let room = Version((begins.0 + HANDED_OVER_ROOM).min(Version::LIMIT - 1));
+        self.ceiling = self.ceiling.max(room);
         Ok(())
     }
 

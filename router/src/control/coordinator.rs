@@ -19,8 +19,8 @@ use tidings_protocol::{Epoch, NodeId, ShardId, Version};
 pub struct Config {
     /// How long a lease is valid, in microseconds. Longer bears longer elections and pauses; shorter heals sooner.
     pub lease_us: u64,
-    /// How far the ceiling is kept ahead of the clock, in microseconds. A quarter of that is kept ahead of the highest version
-    /// in use.
+    /// How far the ceiling is kept ahead of the clock, in microseconds. A twentieth of that is kept ahead of the highest
+    /// version in use.
     pub ceiling_ahead_us: u64,
     /// After its election it waits so long for renewals before it takes silence for absence or places anything new.
     pub settle_us: u64,
@@ -339,7 +339,7 @@ impl Coordinator {
         let office = self.office.as_ref()?;
         let ahead = self.config.ceiling_ahead_us;
         // Above versions only as much as the next changes need: whatever begins above the ceiling is further ahead of clocks.
-        let room = ahead / 4;
+        let room = ahead / 20;
         let begins = commands.iter().any(|command| matches!(command, Command::Assign { .. }));
         let raising = office.open.values().any(|open| open.ceiling);
         let begun = map.shards().map(|(_, shard)| shard.begins.0).max().unwrap_or_default();

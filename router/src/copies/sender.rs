@@ -108,6 +108,8 @@ pub(super) struct Part {
     pub(super) level: Level,
     /// The batch with the last `Begin`.
     begun: u64,
+    /// The last batch that says anything of the shard, pieces of what a copy lacks apart.
+    last: u64,
     in_sync: bool,
     /// Acknowledgements wait for it.
     pub(super) waited_for: bool,
@@ -216,6 +218,7 @@ impl Sender {
             epoch: shard.epoch,
             level: Level::Sending(0),
             begun: stream.last_place(),
+            last: stream.last_place(),
             in_sync,
             // Whom the map names in sync is waited for from the first word of the epoch on (rule R5).
             waited_for: in_sync,
@@ -323,6 +326,7 @@ impl Sender {
         for ((_, process), part) in range_mut(&mut self.parts, shard) {
             if let Some(stream) = self.streams.get_mut(process) {
                 stream.push(entry(part.epoch));
+                part.last = stream.last_place();
             }
         }
     }
@@ -336,14 +340,16 @@ impl Sender {
                 let Some(stream) = self.streams.get_mut(process).filter(|_| part.waited_for) else {
                     continue;
                 };
+                // What was said of other shards since is nothing to wait for, but a sync comes with the batch that asks for it.
                 let reached = if sync { stream.synced } else { stream.written };
-                if part.level == Level::Reached && stream.last_place() <= reached {
+                if part.level == Level::Reached && part.last <= reached {
                     continue;
                 }
                 if sync {
                     stream.want_sync();
                 }
-                part.waits.push_back((stream.last_place(), sync, request));
+                let place = if sync { stream.last_place() } else { part.last };
+                part.waits.push_back((place, sync, request));
                 waits += 1;
             }
         }
@@ -402,6 +408,7 @@ impl Sender {
         if stream.life == life && part.epoch == epoch && part.begun <= place {
             stream.push(begin(shard, epoch, true, floor));
             part.begun = stream.last_place();
+            part.last = stream.last_place();
             part.level = Level::Sending(0);
             self.sending.insert(key);
         }
@@ -486,7 +493,8 @@ impl Sender {
             let settled = |((_, process), part): (&(ShardId, Process), &Part)| {
                 let stream = streams.get(process);
                 let level = part.level == Level::Reached;
-                !part.waited_for || (level && stream.is_some_and(|stream| stream.last_place() <= stream.written))
+                // The shard is at rest; others of the stream are not.
+                !part.waited_for || (level && stream.is_some_and(|stream| part.last <= stream.written))
             };
             let in_sync = parts.get(&(*shard, *to)).is_some_and(|part| part.in_sync);
             let ready = *to == self.me || (in_sync && range(parts, *shard).all(settled));
