@@ -125,6 +125,8 @@ pub struct Sender {
     me: Process,
     connected: BTreeSet<Process>,
     epochs: BTreeMap<ShardId, Epoch>,
+    /// How often something was agreed about the shard, as far as was heeded.
+    turns: BTreeMap<ShardId, u64>,
     pub(super) parts: BTreeMap<(ShardId, Process), Part>,
     pub(super) streams: BTreeMap<Process, Stream>,
     /// How many parts a request still waits for.
@@ -145,6 +147,7 @@ impl Sender {
             me,
             connected: BTreeSet::new(),
             epochs: BTreeMap::new(),
+            turns: BTreeMap::new(),
             parts: BTreeMap::new(),
             streams: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -166,6 +169,9 @@ impl Sender {
         } else {
             self.reconsider(id, shard.moving);
         }
+        if self.turns.insert(id, shard.turn) != Some(shard.turn) {
+            self.propose_anew(id);
+        }
         let named = |process: &Process| shard.in_sync.contains(process) || shard.filling.contains(process);
         let gone: Vec<Process> = self.members(id).filter(|process| !named(process)).collect();
         for process in gone {
@@ -181,6 +187,17 @@ impl Sender {
             self.leaving.entry(id).or_insert((to, None));
         }
         self.look_us = now.mono_us;
+    }
+
+    /// Something was agreed about the shard: what was proposed before was applied with it or never will be, because it took the
+    /// turn before for granted.
+    fn propose_anew(&mut self, id: ShardId) {
+        for (_, part) in range_mut(&mut self.parts, id) {
+            part.proposed_us = None;
+        }
+        if let Some((_, proposed_us)) = self.leaving.get_mut(&id) {
+            *proposed_us = None;
+        }
     }
 
     /// The map does not want the shard to go where it is going. If that was proposed already, it may yet be applied: then the
@@ -232,6 +249,7 @@ impl Sender {
     /// The shard is owned here no more. Requests that waited for its copies are never confirmed.
     pub fn end(&mut self, id: ShardId, out: &mut Vec<Output>) {
         self.epochs.remove(&id);
+        self.turns.remove(&id);
         self.leaving.remove(&id);
         let members: Vec<Process> = self.members(id).collect();
         for process in members {
