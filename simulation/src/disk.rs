@@ -9,7 +9,7 @@ use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
-use tidings_router::owner::keeping::KeptAnswer;
+use tidings_router::owner::keeping::{KeptAnswer, KeptRevision};
 
 /// One thing that is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Record {
     /// An object's version.
     Version(ObjectHash, Version),
     /// A publisher's revision.
-    Revision(u128, u64),
+    Revision(KeptRevision),
     /// The answer to an idempotency key.
     Answer(KeptAnswer),
     /// A shard is owned in this epoch, from this floor; all its versions went before.
@@ -101,7 +101,7 @@ pub struct Found {
     /// Every version, newest last.
     pub versions: Vec<(ObjectHash, Version)>,
     /// Every revision, newest last.
-    pub revisions: Vec<(u128, u64)>,
+    pub revisions: Vec<KeptRevision>,
     /// Every answer.
     pub answers: Vec<KeptAnswer>,
     /// Shards of which something acknowledged may be missing.
@@ -219,7 +219,7 @@ impl Disk {
         for record in self.snapshot.iter().chain(&self.log) {
             match *record {
                 Record::Version(object, version) => found.versions.push((object, version)),
-                Record::Revision(key, revision) => found.revisions.push((key, revision)),
+                Record::Revision(mark) => found.revisions.push(mark),
                 Record::Answer(answer) => found.answers.push(answer),
                 Record::Owned(shard, epoch, floor, cause) => {
                     let entry = found.owned.entry(shard).or_insert((epoch, floor, cause));

@@ -14,7 +14,7 @@ use tidings_protocol::{ClusterId, ShardCount};
 
 /// Owners of this release keep copies of their shards level and hand shards over. Without it a cluster is formed with one copy
 /// and its coordinator fills and moves nothing, because nobody would ever say that it is done.
-pub(crate) const DATA_PLANE_COPIES: bool = false;
+pub(crate) const DATA_PLANE_COPIES: bool = true;
 
 /// See the module.
 #[derive(Clone)]

@@ -3,13 +3,14 @@
 //! An acknowledgement that is to survive the owner waits for everyone in the in-sync set, and for everyone who was or may be
 //! proposed to it, until the map tells otherwise (rule R6). So a part in a shard begins and ends only by what the map says.
 
-use super::stream::{Batch, Stream};
+pub use super::stream::Batch;
+use super::stream::Stream;
 use crate::control::map::{Process, Shard};
 use crate::now::{MonoUs, Now};
 use crate::owner::Owner;
 use crate::owner::keeping::Floor;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use tidings_protocol::copy::{CopiedAnswer, Entry};
+use tidings_protocol::copy::{CopiedAnswer, CopiedRevision, Entry};
 use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId};
 
 /// Bounds and times.
@@ -267,6 +268,22 @@ impl Sender {
         self.streams.keys().copied()
     }
 
+    /// Whether nobody has, or is to have, a copy of anything.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Copies that have not everything yet, and the bytes that are not confirmed.
+    #[must_use]
+    pub fn behind(&self) -> (usize, usize) {
+        let behind = self
+            .parts
+            .values()
+            .filter(|part| part.level != Level::Reached || !part.in_sync);
+        (behind.count(), self.streams.values().map(Stream::bytes).sum())
+    }
+
     /// Whether anybody has, or is to have, a copy of the shard.
     #[must_use]
     pub fn is_copied(&self, id: ShardId) -> bool {
@@ -283,7 +300,7 @@ impl Sender {
     }
 
     /// Revisions and answers to idempotency keys of a shard.
-    pub fn marks(&mut self, shard: ShardId, revisions: &[((u64, u64), u64)], answers: &[CopiedAnswer]) {
+    pub fn marks(&mut self, shard: ShardId, revisions: &[CopiedRevision], answers: &[CopiedAnswer]) {
         self.tell(shard, |epoch| Entry::Marks {
             shard,
             epoch,

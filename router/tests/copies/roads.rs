@@ -109,7 +109,7 @@ impl World {
         };
         for answer in answers {
             let kept = KeptAnswer {
-                key: receiver::wide(answer.key.0, answer.key.1),
+                key: receiver::wide(answer.key),
                 version: answer.version,
                 wall_us: answer.wall_us,
             };

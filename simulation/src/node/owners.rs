@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use tidings_protocol::peer::{Owned, OwnerToEdge};
 use tidings_protocol::{Epoch, ObjectHash, ShardId, Version};
 use tidings_router::Now;
-use tidings_router::owner::keeping::KeptAnswer;
+use tidings_router::owner::keeping::{KeptAnswer, KeptRevision};
 use tidings_router::owner::{Input, Output, Owner, Publish, Published};
 
 /// A batch that was applied or is about to be.
@@ -281,7 +281,8 @@ impl World {
             waiting.fates.push(match *published {
                 Published::Accepted(version) => {
                     records.push(Record::Version(draft.object, version));
-                    records.extend(draft.revision.map(|(key, revision)| Record::Revision(key, revision)));
+                    let mark = |(key, revision)| KeptRevision { key, revision, version };
+                    records.extend(draft.revision.map(mark).map(Record::Revision));
                     let answer = |key| KeptAnswer { key, version, wall_us };
                     records.extend(draft.key.map(|key| Record::Answer(answer(key))));
                     happened.push((draft.publish, shards.shard(draft.object), version));

@@ -183,8 +183,8 @@ impl World {
         self.owner_step(owner, |machine, now, out| {
             machine.take_over(now, assignment, table, out);
             let Some(copy) = copy else { return };
-            for (key, revision) in copy.revisions {
-                machine.restore_revision(key, revision);
+            for mark in copy.revisions {
+                machine.restore_revision(mark);
             }
             for answer in copy.answers {
                 machine.restore_answer(answer, now);

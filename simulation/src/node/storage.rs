@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
 use tidings_router::Now;
-use tidings_router::owner::keeping::{Floor, KeptAnswer, MARK_PIECES, SHARD_PIECES};
+use tidings_router::owner::keeping::{Floor, KeptAnswer, KeptRevision, MARK_PIECES, SHARD_PIECES};
 use tidings_router::owner::taking::Table;
 use tidings_router::owner::{Config, Input, Owner};
 
@@ -28,7 +28,7 @@ pub struct Copy {
     /// Every object's version.
     pub versions: Vec<(ObjectHash, Version)>,
     /// Revisions.
-    pub revisions: Vec<(u128, u64)>,
+    pub revisions: Vec<KeptRevision>,
     /// Answers to idempotency keys.
     pub answers: Vec<KeptAnswer>,
     /// It came from another node.
@@ -128,8 +128,8 @@ impl World {
                 let revisions = owner.machine.kept_revisions(piece);
                 let answers = owner.machine.kept_answers(piece, now);
                 let served = |key: &u128| epochs.contains_key(&shard_of_mark(shards_here, *key));
-                let revisions = revisions.into_iter().filter(|(key, _)| served(key));
-                records.extend(revisions.map(|(key, revision)| Record::Revision(key, revision)));
+                let revisions = revisions.into_iter().filter(|mark| served(&mark.key));
+                records.extend(revisions.map(Record::Revision));
                 let answers = answers.into_iter().filter(|answer| served(&answer.key));
                 records.extend(answers.map(Record::Answer));
             }
@@ -203,9 +203,9 @@ impl World {
             recovered.shelves[thread_of(shards.shard(*object))].restore(*object, *version);
         }
         // In the order in which they were written, so that the newest are remembered.
-        for (key, revision) in &found.revisions {
-            let thread = thread_of(shard_of_mark(shards, *key));
-            recovered.owners[thread].machine.restore_revision(*key, *revision);
+        for mark in &found.revisions {
+            let thread = thread_of(shard_of_mark(shards, mark.key));
+            recovered.owners[thread].machine.restore_revision(*mark);
         }
         for answer in &found.answers {
             let thread = thread_of(shard_of_mark(shards, answer.key));
@@ -235,7 +235,7 @@ impl Copy {
             revision,
             floor: machine.kept_floor(shard).unwrap_or(nothing),
             versions,
-            revisions: revisions.filter(|(key, _)| of_shard(key)).collect(),
+            revisions: revisions.filter(|mark| of_shard(&mark.key)).collect(),
             answers: answers.filter(|answer| of_shard(&answer.key)).collect(),
             moved: false,
         }
@@ -261,8 +261,7 @@ impl Copy {
     pub(super) fn records(&self) -> Vec<Record> {
         let versions = self.versions.iter();
         let versions = versions.map(|(object, version)| Record::Version(*object, *version));
-        let revisions = self.revisions.iter();
-        let revisions = revisions.map(|(key, revision)| Record::Revision(*key, *revision));
+        let revisions = self.revisions.iter().copied().map(Record::Revision);
         let answers = self.answers.iter().copied().map(Record::Answer);
         versions.chain(revisions).chain(answers).collect()
     }
