@@ -264,3 +264,26 @@ fn a_shard_is_moved_by_hand_where_shards_move_and_refused_in_words_where_they_do
     let again = post(&cluster, 0, "move", &json!({"shard": shard, "to": "n2"}));
     assert_eq!((again.0, &again.1["done"]), (200, &json!(true)), "{again:?}");
 }
+
+#[test]
+fn a_node_that_is_drained_under_load_gives_everything_away_and_nobody_notices() {
+    let mut cluster = Plan::of(3).start();
+    eventually("every shard has its copies", || {
+        cluster.status(0).is_some_and(|status| status["short_of_copies"] == 0)
+    });
+    let objects = names("drained", 60);
+    let mut life = Life::begin(&cluster, &objects, &[0, 2]);
+    life.write(&objects, &[0, 2], Duration::from_millis(10));
+    std::thread::sleep(Duration::from_secs(1));
+    let told = order(&cluster, 0, &["drain", "n1", "--wait", "--timeout", "120"]);
+    assert!(told.status.success() && said(&told).contains("Done."), "{told:?}");
+    let empty = row(&cluster, 0, "n1");
+    for part in ["owned", "copies", "filling"] {
+        assert_eq!(empty[part], 0, "{empty}");
+    }
+    cluster.kill(1);
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(life.failures(), [], "while it drained and after it was killed");
+    let resyncs: usize = life.end().iter().map(|told| told.resyncs.len()).sum();
+    assert_eq!(resyncs, 0);
+}
