@@ -273,6 +273,9 @@ sections! {
         deadline_ms: u64 = 10_000;
         /// Milliseconds over which subscribers are asked to come back elsewhere.
         spread_ms: u64 = 5_000;
+        /// Milliseconds that a node of a cluster waits, before it stops, for others to take its shards over. 0: it does not give them
+        /// up; others find out by themselves.
+        leave_ms: u64 = 15_000;
     }
     /// What the server says about itself.
     log: Log {
