@@ -136,7 +136,7 @@ describe("coming back", () => {
       world => world.line.on(...closed(4000)),
       world => world.says({ reconnect: { after_ms: 5, reason: "drain" } }),
       world => world.pass(100_000),
-      world => world.line.on("cut", "x"),
+      world => world.line.on(...closed(1006)),
       world => world.hear("t", { online: true }) ?? world.pass(6000),
     ];
     for (const transport of ["websocket", "events", "poll"]) {
@@ -253,7 +253,7 @@ describe("coming back", () => {
   it("a wait is over when the network goes, too", () => {
     const world = new FakeWorld();
     world.watch(["a"]);
-    world.line.on("unreachable", "x");
+    world.line.on(...closed(0));
     assert.equal(world.state, "waiting");
     world.hear("t", { online: false });
     world.pass(1e6);
@@ -319,11 +319,11 @@ describe("transports", () => {
   it("what cannot be had at all is left at once; where nothing can be had it stops", () => {
     const world = new FakeWorld();
     world.watch(["a"]);
-    world.line.on("unusable", "no WebSocket");
+    world.line.on(...closed(501));
     world.pass(5);
-    world.line.on("status", { status: 404, retryAfter: 0, problem: {} });
+    world.line.on("closed", { code: 404 });
     world.pass(5);
-    world.line.on("status", { status: 404, retryAfter: 0, problem: {} });
+    world.line.on("closed", { code: 404 });
     assert.deepEqual(transports(world), ["websocket", "events", "poll"]);
     assert.deepEqual([world.state, world.said.reason], ["stopped", "no_server"]);
   });
@@ -333,7 +333,7 @@ describe("transports", () => {
     world.watch(["a"]);
     for (let n = 0; n < 9; n++) {
       if (world.line.transport === "websocket") world.line.on(...closed(1006));
-      else world.line.on("unreachable", "away");
+      else world.line.on(...closed(0));
       settled(world);
     }
     assert.ok(!transports(world).includes("poll"), `${transports(world)}`);
@@ -356,7 +356,7 @@ describe("transports", () => {
     world.line.on("answer", { ...answer, changes: [{ object: "a", version: 9 }], cursor: "p2" });
     assert.deepEqual(world.heard("changes"), [{ object: "a", version: 9 }]);
     assert.deepEqual(world.line.body, { session: "s", cursor: "p2", wait_ms: 25000 });
-    world.line.on("status", { status: 410, retryAfter: 0, problem: { code: "session_unknown" } });
+    world.line.on("closed", { code: 410, ours: "session_unknown" });
     settled(world);
     assert.deepEqual(world.line.body, { objects: ["a", "b"], cursor: "p2", wait_ms: 0 });
   });
@@ -393,14 +393,15 @@ describe("transports", () => {
     world.pass(100);
     world.hello();
     world.says({ cursor: "c2" });
-    assert.deepEqual(world.told.filter(one => one.fetch).map(({ w, fetch, cause }) => [w, fetch, cause]), [["other", ["b"], "added"]]);
+    const doubts = world.told.flatMap(({ w, facts = [] }) => facts.filter(fact => "cause" in fact).map(({ object, cause }) => [w, object, cause]));
+    assert.deepEqual(doubts, [["other", "b", "added"]]);
   });
 
   it("says what HTTP statuses command", () => {
     for (const [status, state, reason] of [[401, "stopped", "unauthenticated"], [403, "stopped", "forbidden"], [413, "stopped", "limit"], [503, "waiting"], [429, "waiting"], [410, "waiting"]]) {
       const world = new FakeWorld({ transport: "poll" });
       world.watch(["a"]);
-      world.line.on("status", { status, retryAfter: 7, problem: {} });
+      world.line.on("closed", { code: status, after: 7 });
       assert.deepEqual([world.state, world.said.reason], [state, reason], String(status));
       if (state === "waiting") assert.ok(world.said.wait >= 7000);
     }
@@ -409,10 +410,10 @@ describe("transports", () => {
 
 describe("tokens", () => {
   const start = (options = {}) => {
-    const world = new FakeWorld(options);
+    const world = new FakeWorld({ auth: true, ...options });
     const asked = [];
     world.onToken = (number, tab) => asked.push([number, tab]);
-    world.watch(["a"], { auth: true });
+    world.watch(["a"]);
     const gives = token => world.hear(asked.at(-1)[1], { number: asked.at(-1)[0], token });
     return { world, asked, gives };
   };
@@ -520,7 +521,7 @@ describe("tokens", () => {
     const { world, gives } = start({ transport: "events" });
     gives("one");
     assert.equal(world.line.token, "one");
-    world.line.on("status", { status: 401, problem: {} });
+    world.line.on("closed", { code: 401 });
     world.pass(5);
     gives("two");
     assert.equal(world.line.token, "two");
@@ -528,7 +529,7 @@ describe("tokens", () => {
 
   it("a tab that does not answer, or is gone, is not waited for", () => {
     const { world, asked, gives } = start();
-    world.watch(["b"], { tab: "other", w: "v", auth: true });
+    world.watch(["b"], { tab: "other", w: "v" });
     assert.equal(asked.at(-1)[1], "t");
     world.leaves("t");
     assert.equal(asked.at(-1)[1], "other");

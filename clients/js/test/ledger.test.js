@@ -19,7 +19,7 @@ describe("a ledger", () => {
     ledger.settle("a");
     for (const version of [5, 4, 1]) ledger.change(change("a", version));
     assert.equal(ledger.take(), undefined);
-    ledger.resync(["a"], "versions_lost");
+    ledger.resync("a", "versions_lost");
     ledger.change(change("a", 3));
     assert.deepEqual(ledger.take(), { object: "a", version: null, cause: "versions_lost" });
     ledger.settle("a");
@@ -31,7 +31,7 @@ describe("a ledger", () => {
     ledger.change(change("a", 500));
     ledger.take();
     ledger.settle("a");
-    ledger.resync(["a"], "cursor_foreign");
+    ledger.resync("a", "cursor_foreign");
     ledger.change(change("a", 3));
     assert.equal(ledger.take().version, null);
     ledger.settle("a");
@@ -108,7 +108,9 @@ describe("a ledger", () => {
     assert.equal(ledger.start("joined"), "c5");
     ledger.vouch("c6");
     ledger.away("joined");
-    assert.equal(ledger.start("joined"), "c6", "refused for now: from the cursor that spoke for it last");
+    assert.equal(ledger.start("joined"), undefined, "refused for now: from the cursor that spoke for it last");
+    ledger.vouch("c7");
+    assert.equal(ledger.start("joined"), "c6", "which it keeps");
   });
 
   it("of an object for which the cursor speaks, a version that is said at its beginning hides no change", () => {
@@ -133,7 +135,7 @@ const watching = (objects, handler, options = {}) => {
   const sent = [];
   const told = [];
   const watch = new Watch(objects, handler, options, message => sent.push(message), (type, detail) => told.push({ type, ...detail }));
-  watch._hear({ live: objects.map(object => [object, 0]) });
+  watch._hear({ facts: objects.map(object => ({ object, start: 0 })) });
   return { watch, sent, told, errors: () => told.filter(one => one.type === "error") };
 };
 
@@ -141,8 +143,8 @@ describe("a watch", () => {
   it("the version is not advanced before the handler ran: the cursor waits for its promise", async () => {
     const ends = [];
     const { watch, told } = watching(["a"], () => new Promise(ok => ends.push(ok)));
-    watch._hear({ changes: [change("a", 1)] });
-    watch._hear({ cursor: "c1" });
+    watch._hear({ facts: [change("a", 1)] });
+    watch._hear({ facts: [], cursor: "c1" });
     await until(() => ends.length === 1);
     assert.equal(watch.cursor, undefined);
     ends[0]();
@@ -154,8 +156,8 @@ describe("a watch", () => {
     const heard = [];
     let end;
     const { watch } = watching(["a"], one => (heard.push(one.version), new Promise(ok => (end = ok))));
-    watch._hear({ changes: [change("a", 1)] });
-    for (let version = 2; version < 100; version++) watch._hear({ changes: [change("a", version)] });
+    watch._hear({ facts: [change("a", 1)] });
+    for (let version = 2; version < 100; version++) watch._hear({ facts: [change("a", version)] });
     end();
     await until(() => heard.length === 2);
     assert.deepEqual(heard, [1, 99]);
@@ -168,8 +170,8 @@ describe("a watch", () => {
       throw new Error("no");
     };
     const { watch, errors } = watching(["a", "b"], one => (one.object === "a" ? fails(one) : heard.push("b")), { againMs: 1, tries: 3 });
-    watch._hear({ changes: [change("a", 1), change("b", 2)] });
-    watch._hear({ cursor: "c1" });
+    watch._hear({ facts: [change("a", 1), change("b", 2)] });
+    watch._hear({ facts: [], cursor: "c1" });
     await until(() => errors().length === 3);
     assert.deepEqual(errors().map(one => one.code), ["handler_failed", "handler_failed", "handler_gave_up"]);
     assert.deepEqual(heard.filter(one => one === 1), [1, 1, 1]);
@@ -192,18 +194,18 @@ describe("a watch", () => {
     const objects = ["a", "b", "c", "d", "e"];
     const { watch, errors } = watching(objects, handler, { parallel: 3 });
     for (let version = 1; version < 20; version++) {
-      watch._hear({ changes: objects.map(object => change(object, version)) });
+      watch._hear({ facts: objects.map(object => change(object, version)) });
       await new Promise(ok => setTimeout(ok, 1));
     }
-    watch._hear({ cursor: "end" });
+    watch._hear({ facts: [], cursor: "end" });
     await until(() => watch.cursor === "end");
     assert.deepEqual([most, errors().length], [3, 0]);
   });
 
   it("for await: asking for the next one says that the last one is handled", async () => {
     const { watch } = watching(["a", "b"]);
-    watch._hear({ changes: [change("a", 1), change("b", 2)] });
-    watch._hear({ cursor: "c1" });
+    watch._hear({ facts: [change("a", 1), change("b", 2)] });
+    watch._hear({ facts: [], cursor: "c1" });
     const heard = [];
     for await (const one of watch) {
       heard.push(one.version);
@@ -229,7 +231,7 @@ describe("a watch", () => {
   it("an object that is refused is an error with its name, and is not waited for", async () => {
     const { watch, errors } = watching(["a"]);
     watch.add("b");
-    watch._hear({ refused: [{ object: "b", error: { code: "forbidden", message: "no", retryable: false } }] });
+    watch._hear({ facts: [{ object: "b", error: { code: "forbidden", message: "no", retryable: false } }] });
     await watch.ready();
     assert.deepEqual(watch.objects, ["a"]);
     assert.deepEqual(errors().map(({ code, object, why }) => [code, object, why]), [["object_refused", "b", "forbidden"]]);
