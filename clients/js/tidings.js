@@ -7,7 +7,7 @@
  *
  * | room | knows | does not know |
  * | --- | --- | --- |
- * | `Ledger` | what one watch was told and has handled, its cursor | connections, time |
+ * | `createLedger` | what one watch was told and has handled, its cursor | connections, time |
  * | `createHub` | the one connection of many watches: what to ask, when to come back and how | sockets, clocks, tabs |
  * | `open…`, `serve` | sockets, fetch, timers; tabs that share one hub | what is decided |
  * | `Watch`, `Tidings` | handlers, events, promises | the protocol |
@@ -73,8 +73,16 @@
  */
 
 /**
+ * What is said of an object: a change; or that it may have changed (`cause`); that it is refused (`error`); or that it is
+ * live, and from where on (`start`).
+ * @typedef {{ object: string, version?: number, cause?: string, error?: Message, start?: Start }} Fact
+ */
+
+/** From where on an object has to be caught up: a cursor, a version, or 0: from now on. @typedef {string | number} Start */
+
+/**
  * What a hub has to know; it can be sent elsewhere.
- * @typedef {Omit<Options, "token" | "WebSocket" | "fetch"> & { auth?: boolean, worked?: Transport }} HubOptions
+ * @typedef {Omit<Options, "token" | "share" | "WebSocket" | "fetch"> & { auth?: boolean, worked?: Transport }} HubOptions
  */
 
 /**
@@ -82,7 +90,7 @@
  * @typedef {Record<string, any>} Message
  */
 
-/** In the order of preference. @type {Transport[]} */
+/** In the order of preference. @type {any[]} */
 const TRANSPORTS = ["websocket", "events", "poll"];
 
 /** After a resync of another cause, versions cannot be compared with those before. */
@@ -145,143 +153,167 @@ export class TidingsError extends Error {
 /**
  * What one watch was told and has handled. An object has at most one change and one resync that wait: a newer one takes
  * the place of the older. Pure.
+ * @param {string} [cursor] where it goes on
  */
-export class Ledger {
+export function createLedger(cursor) {
   /** `at`: the newest version that was told, or from where on to catch up. @type {Map<string, { at?: Start, wait?: Change, doubt?: Change }>} */
-  held = new Map();
+  const held = new Map();
+  /** Where a new connection goes on. */
+  let resume = cursor;
   /** Objects for which `resume` does not speak. @type {Set<string>} */
-  uncovered = new Set();
+  let uncovered = new Set();
   /** Objects that are not live at the present hub. @type {Set<string>} */
-  pending = new Set();
+  let pending = new Set();
   /** Objects with something waiting, and when the oldest part of it came. @type {Map<string, number>} */
-  #queue = new Map();
+  const queue = new Map();
   /** Objects that are being handled. @type {Map<string, number>} */
-  #out = new Map();
-  #clock = 0;
+  const out = new Map();
+  let clock = 0;
   /** Cursors that wait for what was told before them: the next one, and the last. @type {[number, string][]} */
-  #places = [];
+  let places = [];
 
-  /** @param {string} [cursor] */
-  constructor(cursor) {
-    /** Where a new connection goes on. */
-    this.resume = cursor;
-    /** Where a new process goes on: everything before it has been handled. */
-    this.cursor = cursor;
-  }
-
-  /** `covered`: the cursor of the beginning speaks for it. @param {string} object @param {number} [version] */
-  add(object, version, covered = false) {
-    if (this.held.has(object)) return false;
-    this.held.set(object, { at: version });
-    this.pending.add(object);
-    if (!covered) {
-      this.uncovered.add(object);
+  /**
+   * Adds objects, with the versions that are known of them; `covered`: the cursor of the beginning speaks for them.
+   * @param {[string, number?][]} entries
+   */
+  function add(entries, covered = false) {
+    const added = [];
+    for (const [object, at] of entries) {
+      if (held.has(object)) continue;
+      held.set(object, { at });
+      pending.add(object);
+      added.push(object);
+      if (covered) continue;
+      uncovered.add(object);
       // What is known from elsewhere may be older than the cursor: the next one will speak for it.
-      if (version !== undefined) this.cursor = void (this.#places = []);
+      if (isVersion(at)) cursor = void (places = []);
     }
-    return true;
+    return added.map(from);
+  }
+
+  /** An object, and from where on a hub has to catch up; `undefined`: from `resume` on. @param {string} object */
+  function from(object) {
+    const at = held.get(object)?.at;
+    return [object, uncovered.has(object) ? (at === 0 ? 1 : at ?? 0) : undefined];
+  }
+
+  /** What a new hub has to know. */
+  function join() {
+    pending = new Set(held.keys());
+    return { cursor: resume, add: [...pending].map(from) };
   }
 
   /** @param {string} object */
-  remove(object) {
-    for (const one of [this.#queue, this.pending, this.uncovered]) one.delete(object);
-    this.#advance();
-    return this.held.delete(object);
+  function remove(object) {
+    for (const one of [queue, pending, uncovered]) one.delete(object);
+    advance();
+    return held.delete(object);
   }
 
-  /** From where on a hub has to catch up; `undefined`: from `resume` on. @param {string} object */
-  start(object) {
-    const at = this.held.get(object)?.at;
-    if (this.uncovered.has(object)) return at === 0 ? 1 : at ?? 0;
+  /** What a hub tells, and that with it everything that is live was told up to here. @param {Fact[]} facts @param {string} [told] */
+  function hear(facts, told) {
+    let strange;
+    for (const fact of facts) {
+      const { object, version, cause, error, start } = fact;
+      const one = held.get(object);
+      if (!one) continue;
+      if (version) {
+        // Else it is older than, or the same as, what was told before.
+        if (!isVersion(one.at) || version > one.at) {
+          one.at = version;
+          one.wait = /** @type {Change} */ (fact);
+          wait(object);
+        }
+      } else if ("cause" in fact) {
+        if (doubt(object, cause ?? "")) strange = cause;
+      } else if (!error) {
+        pending.delete(object);
+        if (uncovered.has(object)) one.at ??= start;
+      } else if (error.retryable) {
+        pending.add(object);
+        if (!uncovered.has(object) && !isVersion(one.at)) one.at = resume;
+      } else remove(object);
+    }
+    // What was known of another cluster says nothing here.
+    if (strange) for (const object of uncovered) doubt(object, strange);
+    if (!told) return;
+    resume = told;
+    uncovered = new Set(pending);
+    if (pending.size) return;
+    places[places.length && 1] = [++clock, told];
+    advance();
   }
 
-  /** The hub speaks of it from now on; `start`: from where on. @param {string} object @param {Start} [start] */
-  live(object, start) {
-    this.pending.delete(object);
-    const held = this.held.get(object);
-    if (held && this.uncovered.has(object)) held.at ??= start;
-  }
-
-  /** The hub does not speak of it for now. @param {string} object */
-  away(object) {
-    const held = this.held.get(object);
-    if (!held) return;
-    this.pending.add(object);
-    if (!this.uncovered.has(object) && !isVersion(held.at)) held.at = this.resume;
-  }
-
-  /** @param {Change} change */
-  change(change) {
-    const held = this.held.get(change.object);
-    const version = change.version ?? 0;
-    // Older than, or the same as, what was told before.
-    if (!held || (isVersion(held.at) && version <= held.at)) return;
-    held.at = version;
-    held.wait = change;
-    this.#wait(change.object);
-  }
-
-  /** The server cannot vouch for it: it has to be fetched. @param {string} object @param {string} cause */
-  resync(object, cause) {
-    const held = this.held.get(object);
-    if (!held) return;
-    if (!COMPARABLE.test(cause)) held.at = 0;
-    held.doubt ??= { object, version: null, cause };
-    this.#wait(object);
+  /** It has to be fetched. @param {string} object @param {string} cause */
+  function doubt(object, cause) {
+    const one = held.get(object);
+    const strange = !COMPARABLE.test(cause);
+    if (one) {
+      if (strange) one.at = 0;
+      one.doubt ??= { object, version: null, cause };
+      wait(object);
+    }
+    return strange;
   }
 
   /** @param {string} object */
-  #wait(object) {
-    if (!this.#queue.has(object)) this.#queue.set(object, ++this.#clock);
-  }
-
-  /** Everything that is live was told up to here. @param {string} cursor */
-  vouch(cursor) {
-    this.resume = cursor;
-    this.uncovered = new Set(this.pending);
-    if (this.pending.size) return;
-    this.#places[this.#places.length && 1] = [++this.#clock, cursor];
-    this.#advance();
+  function wait(object) {
+    if (!queue.has(object)) queue.set(object, ++clock);
   }
 
   /** The next change to be handled. @returns {Change | undefined} */
-  take() {
-    for (const [object, since] of this.#queue) {
-      const held = this.held.get(object);
-      if (this.#out.has(object) || !held) continue;
-      const { doubt, wait } = held;
-      held.doubt = undefined;
-      if (!doubt) held.wait = undefined;
-      if (!held.wait) this.#queue.delete(object);
-      this.#out.set(object, since);
+  function take() {
+    for (const [object, since] of queue) {
+      const one = held.get(object);
+      if (out.has(object) || !one) continue;
+      const { doubt, wait } = one;
+      one.doubt = undefined;
+      if (!doubt) one.wait = undefined;
+      if (!one.wait) queue.delete(object);
+      out.set(object, since);
       return doubt ?? wait;
     }
   }
 
   /** It has been handled. @param {string} object */
-  settle(object) {
-    this.#out.delete(object);
-    this.#advance();
+  function settle(object) {
+    out.delete(object);
+    advance();
   }
 
   /** It has not been handled: it is told again, or what is newer. @param {Change} change */
-  again(change) {
+  function again(change) {
     const { object } = change;
-    const held = this.held.get(object);
-    const since = this.#out.get(object);
-    if (held && since) {
-      held[change.version === null ? "doubt" : "wait"] ??= change;
-      this.#queue.set(object, since);
+    const one = held.get(object);
+    const since = out.get(object);
+    if (one && since) {
+      one[change.version === null ? "doubt" : "wait"] ??= change;
+      queue.set(object, since);
     }
-    this.settle(object);
+    settle(object);
   }
 
-  #advance() {
-    for (let place; (place = this.#places[0]); this.#places.shift()) {
-      for (const times of [this.#queue, this.#out]) for (const since of times.values()) if (since <= place[0]) return;
-      this.cursor = place[1];
+  function advance() {
+    for (let place; (place = places[0]); places.shift()) {
+      for (const times of [queue, out]) for (const since of times.values()) if (since <= place[0]) return;
+      cursor = place[1];
     }
   }
+
+  return {
+    add,
+    join,
+    remove,
+    hear,
+    take,
+    settle,
+    again,
+    /** Where a new process goes on: everything before it has been handled. */
+    cursor: () => cursor,
+    objects: () => [...held.keys()],
+    /** Whether the hub speaks of everything. */
+    live: () => !pending.size,
+  };
 }
 
 /**
@@ -314,9 +346,7 @@ export function readEvents(text) {
  * @property {(tab: string, gone: () => void) => void} attend says when the tab is gone
  */
 
-/** A watch as the hub sees it, and what it has yet to be told. @typedef {{ tab: string, w: string, facts: Message[] }} Member */
-
-/** From where on an object has to be caught up: a cursor, a version, or 0: from now on. @typedef {string | number} Start */
+/** A watch as the hub sees it, and what it has yet to be told. @typedef {{ tab: string, w: string, facts: Fact[] }} Member */
 
 /**
  * The one connection of many watches: `hear` takes what tabs say, `World.open` gives what the server says. Pure: it has
@@ -326,9 +356,8 @@ export function readEvents(text) {
  * caught up. So a hub can die without a loss.
  * @param {World} world @param {HubOptions} [options]
  */
-export function createHub(world, options) {
-  const set = { firstMs: 1e3, longestMs: 3e4, openingMs: 1e4, graceMs: 1e4, pollMs: 25e3, betterMs: 3e4, ...options };
-  const { transport: fixed, auth } = set;
+export function createHub(world, options = {}) {
+  const { auth, transport: fixed, firstMs = 1e3, longestMs = 3e4, openingMs = 1e4, graceMs = 1e4, pollMs = 25e3, betterMs = 3e4 } = options;
   /** @type {Set<string>} */
   const tabs = new Set();
   /** @type {Map<string, Member>} */
@@ -363,7 +392,6 @@ export function createHub(world, options) {
   let token;
   let tokenId = 0;
   let pageId = 0;
-  let wished = false;
   let silence = 0;
   let heardAt = 0;
   let askedAt = 0;
@@ -380,13 +408,15 @@ export function createHub(world, options) {
   /** The last token was refused. */
   let refused = false;
   let turn = 0;
-  let transport = Math.max(TRANSPORTS.indexOf(fixed ?? set.worked ?? "websocket"), 0);
+  let transport = Math.max(TRANSPORTS.indexOf(fixed ?? options.worked), 0);
   /** The transport that worked last; -1: none. */
   let worked = -1;
   /** Transports in a row that cannot be had. */
   let unusable = 0;
   let strikes = 0;
-  let betterMs = set.betterMs;
+  /** When a better one is tried, and how long after that again. */
+  let betterAt = world.now() + betterMs;
+  let patienceMs = betterMs;
 
   /** What a tab says. @param {string} tab @param {Message} message */
   function hear(tab, message) {
@@ -416,12 +446,11 @@ export function createHub(world, options) {
 
   /** A watch joins, changes or ends. @param {string} tab @param {Message} message */
   function change(tab, { w, join, cursor, add = [], remove = [], over }) {
-    const name = `${tab} ${w}`;
-    const member = members.get(name) ?? (join && { tab, w, facts: [] });
+    const member = members.get(w) ?? (join && { tab, w, facts: [] });
     // It has yet to hear that the connection is another one, and will join.
     if (!member) return;
-    members.set(name, member);
-    if (over) members.delete(name);
+    members.set(w, member);
+    if (over) members.delete(w);
     const gone = [];
     for (const object of over ? held.keys() : remove) {
       const watching = held.get(object);
@@ -451,7 +480,7 @@ export function createHub(world, options) {
     } else if (ask.length && (line ? transport : state.state === "connecting" && !timers.has("token"))) timer("change", 5, begin);
   }
 
-  /** Tells everyone what is theirs of these, and the cursor. @param {Message[]} facts @param {string} [cursor] */
+  /** Tells everyone what is theirs of these, and the cursor. @param {Fact[]} facts @param {string} [cursor] */
   function share(facts, cursor) {
     for (const fact of facts) for (const member of held.get(fact.object) ?? []) member.facts.push(fact);
     for (const { tab, w, facts } of members.values()) if (cursor || facts.length) world.post(tab, { w, facts: facts.splice(0), cursor });
@@ -466,10 +495,10 @@ export function createHub(world, options) {
   const tell = (code, message) => world.post(undefined, { error: { code, message } });
 
   /** @param {number} failures */
-  const wait = failures => jitter(set.firstMs, set.longestMs, failures, world.random());
+  const wait = failures => jitter(firstMs, longestMs, failures, world.random());
 
-  /** Ends the connection; for good, if it is `over`. */
-  function close(over = false) {
+  /** Ends the connection. */
+  function close() {
     number++;
     line?.close();
     line = asked = session = token = resume = undefined;
@@ -479,7 +508,7 @@ export function createHub(world, options) {
     later = [];
     live.clear();
     strange.clear();
-    for (const name of timers.keys()) if (over || name !== "better") timer(name);
+    for (const name of timers.keys()) timer(name);
   }
 
   function connect() {
@@ -505,8 +534,8 @@ export function createHub(world, options) {
   function request() {
     const body = session ? { session, cursor: resume } : transport ? list() : {};
     // Whoever asks for something new wants to know soon that it is live.
-    const wait_ms = transport < 2 ? undefined : asked ? 0 : set.pollMs;
-    hears(set.openingMs + (wait_ms ?? 0));
+    const wait_ms = transport < 2 ? undefined : asked ? 0 : pollMs;
+    hears(openingMs + (wait_ms ?? 0));
     askedAt = heardAt;
     const mine = ++number;
     try {
@@ -520,7 +549,7 @@ export function createHub(world, options) {
 
   /** One of the tabs gets a token; another one the next time. */
   function askToken() {
-    timer("token", set.openingMs, () => gotToken({ number }));
+    timer("token", openingMs, () => gotToken({ number }));
     world.post([...tabs][turn++ % tabs.size] ?? "", { number });
   }
 
@@ -529,12 +558,8 @@ export function createHub(world, options) {
     // What was asked for another connection is not used for this one.
     if (mine !== number) return;
     timer("token");
-    if (given) {
-      token = given;
-      if (line) sendToken();
-      else open();
-      return;
-    }
+    token = given;
+    if (token) return line ? sendToken() : open();
     tell("token_failed", error);
     // Never without one.
     if (line) timer("refresh", wait(asks++), askToken);
@@ -591,7 +616,7 @@ export function createHub(world, options) {
   function hello(hello) {
     greeted = true;
     limits = hello.limits;
-    hears(hello.ping_ms + set.graceMs);
+    hears(hello.ping_ms + graceMs);
     if (transport) return;
     if (token) sendToken();
     else begins();
@@ -619,8 +644,8 @@ export function createHub(world, options) {
     const cursor = place(ask[0][1]);
     /** @type {Map<string, Start>} */
     const page = new Map();
-    // A character takes three bytes at most.
-    let room = (limits.frame_bytes - 200 - (cursor ?? "").length) / 3;
+    // A cursor has at most 2 KiB, and a character takes three bytes at most.
+    let room = (limits.frame_bytes - 2200) / 3;
     ask = ask.filter(([object, start]) => {
       if (place(start) !== cursor) return true;
       if (page.has(object)) return page.get(object) !== start;
@@ -705,11 +730,10 @@ export function createHub(world, options) {
     say({ state: "live", transport: TRANSPORTS[transport] });
     // A connection that lives for so long was a good one: the next wait is a first one again.
     timer("well", 1e4, () => (failures = 0));
-    if (!transport) betterMs = set.betterMs;
-    else if (!fixed && !timers.has("better")) {
-      timer("better", betterMs, () => {
-        if (state.state !== "live") return;
-        betterMs = Math.min(betterMs * 2, 6e5);
+    if (!transport) patienceMs = betterMs;
+    else if (!fixed) {
+      timer("better", betterAt - world.now(), () => {
+        patienceMs = Math.min(patienceMs * 2, 6e5);
         transport = 0;
         connect();
       });
@@ -743,7 +767,7 @@ export function createHub(world, options) {
 
   /** That was the answer to a poll. @param {Message} m */
   function polled(m) {
-    const soon = session && !m.more && !m.resync && !m.changes.length && heardAt - askedAt < 100;
+    const soon = session && !m.changes.length && heardAt - askedAt < 100;
     greeted = true;
     session = m.session;
     if (m.poll_after_ms != null) comeBack("drain", m.poll_after_ms);
@@ -786,6 +810,7 @@ export function createHub(world, options) {
 
   function fall() {
     strikes = 0;
+    betterAt = world.now() + patienceMs;
     // Back at once to the one that worked.
     transport = tries() ? worked : (transport + 1) % 3;
     worked = -1;
@@ -809,19 +834,18 @@ export function createHub(world, options) {
     close();
     const own = wait(failures++);
     if (!online) return say({ state: "offline", message });
-    wished = ms !== undefined;
     const waits = Math.min(ms ?? own, 6e5);
     say({ state: "waiting", message, wait: waits });
-    timer("connect", waits, connect);
+    timer(ms === undefined ? "own" : "wish", waits, connect);
   }
 
   /** The network came or went, or somebody looks. @param {boolean} now */
   function wake(now) {
     const back = now && !online;
     online = now;
-    const waits = state.state === "waiting";
-    if (waits && !online) comeBack(state.message ?? "");
-    else if (online && (state.state === "offline" || (waits && !wished))) timer("connect", wait(0), connect);
+    if (!online && state.state === "waiting") comeBack(state.message ?? "");
+    // What the server wishes is not shortened.
+    else if (online && (state.state === "offline" || timers.has("own"))) timer("own", wait(0), connect);
     else if (greeted && !transport) {
       // Whether the path still is one.
       write({ ping: {} });
@@ -868,11 +892,11 @@ function openFetch(get, url, { body, token }, on) {
   const run = async () => {
     const answer = await get(url, { method: "POST", headers, body: JSON.stringify(body), signal: stop.signal });
     code = 1006;
-    const head = (/** @type {string} */ name) => answer.headers.get(name) ?? "";
-    const said = /json/.test(head("content-type")) ? await answer.json() : {};
-    if (!answer.ok) on([], { code: answer.status, reason: said.detail, ours: said.code, after: +head("retry-after") });
+    const type = answer.headers.get("content-type") ?? "";
+    const said = /json/.test(type) ? await answer.json() : {};
+    if (!answer.ok) on([], { code: answer.status, reason: said.detail, ours: said.code, after: +(answer.headers.get("retry-after") ?? 0) });
     else if (said.session) on([said]);
-    else if (!/event-stream/.test(head("content-type")) || !answer.body) on([], { code: 501 });
+    else if (!/event-stream/.test(type) || !answer.body) on([], { code: 501 });
     else {
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
       for (let text = ""; text.length < 2 ** 24; ) {
@@ -929,7 +953,7 @@ const serve = (url, options, name, signal) =>
       if (data.to === from || data.to === "hub") hub.hear(data.from, data);
     };
     await new Promise(over => signal?.addEventListener("abort", over));
-    hub.close(true);
+    hub.close();
     channel.close();
   });
 
@@ -981,7 +1005,7 @@ export class Watch {
   #running = 0;
   /** How often handling failed. @type {Map<string, number>} */ #failed = new Map();
   /** Whoever waits for news. @type {(() => void)[]} */ #waiting = [];
-  /** @type {TidingsError | undefined} */ #stopped;
+  /** @type {State} */ #state = { state: "idle" };
   #closed = false;
   #cursor;
 
@@ -992,28 +1016,27 @@ export class Watch {
    */
   constructor(objects, handler, options, send, tell) {
     this.#options = { parallel: 1, tries: 5, againMs: 1e3, ...options };
-    this.#ledger = new Ledger((this.#cursor = options.cursor));
+    this.#ledger = createLedger((this.#cursor = options.cursor));
+    this.#ledger.add([...objects].map(read), !!options.cursor);
     this.#handler = handler;
     this.#send = send;
     this.#tell = tell;
     [this.#timer, this.#timers] = createTimers(startTimer);
-    for (const entry of objects) this.#ledger.add(...read(entry), !!options.cursor);
   }
 
   /** What is watched. */
   get objects() {
-    return [...this.#ledger.held.keys()];
+    return this.#ledger.objects();
   }
 
   /** A place that may be stored: everything before it has been handled. A later watch of the same objects goes on there. */
   get cursor() {
-    return this.#ledger.cursor;
+    return this.#ledger.cursor();
   }
 
   /** Watches these too, from now on. @param {...Entry} objects */
   add(...objects) {
-    const added = objects.map(read).filter(([object, version]) => this.#ledger.add(object, version));
-    this.#send({ add: added.map(([object]) => [object, this.#ledger.start(object)]) });
+    this.#send({ add: this.#ledger.add(objects.map(read)) });
   }
 
   /** Watches these no longer: nothing more is told of them. @param {...string} objects */
@@ -1026,6 +1049,7 @@ export class Watch {
   close() {
     if (this.#closed) return;
     this.#closed = true;
+    this.#state = { state: "stopped" };
     this.#send({ over: true });
     for (const stop of this.#timers.values()) stop();
     this.#run();
@@ -1038,9 +1062,8 @@ export class Watch {
    */
   async ready() {
     for (;;) {
-      if (this.#closed) throw new TidingsError("closed");
-      if (this.#stopped) throw this.#stopped;
-      if (!this.#ledger.pending.size) return;
+      this.#check();
+      if (this.#ledger.live()) return;
       await this.#news();
     }
   }
@@ -1056,7 +1079,7 @@ export class Watch {
         this.#run();
         while (!this.#closed) {
           if ((last = this.#ledger.take())) return { value: last, done: false };
-          if (this.#stopped) throw this.#stopped;
+          this.#check();
           await this.#news();
         }
         return end;
@@ -1070,37 +1093,26 @@ export class Watch {
 
   /** What a new hub has to know. @internal */
   _join() {
-    const ledger = this.#ledger;
-    ledger.pending = new Set(ledger.held.keys());
-    this.#send({ join: true, cursor: ledger.resume, add: this.objects.map(object => [object, ledger.start(object)]) });
+    this.#send({ join: true, ...this.#ledger.join() });
   }
 
   /** What the hub tells. @internal @param {Message} m */
   _hear({ facts, cursor }) {
-    const ledger = this.#ledger;
-    let strange;
-    for (const fact of facts) {
-      const { object, version, cause, error, start } = fact;
-      if (version) ledger.change(fact);
-      else if ("cause" in fact) {
-        ledger.resync(object, cause);
-        if (!COMPARABLE.test(cause)) strange = cause;
-      } else if (error) {
-        if (error.retryable) ledger.away(object);
-        else ledger.remove(object);
-        this.#tell("error", { ...error, code: "object_refused", why: error.code, object });
-      } else ledger.live(object, start);
-    }
-    // What was known of another cluster says nothing here.
-    if (strange) for (const object of ledger.uncovered) ledger.resync(object, strange);
-    if (cursor) ledger.vouch(cursor);
+    this.#ledger.hear(facts, cursor);
+    for (const { object, error } of facts) if (error) this.#tell("error", { ...error, code: "object_refused", why: error.code, object });
     this.#run();
   }
 
-  /** @internal @param {TidingsError} [error] */
-  _stop(error) {
-    this.#stopped = error;
+  /** @internal @param {State} state of the connection */
+  _become(state) {
+    this.#state = state;
     this.#run();
+  }
+
+  /** Fails if nothing comes any more. */
+  #check() {
+    const { state, reason = "closed", message } = this.#state;
+    if (state === "stopped") throw new TidingsError(reason, message);
   }
 
   /** @returns {Promise<void>} */
@@ -1111,20 +1123,20 @@ export class Watch {
   /** Something is new: whoever waits looks for it. */
   #run() {
     for (const ok of this.#waiting.splice(0)) ok();
-    if (this.#handler) for (let n = this.#running; n < this.#options.parallel; n++) this.#handle(this.#handler);
-    if (this.#cursor !== this.cursor) {
-      this.#cursor = this.cursor;
-      if (this.#cursor) this.#tell("cursor", { cursor: this.#cursor });
-    }
+    if (this.#handler) for (let n = this.#running; n < this.#options.parallel; n++) this.#handle();
+    const { cursor } = this;
+    if (cursor === this.#cursor) return;
+    this.#cursor = cursor;
+    if (cursor) this.#tell("cursor", { cursor });
   }
 
-  /** Handles what there is, one after the other. @param {(change: Change, watch: Watch) => any} handler */
-  async #handle(handler) {
+  /** Handles what there is, one after the other. */
+  async #handle() {
     this.#running++;
     for (let change; !this.#closed && (change = this.#ledger.take()); this.#run()) {
       const { object } = change;
       try {
-        await handler(change, this);
+        await this.#handler?.(change, this);
         this.#failed.delete(object);
       } catch (error) {
         const times = (this.#failed.get(object) ?? 0) + 1;
@@ -1132,7 +1144,11 @@ export class Watch {
         this.#failed.set(object, last ? 0 : times);
         this.#tell("error", { code: last ? "handler_gave_up" : "handler_failed", message: String(error), error, change, times });
         if (!last) {
-          if (!this.#closed) this.#timer(object, jitter(this.#options.againMs, 3e4, times - 1), () => (this.#ledger.again(change), this.#run()));
+          const again = () => {
+            this.#ledger.again(change);
+            this.#run();
+          };
+          if (!this.#closed) this.#timer(object, jitter(this.#options.againMs, 3e4, times - 1), again);
           continue;
         }
       }
@@ -1158,7 +1174,6 @@ export class Tidings extends EventTarget {
   #began = false;
   #over = new AbortController();
   /** @type {State} */ #state = { state: "idle" };
-  /** Why it has stopped, if it has. @type {TidingsError | undefined} */ #stopped;
 
   /** @param {string | URL} url of the server @param {Options} [options] */
   constructor(url, options = {}) {
@@ -1191,7 +1206,7 @@ export class Tidings extends EventTarget {
       (type, detail) => this.#tell(type, { ...detail, watch }),
     );
     this.#watches.set(w, watch);
-    watch._stop(this.#stopped);
+    watch._become(this.#state);
     if (this.#hub) watch._join();
     if (!this.#began) this.#begin();
     return watch;
@@ -1210,8 +1225,7 @@ export class Tidings extends EventTarget {
 
   #begin() {
     this.#began = true;
-    const { token, WebSocket, fetch, ...plain } = this.#options;
-    const share = plain.share ?? true;
+    const { token, WebSocket, fetch, share = true, ...plain } = this.#options;
     // What can be sent elsewhere.
     const options = { ...plain, auth: !!token, worked: this.#worked() };
     const { signal } = this.#over;
@@ -1219,7 +1233,7 @@ export class Tidings extends EventTarget {
     for (const name of ["online", "offline", "pageshow", "visibilitychange"]) globalThis.addEventListener?.(name, wake, { signal });
     if (share && globalThis.document && !WebSocket && !fetch && navigator.locks) {
       // The number is that of what hub and tabs say to each other: a newer module does not talk to an older one.
-      this.#join(`tidings 1 ${this.#url} ${share}${token ? " +" : ""}`, options).catch(error => {
+      this.#join(`tidings 1 ${share} ${this.#url}${token ? " +" : ""}`, options).catch(error => {
         if (signal.aborted) return;
         this.#tell("error", { code: "sharing_failed", message: String(error), error });
         this.#alone(options);
@@ -1233,7 +1247,7 @@ export class Tidings extends EventTarget {
     const later = (/** @type {() => void} */ run) => queueMicrotask(() => signal.aborted || run());
     const world = createWorld(this.#url, this.#options, (_, message) => later(() => this.#hear({ from: "own", ...message })), () => {});
     const hub = createHub(world, options);
-    signal.addEventListener("abort", () => hub.close(true));
+    signal.addEventListener("abort", hub.close);
     this.#post = message => later(() => hub.hear("", message));
   }
 
@@ -1253,7 +1267,7 @@ export class Tidings extends EventTarget {
     this.#post = message => channel.postMessage({ to: this.#hub ?? "hub", from: id, ...message });
     // If there is a hub, it greets.
     this.#post({});
-    if (!/^tabs/.test(`${options.share}`)) await serveElsewhere(this.#url, options, name).catch(() => {});
+    if (!/^tidings 1 tabs/.test(name)) await serveElsewhere(this.#url, options, name).catch(() => {});
     // Where there is no such worker, or none any more, the tab that comes first has the hub.
     await serve(this.#url, options, name, signal);
   }
@@ -1286,10 +1300,9 @@ export class Tidings extends EventTarget {
   #become(state) {
     this.#state = state;
     if (state.state === "live") this.#worked(state.transport);
-    this.#stopped = state.state === "stopped" ? new TidingsError(state.reason ?? "closed", state.message) : undefined;
-    for (const watch of this.#watches.values()) watch._stop(this.#stopped);
+    for (const watch of this.#watches.values()) watch._become(state);
     this.#tell("state", state);
-    if (this.#stopped) this.#tell("error", { ...state, code: "stopped" });
+    if (state.state === "stopped") this.#tell("error", { ...state, code: "stopped" });
   }
 
   /** @param {number} number */

@@ -1,26 +1,34 @@
 // What a watch was told and has handled; and handlers, on promises that the test settles.
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { Ledger, Tidings, Watch, readEvents } from "../tidings.js";
+import { Tidings, Watch, createLedger, readEvents } from "../tidings.js";
 import { until } from "./support/waiting.js";
 
 const change = (object, version) => ({ object, version });
+const live = (object, start) => ({ object, start });
+/** From where on each object would be caught up by a new hub, which then speaks of all of them. */
+const starts = ledger => {
+  const { add } = ledger.join();
+  ledger.hear(add.map(([object]) => live(object)));
+  return Object.fromEntries(add);
+};
 const begin = (...objects) => {
-  const ledger = new Ledger();
-  for (const object of objects) (ledger.add(object), ledger.live(object, 0));
+  const ledger = createLedger();
+  ledger.add(objects.map(object => [object]));
+  ledger.hear(objects.map(object => live(object, 0)));
   return ledger;
 };
 
 describe("a ledger", () => {
   it("versions never go back, also behind a resync of the same cluster", () => {
     const ledger = begin("a");
-    ledger.change(change("a", 5));
+    ledger.hear([change("a", 5)]);
     assert.equal(ledger.take().version, 5);
     ledger.settle("a");
-    for (const version of [5, 4, 1]) ledger.change(change("a", version));
+    for (const version of [5, 4, 1]) ledger.hear([change("a", version)]);
     assert.equal(ledger.take(), undefined);
-    ledger.resync("a", "versions_lost");
-    ledger.change(change("a", 3));
+    ledger.hear([{ object: "a", cause: "versions_lost" }]);
+    ledger.hear([change("a", 3)]);
     assert.deepEqual(ledger.take(), { object: "a", version: null, cause: "versions_lost" });
     ledger.settle("a");
     assert.equal(ledger.take(), undefined);
@@ -28,11 +36,11 @@ describe("a ledger", () => {
 
   it("of another cluster versions begin anew, behind a resync", () => {
     const ledger = begin("a");
-    ledger.change(change("a", 500));
+    ledger.hear([change("a", 500)]);
     ledger.take();
     ledger.settle("a");
-    ledger.resync("a", "cursor_foreign");
-    ledger.change(change("a", 3));
+    ledger.hear([{ object: "a", cause: "cursor_foreign" }]);
+    ledger.hear([change("a", 3)]);
     assert.equal(ledger.take().version, null);
     ledger.settle("a");
     assert.equal(ledger.take().version, 3);
@@ -40,10 +48,10 @@ describe("a ledger", () => {
 
   it("changes coalesce, one object at a time, the oldest first", () => {
     const ledger = begin("a", "b");
-    for (const version of [1, 2, 3]) ledger.change(change("a", version));
-    ledger.change(change("b", 4));
+    for (const version of [1, 2, 3]) ledger.hear([change("a", version)]);
+    ledger.hear([change("b", 4)]);
     assert.deepEqual(ledger.take(), change("a", 3));
-    ledger.change(change("a", 9));
+    ledger.hear([change("a", 9)]);
     assert.deepEqual(ledger.take(), change("b", 4));
     assert.equal(ledger.take(), undefined, "a is being handled");
     ledger.settle("a");
@@ -52,80 +60,79 @@ describe("a ledger", () => {
 
   it("the cursor is given out only when everything before it is handled, however busy it is", () => {
     const ledger = begin("a", "b");
-    ledger.change(change("a", 1));
-    ledger.vouch("c1");
-    assert.equal(ledger.cursor, undefined);
+    ledger.hear([change("a", 1)]);
+    ledger.hear([], "c1");
+    assert.equal(ledger.cursor(), undefined);
     ledger.take();
-    ledger.change(change("b", 2));
-    ledger.vouch("c2");
-    ledger.vouch("c3");
-    assert.equal(ledger.cursor, undefined, "taken is not handled");
+    ledger.hear([change("b", 2)]);
+    ledger.hear([], "c2");
+    ledger.hear([], "c3");
+    assert.equal(ledger.cursor(), undefined, "taken is not handled");
     ledger.settle("a");
-    assert.equal(ledger.cursor, "c1");
-    assert.equal(ledger.resume, "c3", "a connection goes on from what was told");
+    assert.equal(ledger.cursor(), "c1");
+    assert.equal(ledger.join().cursor, "c3", "a connection goes on from what was told");
     ledger.take();
     ledger.settle("b");
-    assert.equal(ledger.cursor, "c3");
+    assert.equal(ledger.cursor(), "c3");
   });
 
   it("what failed is told again, or what is newer, and holds the cursor back", () => {
     const ledger = begin("a");
-    ledger.change(change("a", 1));
-    ledger.vouch("c1");
+    ledger.hear([change("a", 1)]);
+    ledger.hear([], "c1");
     const first = ledger.take();
-    ledger.change(change("a", 2));
-    ledger.vouch("c2");
+    ledger.hear([change("a", 2)]);
+    ledger.hear([], "c2");
     ledger.again(first);
-    ledger.vouch("c3");
-    assert.equal(ledger.cursor, undefined);
+    ledger.hear([], "c3");
+    assert.equal(ledger.cursor(), undefined);
     assert.equal(ledger.take().version, 2);
     ledger.settle("a");
-    assert.equal(ledger.cursor, "c3");
+    assert.equal(ledger.cursor(), "c3");
   });
 
   it("no cursor is given out while something is not live", () => {
     const ledger = begin("a");
-    ledger.add("b");
-    ledger.vouch("c1");
-    assert.equal(ledger.cursor, undefined);
-    assert.ok(ledger.uncovered.has("b"));
-    ledger.live("b", 3);
-    ledger.vouch("c2");
-    assert.equal(ledger.cursor, "c2");
+    ledger.add([["b"]]);
+    ledger.hear([], "c1");
+    assert.equal(ledger.cursor(), undefined);
+    assert.deepEqual(ledger.join(), { cursor: "c1", add: [["a", undefined], ["b", 0]] }, "and it does not speak for that");
+    ledger.hear([live("a"), live("b", 3)]);
+    ledger.hear([], "c2");
+    assert.equal(ledger.cursor(), "c2");
   });
 
   it("where a new hub begins: at the version that is known, else where it was live first, else now", () => {
-    const ledger = new Ledger();
-    ledger.add("new");
-    assert.equal(ledger.start("new"), 0);
-    ledger.add("told");
-    ledger.live("told", 0);
-    assert.equal(ledger.start("told"), 1, "older than every change");
-    ledger.change(change("told", 7));
-    assert.equal(ledger.start("told"), 7);
-    ledger.add("joined");
-    ledger.live("joined", "c5");
-    assert.equal(ledger.start("joined"), "c5");
-    ledger.vouch("c6");
-    ledger.away("joined");
-    assert.equal(ledger.start("joined"), undefined, "refused for now: from the cursor that spoke for it last");
-    ledger.vouch("c7");
-    assert.equal(ledger.start("joined"), "c6", "which it keeps");
+    const ledger = createLedger();
+    ledger.add([["new"]]);
+    assert.equal(starts(ledger)["new"], 0);
+    ledger.add([["told"]]);
+    ledger.hear([live("told", 0)]);
+    assert.equal(starts(ledger)["told"], 1, "older than every change");
+    ledger.hear([change("told", 7)]);
+    assert.equal(starts(ledger)["told"], 7);
+    ledger.add([["joined"]]);
+    ledger.hear([live("joined", "c5")]);
+    assert.equal(starts(ledger)["joined"], "c5");
+    ledger.hear([], "c6");
+    ledger.hear([{ object: "joined", error: { retryable: true } }]);
+    ledger.hear([], "c7");
+    assert.equal(starts(ledger)["joined"], "c6", "refused for now: from the cursor that spoke for it last");
   });
 
   it("of an object for which the cursor speaks, a version that is said at its beginning hides no change", () => {
-    const ledger = new Ledger("c0");
-    ledger.add("a", undefined, true);
-    ledger.live("a", 50);
-    ledger.change(change("a", 40));
+    const ledger = createLedger("c0");
+    ledger.add([["a"]], true);
+    ledger.hear([live("a", 50)]);
+    ledger.hear([change("a", 40)]);
     assert.equal(ledger.take()?.version, 40);
   });
 
   it("nothing is told of what was let go", () => {
     const ledger = begin("a");
-    ledger.change(change("a", 1));
+    ledger.hear([change("a", 1)]);
     ledger.remove("a");
-    ledger.change(change("a", 2));
+    ledger.hear([change("a", 2)]);
     assert.equal(ledger.take(), undefined);
   });
 });
@@ -222,8 +229,7 @@ describe("a watch", () => {
     const { watch } = watching([]);
     watch.add("x");
     const ready = watch.ready();
-    const { TidingsError } = await import("../tidings.js");
-    watch._stop(new TidingsError("forbidden", "no"));
+    watch._become({ state: "stopped", reason: "forbidden", message: "no" });
     await assert.rejects(ready, { code: "forbidden" });
     await assert.rejects(watch[Symbol.asyncIterator]().next(), { code: "forbidden" });
   });
@@ -248,6 +254,13 @@ describe("a watch", () => {
 });
 
 describe("an event stream", () => {
+  it("every character that JSON lets through unescaped is read: none ends a line that does not end it", () => {
+    for (const odd of ["\u2028", "\u2029", "\u0085", "\ufeff", ": ", "data: "]) {
+      const change = { object: `a${odd}b`, version: 1, data: odd };
+      assert.deepEqual(readEvents(`data: ${JSON.stringify(change)}\n\n`), [[{ changes: [change] }], ""], JSON.stringify(odd));
+    }
+  });
+
   it("is read wherever it is cut", () => {
     const text = 'retry: 5\n\nevent: hello\ndata: {"ping_ms":1}\n\n: still here\n\ndata: {"object":"a\\n","version":1}\n\nid: c1\n\n';
     const [whole] = readEvents(text);
