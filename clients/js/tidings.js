@@ -199,8 +199,16 @@ export function createLedger(cursor) {
 
   /** What a new hub has to know. */
   function join() {
-    pending = new Set(held.keys());
-    return { cursor: resume, add: [...pending].map(from) };
+    const objects = [...held.keys()];
+    objects.forEach(away);
+    return { cursor: resume, add: objects.map(from) };
+  }
+
+  /** The hub does not speak of it for now. @param {string} object */
+  function away(object) {
+    const one = held.get(object);
+    pending.add(object);
+    if (one && !uncovered.has(object) && !isVersion(one.at)) one.at = resume;
   }
 
   /** @param {string} object */
@@ -229,10 +237,8 @@ export function createLedger(cursor) {
       } else if (!error) {
         pending.delete(object);
         if (uncovered.has(object)) one.at ??= start;
-      } else if (error.retryable) {
-        pending.add(object);
-        if (!uncovered.has(object) && !isVersion(one.at)) one.at = resume;
-      } else remove(object);
+      } else if (error.retryable) away(object);
+      else remove(object);
     }
     // What was known of another cluster says nothing here.
     if (strange) for (const object of uncovered) doubt(object, strange);
@@ -372,7 +378,7 @@ export function createHub(world, options = {}) {
   /** @type {ReturnType<World["open"]> | undefined} */
   let line;
   let greeted = false;
-  /** Greeted, and authenticated if need be. */
+  /** A WebSocket that has greeted, and has taken the token if there is one. */
   let ready = false;
   /** Answered. @type {Set<string>} */
   const live = new Set();
@@ -393,7 +399,6 @@ export function createHub(world, options = {}) {
   let tokenId = 0;
   let pageId = 0;
   let silence = 0;
-  let heardAt = 0;
   let askedAt = 0;
   /** @type {Message} */
   let limits = {};
@@ -472,7 +477,7 @@ export function createHub(world, options = {}) {
         say({ state: "idle" });
       }
     } else if (state.state === "idle") connect();
-    else if (ready && !transport) {
+    else if (ready) {
       // A hundred of the longest fit into every frame.
       for (let n = 0; n < gone.length; n += 100) write({ unsubscribe: { objects: gone.slice(n, n + 100) } });
       go();
@@ -536,7 +541,7 @@ export function createHub(world, options = {}) {
     // Whoever asks for something new wants to know soon that it is live.
     const wait_ms = transport < 2 ? undefined : asked ? 0 : pollMs;
     hears(openingMs + (wait_ms ?? 0));
-    askedAt = heardAt;
+    askedAt = world.now();
     const mine = ++number;
     try {
       line = world.open(TRANSPORTS[transport], { body: { ...body, wait_ms }, token }, (messages, end) => {
@@ -579,7 +584,6 @@ export function createHub(world, options = {}) {
   /** There was a sign of life: the next one comes within this. */
   function hears(ms = silence) {
     silence = ms;
-    heardAt = world.now();
     timer("silence", ms, silent);
   }
 
@@ -669,7 +673,7 @@ export function createHub(world, options = {}) {
     if (id !== pageId || !asked) return;
     for (const { object, version, error } of subscribed.objects) {
       if (error) refuse(object, error);
-      // With a cursor, the version may be of a change that is still to be told.
+      // With a cursor, the version may be of a change that is still to be told: all begin at that cursor.
       else if (isVersion(asked.get(object))) asked.set(object, version ?? 0);
     }
     arrived();
@@ -681,7 +685,7 @@ export function createHub(world, options = {}) {
     for (const [object, start] of asked ?? []) {
       if (!held.has(object)) continue;
       live.add(object);
-      facts.push({ object, start: transport || !isVersion(start) ? undefined : start });
+      facts.push({ object, start: transport && isVersion(start) ? undefined : start });
     }
     asked = undefined;
     share(facts);
@@ -760,14 +764,14 @@ export function createHub(world, options = {}) {
     for (const [object, start] of all) {
       if (!held.has(object)) continue;
       if (start && start !== cursor && (cursor || asked.has(object))) strange.add(object);
-      if (!asked.has(object)) asked.set(object, start);
+      if (!asked.has(object)) asked.set(object, cursor ?? start);
     }
     return { objects: cursor ? [...asked.keys()] : [...asked].map(entry), cursor };
   }
 
   /** That was the answer to a poll. @param {Message} m */
   function polled(m) {
-    const soon = session && !m.changes.length && heardAt - askedAt < 100;
+    const soon = session && !m.changes.length && world.now() - askedAt < 100;
     greeted = true;
     session = m.session;
     if (m.poll_after_ms != null) comeBack("drain", m.poll_after_ms);
@@ -846,11 +850,11 @@ export function createHub(world, options = {}) {
     if (!online && state.state === "waiting") comeBack(state.message ?? "");
     // What the server wishes is not shortened.
     else if (online && (state.state === "offline" || timers.has("own"))) timer("own", wait(0), connect);
-    else if (greeted && !transport) {
+    else if (ready) {
       // Whether the path still is one.
       write({ ping: {} });
       timer("silence", 5e3, silent);
-    } else if (greeted && (back || world.now() - heardAt > silence)) connect();
+    } else if (greeted && back) connect();
   }
 
   greet();
@@ -865,7 +869,7 @@ function openSocket(Socket, url, on) {
   const line = new Socket(`${url.replace(/^http/, "ws")}/v1/ws`, "tidings.v1.json");
   line.onmessage = ({ data }) => {
     try {
-      on(JSON.parse(`[${data.trim().replace(/\n+/g, ",")}]`));
+      on(data.trim().split(/\n+/).map((/** @type {string} */ one) => JSON.parse(one)));
     } catch (error) {
       on([], { code: 1006, reason: error });
     }
@@ -1137,11 +1141,10 @@ export class Watch {
       const { object } = change;
       try {
         await this.#handler?.(change, this);
-        this.#failed.delete(object);
       } catch (error) {
         const times = (this.#failed.get(object) ?? 0) + 1;
+        this.#failed.set(object, times);
         const last = times >= this.#options.tries;
-        this.#failed.set(object, last ? 0 : times);
         this.#tell("error", { code: last ? "handler_gave_up" : "handler_failed", message: String(error), error, change, times });
         if (!last) {
           const again = () => {
@@ -1152,6 +1155,7 @@ export class Watch {
           continue;
         }
       }
+      this.#failed.delete(object);
       this.#ledger.settle(object);
     }
     this.#running--;
@@ -1227,13 +1231,14 @@ export class Tidings extends EventTarget {
     this.#began = true;
     const { token, WebSocket, fetch, share = true, ...plain } = this.#options;
     // What can be sent elsewhere.
-    const options = { ...plain, auth: !!token, worked: this.#worked() };
+    const auth = !!token;
+    const options = { ...plain, auth, worked: this.#worked() };
     const { signal } = this.#over;
     const wake = () => this.#post({ online: navigator.onLine !== false });
     for (const name of ["online", "offline", "pageshow", "visibilitychange"]) globalThis.addEventListener?.(name, wake, { signal });
     if (share && globalThis.document && !WebSocket && !fetch && navigator.locks) {
       // The number is that of what hub and tabs say to each other: a newer module does not talk to an older one.
-      this.#join(`tidings 1 ${share} ${this.#url}${token ? " +" : ""}`, options).catch(error => {
+      this.#join(`tidings 1 ${share} ${auth} ${this.#url}`, options).catch(error => {
         if (signal.aborted) return;
         this.#tell("error", { code: "sharing_failed", message: String(error), error });
         this.#alone(options);

@@ -590,6 +590,19 @@ describe("tabs", () => {
     assert.deepEqual(subscribes(world.line).map(page => page.cursor).sort(), ["c3", "c5"], "what one is owed is not paid by the cursor of another");
   });
 
+  it("that begin now, while others are caught up, are told after a break what came since then", () => {
+    const world = new FakeWorld();
+    world.watch(["a"], { cursor: "c1" });
+    world.watch(["a"], { tab: "other", w: "v" });
+    world.hello();
+    world.answers();
+    assert.deepEqual(world.heard("live", "v"), [["a", "c1"]], "live by the page of another");
+    world.line.on(...closed(1006));
+    world.reconnects();
+    world.hello();
+    assert.deepEqual(subscribes(world.line), [{ objects: ["a"], cursor: "c1" }], "from now on would be too late");
+  });
+
   it("that are gone are watched for no longer, and without any the connection ends", () => {
     const world = new FakeWorld();
     world.watch(["a", "b"]);

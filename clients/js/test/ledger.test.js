@@ -120,6 +120,15 @@ describe("a ledger", () => {
     assert.equal(starts(ledger)["joined"], "c6", "refused for now: from the cursor that spoke for it last");
   });
 
+  it("joining keeps the place, also if a cursor comes that was on its way", () => {
+    const ledger = createLedger("c0");
+    ledger.add([["a"]], true);
+    ledger.hear([live("a")]);
+    ledger.join();
+    ledger.hear([], "c9");
+    assert.deepEqual(ledger.join().add, [["a", "c0"]]);
+  });
+
   it("of an object for which the cursor speaks, a version that is said at its beginning hides no change", () => {
     const ledger = createLedger("c0");
     ledger.add([["a"]], true);
