@@ -233,7 +233,7 @@ export function createLedger(cursor) {
           wait(object);
         }
       } else if ("cause" in fact) {
-        if (doubt(object, cause ?? "")) strange = cause;
+        if (doubt(object, `${cause}`)) strange = `${cause}`;
       } else if (!error) {
         pending.delete(object);
         if (uncovered.has(object)) one.at ??= start;
@@ -748,7 +748,7 @@ export function createHub(world, options = {}) {
   function vouch(cursor) {
     // Of a stream it says too that all is live that was asked for.
     if (transport && asked) arrived();
-    if (asked || ask.length) return;
+    if (asked) return;
     resume = cursor;
     share([], cursor);
   }

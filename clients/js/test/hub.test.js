@@ -88,6 +88,18 @@ describe("asking", () => {
     assert.deepEqual(pages.find(page => !page.cursor).objects, [{ object: "new", version: 77 }]);
   });
 
+  it("what is added while a page waits for its answer is asked for behind it", () => {
+    const world = new FakeWorld();
+    const watch = world.watch(["a"]);
+    world.hello();
+    watch.add("b");
+    assert.deepEqual(subscribes(world.line).map(page => page.objects), [["a"]]);
+    world.answers();
+    assert.deepEqual(subscribes(world.line).map(page => page.objects), [["a"], ["b"]]);
+    world.answers();
+    assert.deepEqual(world.heard("live").map(([object]) => object), ["a", "b"]);
+  });
+
   it("one that was asked for and let go meanwhile is taken back", () => {
     const world = new FakeWorld();
     const watch = world.watch(["a", "b"]);
