@@ -478,8 +478,9 @@ export function createHub(world, options = {}) {
       }
     } else if (state.state === "idle") connect();
     else if (ready) {
-      // A hundred of the longest fit into every frame.
-      for (let n = 0; n < gone.length; n += 100) write({ unsubscribe: { objects: gone.slice(n, n + 100) } });
+      // An ID takes half a KiB of a frame at most.
+      const most = limits.frame_bytes >> 10 || 1;
+      for (let n = 0; n < gone.length; n += most) write({ unsubscribe: { objects: gone.slice(n, n + most) } });
       go();
       // Those who join at the same time cost one request.
     } else if (ask.length && (line ? transport : state.state === "connecting" && !timers.has("token"))) timer("change", 5, begin);

@@ -43,8 +43,11 @@ describe("asking", () => {
   it("a frame never exceeds the server's limit, whatever the objects are called", () => {
     for (const name of ["x", "ü", "\u{1f600}", "\\\"", "語"]) {
       const world = new FakeWorld();
-      world.watch(ids(300).map(id => [...(id + name.repeat(50))].slice(0, 70).join("")), { cursor: "c".repeat(2000) });
+      const objects = ids(300).map(id => [...(id + name.repeat(50))].slice(0, 60).join(""));
+      const watch = world.watch(objects, { cursor: "c".repeat(2000) });
       world.lives("c1", { frame_bytes: 8192 });
+      watch.remove(...objects.slice(1));
+      assert.deepEqual(world.line.sent.flatMap(one => one.unsubscribe?.objects ?? []), objects.slice(1));
       const frames = world.line.sent.map(one => Buffer.byteLength(JSON.stringify(one)));
       assert.ok(frames.length > 3 && Math.max(...frames) <= 8192, `${name}: ${frames}`);
     }
