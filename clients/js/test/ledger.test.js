@@ -46,6 +46,17 @@ describe("a ledger", () => {
     assert.equal(ledger.take().version, 3);
   });
 
+  it("of another cluster, what is known by versions alone has to be fetched too; of the same one it has not", () => {
+    for (const [cause, doubted] of [["cursor_foreign", ["a", "b"]], ["versions_lost", ["a"]]]) {
+      const ledger = createLedger("c0");
+      ledger.add([["a"]], true);
+      ledger.add([["b", 500]]);
+      ledger.hear([live("a"), live("b"), { object: "a", cause }]);
+      const told = [ledger.take(), ledger.take()].filter(Boolean);
+      assert.deepEqual(told, doubted.map(object => ({ object, version: null, cause })));
+    }
+  });
+
   it("changes coalesce, one object at a time, the oldest first", () => {
     const ledger = begin("a", "b");
     for (const version of [1, 2, 3]) ledger.hear([change("a", version)]);
