@@ -227,6 +227,9 @@ sections! {
         linger_ms: u64 = 30_000;
         /// Objects that one thread keeps registered without a subscriber. Beyond it the longest unwatched go at once.
         lingering_objects: u64 = 1_000_000;
+        /// Milliseconds without a word from the owner of an object's shard after which its subscribers on WebSockets and event streams are
+        /// told that they are `stale`. Longer than a failover takes. Only in a cluster.
+        stale_ms: u64 = 5000;
         /// Milliseconds that `at_least` may wait on a WebSocket or event stream for a version to arrive. A long-poll has its
         /// own wait.
         at_least_ms: u64 = 4_000;
