@@ -7,18 +7,18 @@ use tidings_router::control::command::Command;
 use tidings_router::control::map::{Map, NodeInfo, Process, Roles};
 
 /// As large as those that are drawn at random, so that sizes are honest.
-pub fn node(number: u64) -> NodeId {
+pub(crate) fn node(number: u64) -> NodeId {
     NodeId((1 << 63) + number)
 }
 
-pub fn process(number: u64, incarnation: u64) -> Process {
+pub(crate) fn process(number: u64, incarnation: u64) -> Process {
     Process {
         node: node(number),
         incarnation: (1 << 62) + incarnation,
     }
 }
 
-pub fn info(zone: &str) -> NodeInfo {
+pub(crate) fn info(zone: &str) -> NodeInfo {
     NodeInfo {
         roles: Roles {
             owner: true,
@@ -31,7 +31,7 @@ pub fn info(zone: &str) -> NodeInfo {
 }
 
 /// Nodes 1 to `nodes`, in zones by turns, and a ceiling of 1,000.
-pub fn map(shards: u16, nodes: u64, zones: u64) -> Map {
+pub(crate) fn map(shards: u16, nodes: u64, zones: u64) -> Map {
     let mut map = Map::new(ClusterId(7), ShardCount::new(shards).unwrap(), 2);
     for node in 1..=nodes {
         let info = info(&format!("zone {}", node % zones));
