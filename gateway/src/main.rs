@@ -214,7 +214,7 @@ async fn live(config: Config, until_stdin_ends: bool) -> Result<ExitCode, String
         _ = drained.wait_for(|draining| *draining) => {}
     }
     tracing::info!("stopping: no new connections, requests in flight are answered (a second signal stops at once)");
-    running.drain();
+    running.leave();
     tokio::spawn(async move {
         stops.asked().await;
         tracing::warn!("stopped at once");

@@ -189,6 +189,13 @@ impl Sender {
         self.look_us = now.mono_us;
     }
 
+    /// Some proposals came to nothing, or nobody knows what became of them: all are made again at the next look.
+    pub fn retry(&mut self, now: Now) {
+        let shards: Vec<ShardId> = self.epochs.keys().copied().collect();
+        shards.into_iter().for_each(|id| self.propose_anew(id));
+        self.look_us = now.mono_us;
+    }
+
     /// Something was agreed about the shard: what was proposed before was applied with it or never will be, because it took the
     /// turn before for granted.
     fn propose_anew(&mut self, id: ShardId) {

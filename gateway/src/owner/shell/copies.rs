@@ -37,6 +37,7 @@ impl Shell {
                 self.journal.tenure(Tenure::ended(shard, epoch));
             }
         }
+        self.replies.retain(|(process, _), _| !view.map.is_superseded(*process));
         if let Some(copying) = &mut self.copying {
             copying.heed(clock::now(), &self.shards, view, &mut self.machine);
         }
