@@ -33,7 +33,7 @@ enum Word {
     Watch(WatchArgs),
     /// Start a cluster on this machine, to try things out; all of it ends with this program.
     Dev(DevArgs),
-    /// Ask a node about its cluster.
+    /// Ask a cluster how it is, or tell it what to do.
     Cluster {
         #[command(subcommand)]
         what: ClusterWord,
