@@ -425,7 +425,7 @@ mod tests {
         roster.verdict(10, &identity(1), Some(false));
         assert!(roster.any_gone());
         assert_eq!(missed(&roster, 100, 200), [1], "long ago, but nothing else differs");
-        assert_eq!(missed(&roster, 0, 9), [], "the rumour is still under way");
+        assert!(missed(&roster, 0, 9).is_empty(), "the rumour is still under way");
         roster.verdict(150, &identity(2), Some(false));
         assert_eq!(missed(&roster, 100, 200), [2]);
         assert_eq!(missed(&roster, 0, 200), [1, 2]);
