@@ -70,7 +70,10 @@ pub(crate) fn copy_frames(data: &[u8]) {
         if life >= known_life && place > before {
             last.insert(owner, (life, place));
         }
-        assert!(matches!(out.last(), Some(Output::Write { .. })), "each batch is confirmed");
+        assert!(
+            matches!(out.last(), Some(Output::Write { .. })),
+            "each batch is confirmed"
+        );
         for (shard, epoch, _) in receiver.copies() {
             let known = epochs.entry(shard).or_default();
             assert!(epoch >= *known, "a copy went back from {known:?} to {epoch:?}");

@@ -26,6 +26,8 @@ struct Stage {
     map: Map,
     coordinator: Coordinator,
     number: u64,
+    /// Whether a quorum hears the leader.
+    quorum: bool,
 }
 
 impl Stage {
@@ -59,6 +61,7 @@ impl Stage {
             map,
             coordinator: Coordinator::new(Config::default()),
             number: 0,
+            quorum: true,
         };
         assert_eq!(stage.tell(Input::Elected { term: 1 }), []);
         stage
@@ -101,6 +104,26 @@ impl Stage {
         self.tell(Input::Confirmed { token })
     }
 
+    /// What is due; a quorum confirms at once where it is there. The proposals.
+    fn deadline(&mut self) -> Vec<(u64, u64, Vec<Command>)> {
+        let mut out = Vec::new();
+        self.coordinator.handle_deadline(self.now(), &self.map, &mut out);
+        let mut proposals = Vec::new();
+        for output in out {
+            match output {
+                Output::Confirm { token, .. } if self.quorum => _ = self.tell(Input::Confirmed { token }),
+                Output::Confirm { token, .. } => _ = self.tell(Input::Unconfirmed { token }),
+                Output::Propose {
+                    term,
+                    proposal,
+                    commands,
+                } => proposals.push((term, proposal, commands)),
+                Output::Grant { .. } => panic!("{output:?}"),
+            }
+        }
+        proposals
+    }
+
     /// Lets time pass; what is proposed on the way is returned and, if it is about the shard, ends the passing.
     fn pass(&mut self, us: u64) -> Option<(u64, Command)> {
         let until = self.us + us;
@@ -111,17 +134,7 @@ impl Stage {
                 return None;
             }
             self.us = self.us.max(due);
-            let mut out = Vec::new();
-            self.coordinator.handle_deadline(self.now(), &self.map, &mut out);
-            for output in out {
-                let Output::Propose {
-                    proposal,
-                    commands,
-                    term,
-                } = output
-                else {
-                    panic!("{output:?}")
-                };
+            for (term, proposal, commands) in self.deadline() {
                 assert_eq!(term, 1);
                 if let Some(command) = commands
                     .into_iter()
@@ -387,9 +400,14 @@ fn the_ceiling_is_kept_ahead_of_the_clock_and_of_versions_in_use() {
         now.mono_us += 100_000;
         now.wall_us += 100_000;
         coordinator.handle_deadline(now, &map, &mut out);
-        for output in out.drain(..) {
-            let Output::Propose { proposal, commands, .. } = output else {
-                panic!("{output:?}")
+        for output in out.split_off(0) {
+            let (proposal, commands) = match output {
+                Output::Propose { proposal, commands, .. } => (proposal, commands),
+                Output::Confirm { token, .. } => {
+                    coordinator.handle(now, &map, Input::Confirmed { token }, &mut out);
+                    continue;
+                }
+                Output::Grant { .. } => panic!("{output:?}"),
             };
             for command in &commands {
                 map.apply(command).unwrap();
@@ -438,12 +456,7 @@ fn a_hand_over_leaves_little_room_below_the_ceiling_and_the_next_look_raises_it(
     let mut raised = Vec::new();
     for _ in 0..30 {
         stage.us += 100_000;
-        let mut out = Vec::new();
-        stage.coordinator.handle_deadline(stage.now(), &stage.map, &mut out);
-        for output in out {
-            let Output::Propose { proposal, commands, .. } = output else {
-                panic!("{output:?}")
-            };
+        for (_, proposal, commands) in stage.deadline() {
             for command in commands
                 .into_iter()
                 .filter(|c| matches!(c, Command::RaiseCeiling { .. }))
@@ -542,4 +555,33 @@ fn a_coordinator_that_may_fill_nothing_fills_nothing() {
     stage.tell(Input::Elected { term: 1 });
     let (_, command) = stage.pass_renewing(3_000_000, &all).expect("a copy is wanted");
     assert!(matches!(command, Command::Fill { .. }), "{command:?}");
+}
+
+#[test]
+fn a_leader_that_no_quorum_hears_takes_nobody_for_gone_and_counts_anew_when_it_is_heard() {
+    let mut stage = Stage::new(&[2]);
+    assert_eq!(
+        stage.pass_renewing(3_000_000, &[process(1, 1), process(2, 1), process(3, 1)]),
+        None
+    );
+    // Nothing can be granted any more, to the leader's own node neither; that says nothing about who is there.
+    stage.quorum = false;
+    assert_eq!(
+        stage.pass(20_000_000),
+        None,
+        "what is proposed now would be applied when a quorum is there again"
+    );
+    // They are back, and the copy with them: all have their time anew.
+    stage.quorum = true;
+    assert_eq!(stage.pass(600_000), None);
+    assert_eq!(
+        stage.pass_renewing(5_000_000, &[process(1, 1), process(2, 1), process(3, 1)]),
+        None
+    );
+    // Who stays silent from here on is gone.
+    let proposed = stage.pass_renewing(6_000_000, &[process(1, 1), process(3, 1)]);
+    assert!(
+        matches!(&proposed, Some((_, Command::Remove { member, .. })) if *member == process(2, 1)),
+        "{proposed:?}"
+    );
 }

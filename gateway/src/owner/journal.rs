@@ -204,7 +204,8 @@ impl Journal {
         self.note(payload, tenure.begins);
     }
 
-    /// A batch of a copy's stream was taken. `Some` if it counts as written already, because there is no disk: never as synced.
+    /// A batch of a copy's stream was taken. `Some` if it counts as written, and synced, already: a node without a disk has nothing
+    /// to wait for, and others must not wait for it.
     pub(super) fn copy(
         &mut self,
         batch: CopiedBatch,
@@ -212,7 +213,7 @@ impl Journal {
         standings: &[Standing],
     ) -> Option<CopiedBatch> {
         if self.disk.is_none() {
-            return Some(CopiedBatch { sync: false, ..batch });
+            return Some(batch);
         }
         let (payload, highest) = of_copy(entries, standings);
         let ticket = self.next_copy;

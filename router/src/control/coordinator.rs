@@ -151,7 +151,10 @@ struct Open {
 #[derive(Debug)]
 pub(super) struct Office {
     term: u64,
+    /// Since when silence counts: the election, or the end of a time in which no quorum heard this leader either.
     pub(super) since_us: MonoUs,
+    /// When a quorum last confirmed the leadership.
+    confirmed_us: MonoUs,
     pub(super) heard: BTreeMap<NodeId, Heard>,
     /// Since when a shard is known to be without an owner and without a copy.
     pub(super) orphaned_us: BTreeMap<ShardId, MonoUs>,
@@ -208,6 +211,7 @@ impl Coordinator {
                 self.office = Some(Office {
                     term,
                     since_us: now.mono_us,
+                    confirmed_us: now.mono_us,
                     heard: BTreeMap::new(),
                     orphaned_us: BTreeMap::new(),
                     asked: Vec::new(),
@@ -251,6 +255,15 @@ impl Coordinator {
             return;
         };
         office.review_us = now.mono_us + self.config.review_us;
+        let unconfirmed_us = now.mono_us.saturating_sub(office.confirmed_us);
+        if unconfirmed_us >= self.config.lease_us / 4 {
+            // Whoever asks for a lease has it confirmed on the way; nobody did.
+            self.ask_quorum(out);
+        }
+        if unconfirmed_us >= self.config.lease_us / 2 {
+            // Nobody could be granted anything meanwhile: that says nothing about who is there.
+            return;
+        }
         self.verdicts.retain(|node, _| map.node(*node).is_some());
         let mut commands = self.review(now, map);
         commands.extend(self.ceiling(now, map, &commands));
@@ -272,11 +285,18 @@ impl Coordinator {
         self.confirm(out);
     }
 
-    /// Asks for a confirmation unless one is under way: it would not cover what was asked after it began.
+    /// Asks for a confirmation if somebody waits for one.
     fn confirm(&mut self, out: &mut Vec<Output>) {
+        if self.office.as_ref().is_some_and(|office| !office.asked.is_empty()) {
+            self.ask_quorum(out);
+        }
+    }
+
+    /// Asks for a confirmation unless one is under way: it would not cover what was asked after it began.
+    fn ask_quorum(&mut self, out: &mut Vec<Output>) {
         let token = self.next;
         let Some(office) = &mut self.office else { return };
-        if office.confirming.is_none() && !office.asked.is_empty() {
+        if office.confirming.is_none() {
             office.confirming = Some((token, std::mem::take(&mut office.asked)));
             self.next += 1;
             let term = office.term;
@@ -290,6 +310,10 @@ impl Coordinator {
         let Some((_, asked)) = office.confirming.take_if(|(waiting, _)| *waiting == token) else {
             return;
         };
+        if now.mono_us.saturating_sub(office.confirmed_us) >= lease_us / 2 {
+            office.since_us = now.mono_us;
+        }
+        office.confirmed_us = now.mono_us;
         for renewal in asked {
             let from = renewal.from;
             let replaced = office.open.values().any(|open| open.replaced.contains(&from));

@@ -90,7 +90,7 @@ impl Coordinator {
             return Gone::Surely;
         }
         let heard = office.heard.get(&process.node).filter(|heard| heard.process == process);
-        let last_us = heard.map_or(office.since_us, |heard| heard.granted_us);
+        let last_us = heard.map_or(0, |heard| heard.granted_us).max(office.since_us);
         let silent_us = now_us.saturating_sub(last_us);
         let dead = self.verdicts.get(&process.node) == Some(&(process.incarnation, Verdict::Dead));
         if silent_us >= self.config.surely_over_us() {
