@@ -61,6 +61,28 @@ const KINDS: &[Kind] = &[
     World::suspect_owner,
 ];
 
+/// Those that touch one node at most, of which each by itself must cost nobody anything.
+const LONE_KINDS: &[Kind] = &[
+    World::kill_one,
+    World::kill_one,
+    World::kill_one,
+    World::power_lost_at_one,
+    World::disk_lost,
+    World::disk_lost,
+    World::pause_briefly,
+    World::pause_long,
+    World::isolate_one,
+    World::cut_one_way,
+    World::reset_link,
+    World::reset_stream,
+    World::jump_clock,
+    World::suspect_owner,
+    World::slow_disk,
+    World::failing_disk,
+    World::drain_or_fill,
+    World::restless_election,
+];
+
 /// Those of them that need one node only: kills, and slow disks.
 pub const KILLS_AND_SLOW_DISKS: u64 = 0b11 | 1 << 19;
 
@@ -71,11 +93,42 @@ impl World {
             return;
         }
         let us = self.fortune.range(1, 2 * self.plan.fault_every_us);
+        if self.plan.one_at_a_time {
+            return self.next_lone_fault(us);
+        }
         self.after(us, Event::Fault);
         let kind = self.fortune.index(KINDS.len());
         // Roads and moves are nothing to a single node.
         if self.plan.fault_kinds & (1 << kind) != 0 {
             KINDS[kind](self);
+        }
+    }
+
+    /// The next fault comes when nothing is wrong any more and every copy is whole: then it must cost nobody anything.
+    fn next_lone_fault(&mut self, us: u64) {
+        self.after(us.min(400_000), Event::Fault);
+        let draining = self.agreement.map().nodes().find(|(_, known)| known.draining);
+        if let Some((node, _)) = draining {
+            if self.fortune.percent(20) {
+                self.operate(Command::Drain { node, draining: false });
+            }
+            return;
+        }
+        if !self.faults.now.is_empty() || !self.is_level() || self.lies.values().any(|(_, until)| *until > self.now) {
+            return;
+        }
+        let kind = *self.fortune.pick(LONE_KINDS);
+        self.coverage.saw("fault while all copies were whole");
+        kind(self);
+    }
+
+    /// One node is cut off from all others.
+    fn isolate_one(&mut self) {
+        let (node, us) = (self.some_node(), self.cut_us());
+        self.fault("fault: node cut off", node);
+        for other in 0..self.plan.nodes {
+            self.cut_road(node, other, us);
+            self.cut_road(other, node, us);
         }
     }
 
@@ -241,6 +294,19 @@ impl World {
         } else {
             let (from, to) = (self.plan.node_of(owner), self.plan.node_of(lane));
             self.send(to, from, None, crate::network::Body::Reset(link, Side::Lane));
+        }
+    }
+
+    /// A connection for copies breaks.
+    pub(crate) fn reset_stream(&mut self) {
+        let node = self.fortune.index(self.plan.nodes);
+        let roads = self.nodes[node].process.as_ref().map(|process| &process.roads);
+        let roads: Vec<_> = roads.into_iter().flatten().map(|(to, _)| *to).collect();
+        if !roads.is_empty() {
+            let to = *self.fortune.pick(&roads);
+            self.fault("fault: copy's connection reset", node);
+            let rest_us = self.fortune.below(1_500_000);
+            self.drop_road(node, to, Some(rest_us));
         }
     }
 

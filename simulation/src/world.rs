@@ -181,7 +181,7 @@ impl World {
             queue: BinaryHeap::new(),
             number: 0,
             network: Network::new(plan.nodes, plan.machines(), plan.road_us),
-            agreement: Agreement::new(plan.shards),
+            agreement: Agreement::new(&plan),
             lies: BTreeMap::new(),
             leaderless_since: Some(0),
             nodes,
@@ -255,7 +255,9 @@ impl World {
     /// Sends a packet between nodes.
     pub fn send(&mut self, from: usize, to: usize, incarnation: Option<u64>, body: Body) {
         let body = match body {
-            Body::ToLane(..) | Body::ToOwner(..) if self.plan.bytes && from != to => {
+            Body::ToLane(..) | Body::ToOwner(..) | Body::ToCopy(..) | Body::FromCopy(..)
+                if self.plan.bytes && from != to =>
+            {
                 self.coverage.saw("frames between nodes went as bytes");
                 match crate::network::over_the_wire(body) {
                     Ok(body) => body,

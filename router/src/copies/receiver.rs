@@ -292,6 +292,13 @@ impl Receiver {
         self.promote(shard).map(|(_, epoch, _)| epoch)
     }
 
+    /// The newest epoch of a shard that was heard of, from the map or from an owner. A map that says less is late: nobody takes
+    /// a shard over under it.
+    #[must_use]
+    pub fn newest(&self, shard: ShardId) -> Epoch {
+        self.known.get(usize::from(shard.0)).copied().unwrap_or_default()
+    }
+
     /// The tables, for snapshots and questions.
     #[must_use]
     pub fn shelf(&self) -> &Owner {

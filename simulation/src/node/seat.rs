@@ -55,8 +55,6 @@ pub struct Seat {
 pub enum About {
     /// This process is there.
     Registration,
-    /// A shard changes hands.
-    HandOver(ShardId),
     /// A floor rose.
     Floor(ShardId),
 }
@@ -93,7 +91,7 @@ impl Seat {
     /// A process that knows at most an old map.
     #[must_use]
     pub fn new(plan: &Plan, process: Process, kept: Option<(usize, Map)>) -> Self {
-        let (applied, map) = kept.unwrap_or_else(|| (0, Agreement::empty_map(plan.shards)));
+        let (applied, map) = kept.unwrap_or_else(|| (0, Agreement::empty_map(plan)));
         let config = Config {
             lease_us: LEASE_US,
             ceiling_ahead_us: plan.ceiling_ahead_us,
@@ -383,7 +381,13 @@ impl World {
             return;
         };
         let highest = process.owners.iter().map(|owner| owner.machine.highest()).max();
-        let on_disk: Vec<_> = process.on_disk.iter().map(|(shard, epoch)| (*shard, *epoch)).collect();
+        // What lies there still as it was found.
+        let whole = |(shard, epoch): &(&ShardId, &tidings_protocol::Epoch)| {
+            let owner = process.owners.get(usize::from(shard.0) % self.plan.threads);
+            owner.and_then(|owner| owner.standing(**shard)) == Some((**epoch, false, true))
+        };
+        let on_disk = process.on_disk.iter().filter(whole);
+        let on_disk: Vec<_> = on_disk.map(|(shard, epoch)| (*shard, *epoch)).collect();
         let seat = &mut process.seat;
         let renewal = seat.lease.ask(now, highest.unwrap_or_default(), &on_disk);
         if let (Some(renewal), Some((_, leader))) = (renewal, seat.leads) {
@@ -532,6 +536,24 @@ impl World {
                         "shard handed over"
                     });
                     Some(seen.shard)
+                }
+                Command::Fill { .. } => {
+                    self.coverage.saw("copy to be filled");
+                    None
+                }
+                Command::Join { .. } => {
+                    self.coverage.saw("copy joined");
+                    None
+                }
+                Command::Remove { member, .. } => {
+                    let runs = self.nodes[member.node.0 as usize].process.is_some();
+                    let runs = runs && self.process_name(member.node.0 as usize) == *member;
+                    self.coverage.saw(if runs {
+                        "copy taken out that lives"
+                    } else {
+                        "copy taken out that is gone"
+                    });
+                    None
                 }
                 Command::RaiseCeiling { .. } => {
                     self.coverage.saw("ceiling raised");
