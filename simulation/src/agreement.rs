@@ -106,6 +106,13 @@ impl Agreement {
         self.flights.iter().flat_map(|flight| &flight.commands)
     }
 
+    /// Whether a command about some shard is among them.
+    #[must_use]
+    pub fn is_any_shard_open(&self) -> bool {
+        let of_shard = |command: &Command| !matches!(command, Command::RaiseCeiling { .. } | Command::Register { .. });
+        self.open().any(of_shard)
+    }
+
     /// Proposes, in a term. `None`: that is not the present one. Else a name under which to agree to it.
     pub fn propose(&mut self, term: u64, proposal: Option<u64>, commands: Vec<Command>) -> Option<u64> {
         if term != self.term {

@@ -9,7 +9,7 @@ use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
-use tidings_router::owner::keeping::KeptAnswer;
+use tidings_router::owner::keeping::{KeptAnswer, shard_of_mark};
 
 /// One thing that is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,12 +312,6 @@ fn tickets(orders: &[Order]) -> Vec<(usize, u64)> {
         .iter()
         .filter_map(|order| Some((order.owner, order.ticket?)))
         .collect()
-}
-
-/// The shard that a mark's key names in its low bits.
-#[must_use]
-pub fn shard_of_mark(shards: ShardCount, key: u128) -> ShardId {
-    shards.shard(ObjectHash(((key & 0xffff) as u64) << 48))
 }
 
 #[cfg(test)]

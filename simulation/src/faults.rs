@@ -3,6 +3,8 @@
 //! Faults overlap freely: any number of nodes may be down, cut off or paused at once. What is promised then is that nothing
 //! is silently lost; that nothing is lost at all is promised only for what was kept.
 
+mod troubles;
+
 use crate::network::{LinkName, Side};
 use crate::node::{LEASE_US, LinkState};
 use crate::world::{Event, World};
@@ -29,7 +31,12 @@ pub enum Fault {
 #[derive(Debug, Default)]
 pub struct Faults {
     now: Vec<Fault>,
+    /// Where one fault comes at a time: since when nothing has been wrong.
+    level_since: Option<u64>,
 }
+
+/// For so long nothing is wrong before the next fault comes, where one comes at a time: what was under way has arrived.
+const CALM_US: u64 = 2_500_000;
 
 type Kind = fn(&mut World);
 
@@ -114,9 +121,16 @@ impl World {
             }
             return;
         }
-        if !self.faults.now.is_empty() || !self.is_level() || self.lies.values().any(|(_, until)| *until > self.now) {
+        let lied_to = self.lies.values().any(|(_, until)| *until > self.now);
+        if lied_to || !self.faults.now.is_empty() || !self.is_level() || self.agreement.is_any_shard_open() {
+            self.faults.level_since = None;
             return;
         }
+        let since = *self.faults.level_since.get_or_insert(self.now);
+        if self.now - since < CALM_US {
+            return;
+        }
+        self.faults.level_since = None;
         let kind = *self.fortune.pick(LONE_KINDS);
         self.coverage.saw("fault while all copies were whole");
         kind(self);
@@ -164,6 +178,10 @@ impl World {
             Some(node) if self.fortune.percent(50) => node,
             Some(_) | None => self.some_node(),
         };
+        self.kill(node);
+    }
+
+    fn kill(&mut self, node: usize) {
         if self.nodes[node].process.is_none() {
             return;
         }
@@ -203,6 +221,9 @@ impl World {
 
     fn disk_lost(&mut self) {
         let node = self.some_node();
+        if self.gone[node] {
+            return;
+        }
         self.fault("fault: disk lost", node);
         self.stop(node, true);
         self.nodes[node].disk = crate::disk::Disk::default();
@@ -401,6 +422,9 @@ impl World {
             Some((id, _)) if self.fortune.percent(60) => id.0 as usize,
             Some(_) | None => self.fortune.index(self.plan.nodes),
         };
+        if self.leaving == Some(node) {
+            return;
+        }
         let id = NodeId(node as u64);
         let Some(known) = self.agreement.map().node(id) else {
             return;
@@ -430,6 +454,7 @@ impl World {
     /// All faults stop.
     pub fn stop_faults(&mut self) {
         self.healing = true;
+        self.leaving = None;
         self.network.stalls = false;
         self.lies.clear();
         self.healed_at = Some(self.now);

@@ -5,6 +5,7 @@
 
 mod calls;
 mod copies;
+mod inside;
 mod lanes;
 mod links;
 mod owners;
@@ -107,7 +108,7 @@ impl World {
 
     /// A node's process starts: with empty machines, and with what its disk has as copies it may be told to go on from.
     pub fn start(&mut self, node: usize) {
-        if self.nodes[node].process.is_some() {
+        if self.nodes[node].process.is_some() || self.gone[node] {
             return;
         }
         self.nodes[node].incarnation += 1;

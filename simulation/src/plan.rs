@@ -1,6 +1,7 @@
 //! What one run is made of, drawn from its seed: how large the cluster is, how it is configured, what goes wrong.
 
 use crate::random::Random;
+use crate::sabotage::Sabotage;
 use tidings_protocol::{ClusterId, HashKey, ShardCount};
 use tidings_router::copies::sender;
 use tidings_router::{edge, owner};
@@ -68,6 +69,8 @@ pub struct Plan {
     pub copies: u8,
     /// Nothing goes wrong before all copies are whole again: then nothing acknowledged may be lost, and nobody need fetch.
     pub one_at_a_time: bool,
+    /// A rule that the shells do not keep.
+    pub sabotage: Option<Sabotage>,
     /// The senders' configuration.
     pub sender: sender::Config,
     /// The owners' configuration.
@@ -134,6 +137,7 @@ impl Plan {
             stalls: *random.pick(&[0, 2, 10]),
             copies,
             one_at_a_time,
+            sabotage: None,
             sender,
             owner,
             lane,
@@ -169,6 +173,12 @@ impl Plan {
             lane,
             ..self
         }
+    }
+
+    /// Whether the shells do not keep this rule.
+    #[must_use]
+    pub fn breaks(&self, sabotage: Sabotage) -> bool {
+        self.sabotage == Some(sabotage)
     }
 
     /// The node a lane or owner lives on.

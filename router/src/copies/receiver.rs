@@ -33,7 +33,8 @@ pub struct Standing {
     pub epoch: Epoch,
     /// Whether it has all that was acknowledged.
     pub complete: bool,
-    /// What it had before is void.
+    /// What it had before is void, the marks of the shard among it: [`Owner::forget_marks`] before those that come with it are kept,
+    /// or a change that only this process knew, and that is gone, is taken for done.
     pub replaced: bool,
 }
 

@@ -92,7 +92,7 @@ pub enum Output {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
-    /// Marks, then versions, from this piece on are still to be sent.
+    /// Versions, then marks, from this piece on are still to be sent.
     Sending(usize),
     /// Everything was sent up to this batch.
     Sent(u64),
@@ -265,6 +265,15 @@ impl Sender {
     /// Whom this owner sends to.
     pub fn processes(&self) -> impl Iterator<Item = Process> {
         self.streams.keys().copied()
+    }
+
+    /// Forgets processes that are no more, except those that have a part in some shard still.
+    pub fn forget_processes(&mut self, lives: impl Fn(Process) -> bool) {
+        let used: BTreeSet<Process> = self.parts.keys().map(|(_, process)| *process).collect();
+        self.streams
+            .retain(|process, _| used.contains(process) || lives(*process));
+        self.connected
+            .retain(|process| used.contains(process) || lives(*process));
     }
 
     /// Whether anybody has, or is to have, a copy of the shard.

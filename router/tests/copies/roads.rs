@@ -74,8 +74,13 @@ impl World {
                 place,
                 sync,
                 ref entries,
+                ref standings,
                 ..
             } => {
+                if let Some(node) = &mut self.nodes[index] {
+                    let void = standings.iter().filter(|standing| standing.replaced);
+                    void.for_each(|standing| node.owner.forget_marks(standing.shard));
+                }
                 for entry in entries {
                     self.keep_marks(index, entry);
                 }

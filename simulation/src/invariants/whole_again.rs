@@ -20,7 +20,11 @@ fn part_missing(world: &World) -> Option<String> {
     for (number, node) in world.nodes.iter().enumerate() {
         let Some(process) = &node.process else { continue };
         for lane in &process.lanes {
-            if let Some(owner) = lane.links.iter().position(|link| !matches!(link, LinkState::Up { .. })) {
+            let is_down = |(owner, link): (usize, &LinkState)| {
+                let there = !world.gone[world.plan.node_of(owner)];
+                (there && !matches!(link, LinkState::Up { .. })).then_some(owner)
+            };
+            if let Some(owner) = lane.links.iter().enumerate().find_map(is_down) {
                 return Some(format!(
                     "a lane of n{number} has no link to o{owner}: {:?}",
                     lane.links[owner]

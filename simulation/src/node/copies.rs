@@ -4,6 +4,7 @@
 use super::owners::OwnerShell;
 use crate::disk::{Order, Record};
 use crate::network::{StreamName, StreamWord};
+use crate::sabotage::Sabotage;
 use crate::world::World;
 use std::collections::VecDeque;
 use tidings_protocol::copy::{Entry, Frame};
@@ -145,6 +146,7 @@ impl World {
     /// A batch reaches a process that holds copies.
     pub(super) fn batch_arrived(&mut self, node: usize, stream: StreamName, arrived: Arrived) {
         let owner = node * self.plan.threads + usize::from(arrived.owner);
+        let arrived = self.tampered(owner, arrived);
         for entry in &arrived.entries {
             let (shard, epoch) = entry.of();
             let process = self.nodes[node].process.as_ref();
@@ -166,6 +168,42 @@ impl World {
         for output in out {
             self.perform_receiver(owner, stream, output);
         }
+    }
+
+    /// What a broken copy makes of a batch.
+    fn tampered(&mut self, owner: usize, mut arrived: Arrived) -> Arrived {
+        let Some(sabotage) = self.plan.sabotage else {
+            return arrived;
+        };
+        let Some(shell) = self.owner_shell(owner) else {
+            return arrived;
+        };
+        match sabotage {
+            Sabotage::MarksNotCopied => arrived.entries.retain(|entry| !matches!(entry, Entry::Marks { .. })),
+            Sabotage::FloorForgotten => {
+                arrived.entries.retain(|entry| !matches!(entry, Entry::Floor { .. }));
+                for entry in &mut arrived.entries {
+                    if let Entry::Begin { floor, .. } = entry {
+                        *floor = Version::ZERO;
+                    }
+                }
+            }
+            Sabotage::OlderEpochTaken => {
+                for entry in &mut arrived.entries {
+                    let newest = shell.receiver.newest(entry.of().0);
+                    match entry {
+                        Entry::Begin { epoch, .. }
+                        | Entry::Versions { epoch, .. }
+                        | Entry::Marks { epoch, .. }
+                        | Entry::Floor { epoch, .. }
+                        | Entry::Complete { epoch, .. }
+                        | Entry::End { epoch, .. } => *epoch = newest.max(*epoch),
+                    }
+                }
+            }
+            _ => {}
+        }
+        arrived
     }
 
     fn perform_receiver(&mut self, at: usize, stream: StreamName, output: receiver::Output) {
@@ -231,6 +269,7 @@ impl World {
     fn take_entries(&mut self, at: usize, entries: &[Entry], mut standings: VecDeque<Standing>) -> Vec<Record> {
         let now = self.clock(self.plan.node_of(at));
         let thread = at % self.plan.threads;
+        let keeps_stale_marks = self.plan.breaks(Sabotage::StaleMarksKept);
         let (mut records, mut keys) = (Vec::new(), 0);
         let Some(shell) = self.owner_shell(at) else {
             return records;
@@ -245,6 +284,10 @@ impl World {
                     ..
                 } => {
                     let replaced = standings.pop_front().is_none_or(|standing| standing.replaced);
+                    if replaced && !keeps_stale_marks {
+                        // Marks of changes that only this process knew go with them.
+                        shell.machine.forget_marks(*shard);
+                    }
                     records.push(Record::CopyBegun(*shard, *epoch, *floor, *cause, replaced));
                 }
                 Entry::Versions { versions, .. } => {
@@ -289,6 +332,9 @@ impl World {
     }
 
     fn write_copy(&mut self, at: usize, confirming: Confirming, records: Vec<Record>) {
+        if self.plan.breaks(Sabotage::ConfirmedUnwritten) {
+            self.confirm(at, confirming);
+        }
         if !self.plan.disks {
             return self.confirm(at, confirming);
         }

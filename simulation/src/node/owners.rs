@@ -5,6 +5,7 @@ use super::copies::Confirming;
 use crate::disk::{Order, Record};
 use crate::network::{Body, Fate, LinkName};
 use crate::plan::Plan;
+use crate::sabotage::Sabotage;
 use crate::world::{Event, World};
 use std::collections::BTreeMap;
 use tidings_protocol::copy::CopiedAnswer;
@@ -54,6 +55,8 @@ pub struct OwnerShell {
     pub(super) confirming: BTreeMap<u64, Confirming>,
     /// Batches that the disk could not write.
     pub(super) owed: Vec<Confirming>,
+    /// Since when a shard is served in its epoch.
+    pub(super) taken_us: BTreeMap<ShardId, u64>,
     /// Floors that copies were told.
     floors: BTreeMap<ShardId, Version>,
     /// The links that are up, and when something came last.
@@ -78,6 +81,7 @@ impl OwnerShell {
             receiver: Receiver::new(plan.owner),
             confirming: BTreeMap::new(),
             owed: Vec::new(),
+            taken_us: BTreeMap::new(),
             floors: BTreeMap::new(),
             links: BTreeMap::new(),
             closed: BTreeMap::new(),
@@ -242,6 +246,9 @@ impl World {
             };
             self.give_order(node, order);
         }
+        if self.plan.breaks(Sabotage::FloorForgotten) {
+            return;
+        }
         let Some(shell) = self.owner_shell(owner) else { return };
         let mut raised = false;
         for owned in shards {
@@ -385,7 +392,11 @@ impl World {
         mut touched: Vec<ShardId>,
         durable: bool,
     ) {
-        let (shards, wall_us) = (self.plan.shards, self.clock(self.plan.node_of(owner)).wall_us);
+        let (shards, sabotage) = (self.plan.shards, self.plan.sabotage);
+        let Now {
+            mono_us: now_us,
+            wall_us,
+        } = self.clock(self.plan.node_of(owner));
         touched.sort_unstable();
         touched.dedup();
         let Some(shell) = self.owner_shell(owner) else { return };
@@ -400,11 +411,22 @@ impl World {
                 wall_us,
             };
             let answers: Vec<_> = draft.key.iter().map(answer).collect();
-            if !revisions.is_empty() || !answers.is_empty() {
+            let any = !revisions.is_empty() || !answers.is_empty();
+            if any && sabotage != Some(Sabotage::MarksNotCopied) {
                 shell.sender.marks(shard, &revisions, &answers);
             }
         }
-        let waits = shell.sender.request(request, &touched, durable);
+        let mut waits = shell.sender.request(request, &touched, durable);
+        let known_before = changes.is_empty();
+        let levelling = touched
+            .iter()
+            .any(|shard| now_us < shell.taken_us.get(shard).map_or(0, |at| at + 300_000));
+        if sabotage == Some(Sabotage::NoWait)
+            || (sabotage == Some(Sabotage::DuplicateAtOnce) && known_before)
+            || (sabotage == Some(Sabotage::NotLevelled) && levelling)
+        {
+            waits = false;
+        }
         if let Some(waiting) = shell.waiting.get_mut(&request) {
             waiting.copied = !waits;
         }

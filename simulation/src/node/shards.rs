@@ -4,6 +4,7 @@
 //! Moves, joins and removals are decided by the senders; here they are told what the map says.
 
 use super::seat::About;
+use crate::sabotage::Sabotage;
 use crate::world::World;
 use tidings_protocol::{Epoch, ShardId};
 use tidings_router::control::command::Command;
@@ -35,7 +36,7 @@ impl World {
         let Some(process) = self.nodes[node].process.as_ref() else {
             return;
         };
-        if !process.seat.confirmed {
+        if !process.seat.confirmed && !self.plan.breaks(Sabotage::MapUnread) {
             return;
         }
         let shards = process.seat.map.shards();
@@ -43,11 +44,18 @@ impl World {
         for (id, shard) in shards {
             self.follow_shard(node, me, id, &shard);
         }
+        if let Some(process) = self.nodes[node].process.as_mut() {
+            let map = &process.seat.map;
+            for owner in &mut process.owners {
+                owner.sender.forget_processes(|process| map.is_current(process));
+            }
+        }
         self.look_at_streams(node);
     }
 
     fn follow_shard(&mut self, node: usize, me: Process, id: ShardId, shard: &Shard) {
         let owner = self.owner_on(node, id);
+        let goes_on_giving = self.plan.breaks(Sabotage::NotPaused);
         let part = part_of(shard, me);
         let process = self.nodes[node].process.as_ref();
         let served = process.and_then(|process| process.serves.get(&id).copied());
@@ -79,7 +87,7 @@ impl World {
         });
         let Some(shell) = self.owner_shell(owner) else { return };
         let leaving = shell.sender.is_leaving(id);
-        shell.machine.set_paused(id, leaving);
+        shell.machine.set_paused(id, leaving && !goes_on_giving);
     }
 
     /// A shard is served from now on: empty, or from what is here.
@@ -121,6 +129,10 @@ impl World {
             floor: shard.floor,
             cause: shard.cause,
         };
+        let now_us = self.clock(node).mono_us;
+        if let Some(shell) = self.owner_shell(owner) {
+            shell.taken_us.insert(id, now_us);
+        }
         self.owner_step(owner, |machine, now, out| {
             if goes_on {
                 machine.go_on(now, assignment, out);
@@ -172,7 +184,8 @@ impl World {
         let Some(floor) = process.owners[thread].machine.kept_floor(id) else {
             return;
         };
-        let known = floor.version > shard.floor && floor.version <= process.seat.map.ceiling().next();
+        let forgets = self.plan.breaks(Sabotage::FloorForgotten);
+        let known = !forgets && floor.version > shard.floor && floor.version <= process.seat.map.ceiling().next();
         if known && process.seat.may_ask(About::Floor(id), now_us) {
             let command = Command::RaiseFloor {
                 shard: id,
@@ -198,6 +211,11 @@ impl World {
         let usable = map.nodes().filter(|(_, known)| !known.draining).count();
         let wanted = usize::from(map.copies() - 1).min(usable.saturating_sub(1));
         for (id, shard) in map.shards() {
+            let parts = || shard.owner.iter().chain(&shard.in_sync);
+            let gone = parts().find(|part| self.process_name(part.node.0 as usize) != **part);
+            if let Some(gone) = gone {
+                return Some(format!("{gone:?} is no more, and shard {id} counts on it: {shard:?}"));
+            }
             let serves = shard.owner.is_some_and(|owner| {
                 let node = &self.nodes[owner.node.0 as usize];
                 let process = node.process.as_ref();
@@ -209,6 +227,9 @@ impl World {
             }
         }
         for (number, node) in self.nodes.iter().enumerate() {
+            if self.gone[number] {
+                continue;
+            }
             let Some(process) = node.process.as_ref().filter(|_| !node.paused) else {
                 return Some(format!("n{number} does not run"));
             };

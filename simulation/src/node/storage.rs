@@ -1,12 +1,13 @@
 //! A node and its disk: orders in, answers out, snapshots a piece at a time, and what is found after a restart.
 
 use super::OwnerShell;
-use crate::disk::{Found, Order, Record, shard_of_mark};
+use crate::disk::{Found, Order, Record};
+use crate::sabotage::Sabotage;
 use crate::world::{Event, World};
 use std::collections::BTreeMap;
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{Epoch, ShardId, Version};
-use tidings_router::owner::keeping::{MARK_PIECES, SHARD_PIECES};
+use tidings_router::owner::keeping::{MARK_PIECES, SHARD_PIECES, shard_of_mark};
 use tidings_router::owner::{Input, Owner};
 
 /// Snapshots replace a log of this many records.
@@ -187,11 +188,11 @@ impl World {
         let thread_of = |shard: ShardId| usize::from(shard.0) % threads;
         let mut shelves: Vec<Owner> = (0..threads).map(|_| Owner::new(self.plan.owner)).collect();
         for (shard, kept) in &found.shards {
-            if found.doubtful.contains(shard) {
+            if found.doubtful.contains(shard) && !self.plan.breaks(Sabotage::DoubtForgotten) {
                 self.coverage.saw("shard in doubt after a restart");
                 continue;
             }
-            if !kept.complete {
+            if !kept.complete && !self.plan.breaks(Sabotage::HalfCopyOffered) {
                 self.coverage.saw("copy found that was being filled");
                 continue;
             }

@@ -4,6 +4,7 @@
 
 use super::TICK_US;
 use crate::network::{Body, StreamName, StreamWord};
+use crate::sabotage::Sabotage;
 use crate::world::World;
 use std::collections::BTreeSet;
 use tidings_protocol::copy::Frame;
@@ -177,6 +178,7 @@ impl World {
     /// A word reaches the process that holds copies.
     pub(super) fn copy_hears(&mut self, node: usize, stream: StreamName, word: StreamWord) {
         let now_us = self.clock(node).mono_us;
+        let unread = self.plan.breaks(Sabotage::MapUnread);
         let Some(process) = self.nodes[node].process.as_mut() else {
             return;
         };
@@ -184,7 +186,7 @@ impl World {
         let known = process.guests.get(&stream.from).map(|guest| guest.generation);
         if let StreamWord::Dial = word {
             // A process that has not read the map takes nothing from anybody (rule R2).
-            if process.seat.confirmed && known.is_none_or(|known| known < generation) {
+            if (process.seat.confirmed || unread) && known.is_none_or(|known| known < generation) {
                 let heard_us = now_us;
                 process.guests.insert(stream.from, Guest { generation, heard_us });
                 self.say_from_copy(stream, StreamWord::Accepted);

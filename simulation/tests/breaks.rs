@@ -1,0 +1,19 @@
+//! Rules that are broken on purpose are caught: each deliberate break makes some seed fall within a few hundred.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use simulation::plan::Plan;
+use simulation::run::run_plan;
+use simulation::sabotage::Sabotage;
+
+/// The first seed that falls, and the invariant that objects.
+fn caught(sabotage: Sabotage, within: u64) -> Option<(u64, &'static str)> {
+    (0..within).find_map(|seed| {
+        let plan = Plan {
+            sabotage: Some(sabotage),
+            ..Plan::draw(seed, None)
+        };
+        let violation = run_plan(plan, false).violation?;
+        Some((seed, violation.invariant))
+    })
+}
