@@ -1,6 +1,7 @@
 //! One node's part in the log.
 
 use crate::machine::{Applied, Machine};
+use crate::promises::Promises;
 use crate::store::{Store, StoreError};
 use crate::transport::{self, Clients, Transport};
 use crate::types::{Outcome, Proposal, Types, Voter};
@@ -94,6 +95,7 @@ pub struct Consensus {
     raft: Raft<Types, Machine>,
     applied: watch::Receiver<Applied>,
     office: watch::Receiver<Office>,
+    promises: Arc<Promises>,
     node: NodeId,
 }
 
@@ -133,7 +135,12 @@ impl Consensus {
         let store = Store::open(settings.path.as_deref())?;
         let (machine, applied) = Machine::new(store.clone(), fresh);
         let config = Arc::new(config(settings)?);
-        let raft = Raft::new(settings.node.0, config, Clients(transport), store, machine);
+        let promises = Arc::new(Promises::new());
+        let clients = Clients {
+            transport,
+            promises: Arc::clone(&promises),
+        };
+        let raft = Raft::new(settings.node.0, config, clients, store, machine);
         let raft = raft.await.map_err(|error| ConsensusError::Ended(error.to_string()))?;
         let (office, watched) = watch::channel(Office::default());
         tokio::spawn(watch_office(raft.clone(), settings.node, office));
@@ -141,6 +148,7 @@ impl Consensus {
             raft,
             applied,
             office: watched,
+            promises,
             node: settings.node,
         })
     }
@@ -155,6 +163,20 @@ impl Consensus {
     #[must_use]
     pub fn office(&self) -> watch::Receiver<Office> {
         self.office.clone()
+    }
+
+    /// Followers of this node, while it leads, whose logs went back, with how many entries each had acknowledged: their files
+    /// were put back from a copy, or lost what was synced. They get nothing more of this node.
+    #[must_use]
+    pub fn went_back(&self) -> watch::Receiver<BTreeMap<NodeId, u64>> {
+        self.promises.went_back()
+    }
+
+    /// How many entries the log has here.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        let last = self.raft.metrics().borrow_watched().last_log_index;
+        last.map_or(0, |index| index + 1)
     }
 
     /// Whether this node is, or was before a restart, part of a log.

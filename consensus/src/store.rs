@@ -13,6 +13,7 @@ use std::io;
 use std::ops::RangeBounds;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use tokio::sync::oneshot;
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -39,12 +40,37 @@ pub enum StoreError {
     Thread(io::Error),
 }
 
+/// How many entries the log in this file has had so far. No other process may use it.
+///
+/// # Errors
+/// If it cannot be opened or read. Nothing was changed.
+pub fn entries(path: &Path) -> Result<u64, StoreError> {
+    let store = Store::open(Some(path))?;
+    store.entries().map_err(|cause| StoreError::Open {
+        path: path.display().to_string(),
+        cause: cause.to_string(),
+    })
+}
+
 type Job = Box<dyn FnOnce(&Database) + Send>;
 
 #[derive(Debug)]
 struct Inner {
     database: Arc<Database>,
-    jobs: mpsc::Sender<Job>,
+    /// `None` only while it is dropped.
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The file is closed when the last handle is gone: whoever waits for that may open it again.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // Jobs hold no handle, so this is never that thread itself. One that panicked has let go of the file too.
+            _ = thread.join();
+        }
+    }
 }
 
 /// A handle; clones share the store.
@@ -79,7 +105,7 @@ impl Store {
         make_tables(&database).map_err(|cause| error(cause.to_string()))?;
         let (jobs, waiting) = mpsc::channel::<Job>();
         let for_thread = Arc::clone(&database);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("tidings-raft-log".to_owned())
             .spawn(move || {
                 while let Ok(job) = waiting.recv() {
@@ -87,7 +113,22 @@ impl Store {
                 }
             })
             .map_err(StoreError::Thread)?;
-        Ok(Self(Arc::new(Inner { database, jobs })))
+        Ok(Self(Arc::new(Inner {
+            database,
+            jobs: Some(jobs),
+            thread: Some(thread),
+        })))
+    }
+
+    /// How many entries the log has had so far, those among them that a snapshot took the place of.
+    pub(crate) fn entries(&self) -> io::Result<u64> {
+        let purged: Option<LogId> = self.get(PURGED)?;
+        let snapshot = self.snapshot()?.and_then(|(meta, _)| meta.last_log_id);
+        let read = self.0.database.begin_read().map_err(failed)?;
+        let table = read.open_table(LOG).map_err(failed)?;
+        let last = table.last().map_err(failed)?.map(|(index, _)| index.value());
+        let known = [last, purged.map(|id| id.index), snapshot.map(|id| id.index)];
+        Ok(known.into_iter().flatten().max().map_or(0, |index| index + 1))
     }
 
     /// Writes in one synced transaction, behind all writes that were begun before.
@@ -104,7 +145,11 @@ impl Store {
             };
             _ = reply.send(written().map_err(failed));
         });
-        self.0.jobs.send(job).map_err(|_| failed("the log's thread is gone"))?;
+        let jobs = self.0.jobs.as_ref();
+        let sent = jobs.is_some_and(|jobs| jobs.send(job).is_ok());
+        if !sent {
+            return Err(failed("the log's thread is gone"));
+        }
         done.await.map_err(|_| failed("the log's thread is gone"))?
     }
 

@@ -1,5 +1,6 @@
 //! The library's requests to other nodes, as bytes over whatever carries them.
 
+use crate::promises::Promises;
 use crate::types::{Snapshot, SnapshotMeta, Types, Vote, Voter};
 use anyerror::AnyError;
 use futures_util::future::BoxFuture;
@@ -90,10 +91,14 @@ where
 }
 
 /// Makes a client for each node.
-pub(crate) struct Clients(pub(crate) Arc<dyn Transport>);
+pub(crate) struct Clients {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) promises: Arc<Promises>,
+}
 
 /// One node's client.
 pub(crate) struct Client {
+    promises: Arc<Promises>,
     transport: Arc<dyn Transport>,
     to: u64,
     address: String,
@@ -103,7 +108,8 @@ pub(crate) struct Client {
 impl Clients {
     fn client(&self, to: u64, node: &Voter, urgency: Urgency) -> Client {
         Client {
-            transport: Arc::clone(&self.0),
+            promises: Arc::clone(&self.promises),
+            transport: Arc::clone(&self.transport),
             to,
             address: node.address.clone(),
             urgency,
@@ -169,7 +175,24 @@ impl RaftNetworkV2<Types> for Client {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        self.rpc(self.urgency, &Request::Append(request), &option).await
+        let term = request.vote.leader_id.term;
+        let before = self.promises.before(self.to, term);
+        let prev = request.prev_log_id.as_ref().map_or(0, |id| id.index + 1);
+        let upto = request.entries.last().map_or(prev, |entry| entry.log_id.index + 1);
+        let answer = self.rpc(self.urgency, &Request::Append(request), &option).await?;
+        match &answer {
+            AppendEntriesResponse::Success => self.promises.acknowledged(self.to, term, upto),
+            AppendEntriesResponse::PartialSuccess(at) => {
+                let entries = at.as_ref().map_or(0, |id| id.index + 1);
+                self.promises.acknowledged(self.to, term, entries);
+            }
+            AppendEntriesResponse::Conflict if self.promises.conflict(self.to, prev, before) => {
+                let why = AnyError::error("its log went back");
+                return Err(RPCError::Unreachable(Unreachable::new(&why)));
+            }
+            AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => {}
+        }
+        Ok(answer)
     }
 
     async fn vote(
@@ -195,11 +218,17 @@ impl RaftNetworkV2<Types> for Client {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let term = vote.leader_id.term;
+        let entries = snapshot.meta.last_log_id.as_ref().map_or(0, |id| id.index + 1);
         let request = Request::Snapshot(vote, snapshot.meta, snapshot.snapshot);
         let sent = tokio::select! {
             sent = self.call(Urgency::Bulk, &request, option.hard_ttl()) => sent,
             closed = cancel => return Err(StreamingError::Closed(closed)),
         };
+        let sent: Result<SnapshotResponse<Types>, Failure> = sent;
+        if sent.as_ref().is_ok_and(|answer| answer.vote == vote) {
+            self.promises.acknowledged(self.to, term, entries);
+        }
         sent.map_err(|failure| match failure {
             Failure::Unreachable(why) => StreamingError::Unreachable(Unreachable::new(&AnyError::error(why))),
             Failure::Answer(why) => StreamingError::Network(NetworkError::new(&AnyError::error(why))),

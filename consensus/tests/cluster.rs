@@ -475,3 +475,76 @@ async fn a_request_that_is_none_gets_an_answer_and_does_no_harm() {
     }
     cluster.agree(ceiling(2)).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_whose_log_went_back_is_found_out_and_the_others_go_on() {
+    let cluster = Cluster::of_three().await;
+    cluster.agree(ceiling(1)).await;
+    let (leader, led) = cluster.leader().await;
+    let victim = (1..=3).find(|node| NodeId(*node) != leader).unwrap();
+    cluster.kill(victim).await;
+    let older = cluster.folder.path().join("older");
+    std::fs::copy(cluster.path(victim), &older).unwrap();
+    let had = tidings_consensus::entries(&older).unwrap();
+    cluster.start(victim).await;
+    for to in 2..20 {
+        cluster.agree(ceiling(to)).await;
+    }
+    // Everything is acknowledged by all.
+    let all = led.applied().borrow().entries;
+    let caught_up = async {
+        while cluster.node(victim).entries() < all {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, caught_up).await.expect("it has all");
+    cluster.kill(victim).await;
+    assert!(tidings_consensus::entries(&cluster.path(victim)).unwrap() >= all && had < all);
+    std::fs::copy(&older, cluster.path(victim)).unwrap();
+    cluster.start(victim).await;
+    let mut went_back = led.went_back();
+    let found = timeout(
+        PATIENCE,
+        went_back.wait_for(|found| found.contains_key(&NodeId(victim))),
+    )
+    .await;
+    let acknowledged = found.expect("it is found out").unwrap()[&NodeId(victim)];
+    assert!(acknowledged >= all, "{acknowledged} of {all}");
+    assert_eq!(cluster.leader().await.0, leader);
+    for to in 100..110 {
+        cluster.agree(ceiling(to)).await;
+    }
+    assert!(led.office().borrow().ours, "the leader leads as before");
+}
+
+#[test]
+fn the_file_is_closed_when_the_last_handle_is_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.redb");
+    for round in 0..50 {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let settings = Settings {
+                path: Some(path.clone()),
+                ..Settings::new(NodeId(1))
+            };
+            let wire = Wire {
+                from: 1,
+                net: Arc::default(),
+            };
+            let node = Consensus::start(&settings, fresh(), Arc::new(wire)).await.unwrap();
+            if round == 0 {
+                node.form([(NodeId(1), voter(1))].into()).await.unwrap();
+            }
+            node.stop().await;
+        });
+        drop(runtime);
+        assert!(
+            redb::Database::open(&path).is_ok(),
+            "round {round}: somebody has it still"
+        );
+    }
+}

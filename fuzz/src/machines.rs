@@ -435,8 +435,12 @@ fn command(random: &mut Random, map: &Map) -> Command {
             from: one,
             to: some(random),
         },
-        _ => match random.below(2) {
-            0 => Command::Move {
+        _ => match random.below(3) {
+            0 => Command::Pin {
+                shard,
+                to: random.percent(70).then_some(one.node),
+            },
+            1 => Command::Move {
                 seen,
                 to: random.percent(70).then_some(one),
             },

@@ -3,6 +3,7 @@
 mod cluster;
 mod samples;
 
+use crate::control;
 use crate::problem::Refusal;
 use crate::server::App;
 use crate::telemetry::Sample;
@@ -27,7 +28,7 @@ pub fn routes() -> Router<App> {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/v1/object", get(object))
-        .route("/v1/cluster", get(cluster::cluster))
+        .merge(cluster::routes())
 }
 
 async fn healthz() -> &'static str {
@@ -43,7 +44,7 @@ struct Readiness {
 
 async fn readyz(State(app): State<App>) -> Response {
     let mut reasons = Vec::new();
-    if app.node.is_draining() {
+    if app.node.is_draining() || app.node.control.as_ref().is_some_and(control::Handle::is_draining) {
         reasons.push("draining");
     }
     if app

@@ -6,7 +6,8 @@
 //!
 //! [`start`] takes the node's seat (its name, and a new life of it), [`Starting::formed`] waits until it is part of a
 //! cluster. Rooms: `forming` and `voters` decide (pure), `seat` keeps, `gossip`, `lines` and `listener` have the sockets,
-//! `plane` answers other nodes, `office` leads, `life` renews and shows.
+//! `plane` answers other nodes, `office` and `tending` lead, `life` renews and shows. `orders` judges (pure) what operators
+//! want.
 
 mod forming;
 mod gossip;
@@ -17,10 +18,12 @@ mod listener;
 mod metrics;
 mod notices;
 mod office;
+pub mod orders;
 mod plane;
 mod seat;
 mod seeds;
 mod settings;
+mod tending;
 mod thread;
 mod voters;
 mod words;
@@ -30,6 +33,8 @@ mod tests;
 
 pub use metrics::ControlMetrics;
 pub use seat::{SeatError, is_of_a_cluster};
+pub use seeds::Names;
+pub(crate) use settings::DATA_PLANE_COPIES;
 pub use settings::Settings;
 pub use thread::{Formed, Running, Starting, start};
 
@@ -83,6 +88,14 @@ pub struct View {
     pub leader: Option<NodeId>,
     /// Who votes.
     pub voters: BTreeSet<NodeId>,
+}
+
+impl View {
+    /// Whether the cluster agreed that this life of this node gives up what it holds.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.map.is_current(self.me) && self.map.node(self.me.node).is_some_and(|node| node.draining)
+    }
 }
 
 /// Why a control plane did not start, or ended. **Nothing is left running.**
@@ -162,6 +175,8 @@ pub struct Member {
     pub name: String,
     /// Where clients reach it; empty likewise.
     pub client_url: String,
+    /// It would vote.
+    pub willing: bool,
     /// The release it runs; empty if it does not say.
     pub release: String,
 }
@@ -223,6 +238,12 @@ impl Handle {
         Arc::clone(&self.view.borrow())
     }
 
+    /// Whether the cluster agreed that this node gives up what it holds.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.view.borrow().is_draining()
+    }
+
     /// To be told when it changes.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<View>> {
@@ -269,7 +290,15 @@ impl Handle {
     /// # Errors
     /// [`ProposeError::Unknown`] leaves it open, all others changed nothing.
     pub async fn propose(&self, command: Command) -> Result<(), ProposeError> {
-        self.ask(|reply| Ask::Propose(vec![command], reply)).await
+        self.propose_all(vec![command]).await
+    }
+
+    /// The same for several, in this order, as one entry of the log: each is applied or changes nothing by itself.
+    ///
+    /// # Errors
+    /// [`ProposeError::Changed`] if one of them changed nothing; others may have been applied.
+    pub async fn propose_all(&self, commands: Vec<Command>) -> Result<(), ProposeError> {
+        self.ask(|reply| Ask::Propose(commands, reply)).await
     }
 
     /// Makes these nodes, and only these, the voters.
@@ -294,6 +323,7 @@ impl Handle {
                 formed: None,
                 name: String::new(),
                 client_url: String::new(),
+                willing: false,
                 release: String::new(),
             };
             (*node, member)
@@ -306,6 +336,7 @@ impl Handle {
                 formed: peer.metadata.formed.map(|formed| formed.0),
                 name: peer.metadata.name.as_str().to_owned(),
                 client_url: peer.metadata.client_url.as_str().to_owned(),
+                willing: peer.metadata.roles.voter,
                 release: peer.metadata.release.as_str().to_owned(),
             };
             (peer.node, member)

@@ -8,6 +8,7 @@
 mod connections;
 mod events;
 mod poll;
+mod retreat;
 mod shell;
 mod sinks;
 mod websocket;
@@ -62,6 +63,8 @@ pub(crate) enum LaneCommand {
     },
     /// Sends everyone away; `reply` when they are gone.
     Drain { reply: oneshot::Sender<()> },
+    /// Newcomers are welcome again.
+    TakePart,
 }
 
 /// A long-poll on its way to its lane.
@@ -190,6 +193,13 @@ pub fn start(thread: usize, node: Arc<Node>, receiver: LaneReceiver) {
 /// Sends the lane's subscribers away; done when all are gone. The caller bounds the wait.
 pub async fn drain(lane: &LaneHandle, _deadline: Instant) {
     _ = lane.ask(|reply| LaneCommand::Drain { reply }).await;
+}
+
+/// Follows what the cluster wants of this node, on the lane's thread; see `retreat`.
+pub(crate) fn follow_cluster(node: &Node, thread: usize) {
+    if let Some(control) = &node.control {
+        tokio::task::spawn_local(retreat::follow(node.lanes[thread].clone(), control.watch()));
+    }
 }
 
 /// The routes of subscribers and of those who look after them.

@@ -309,6 +309,7 @@ impl Parts {
     async fn run(mut self) {
         owner::start(self.thread, &self.node, self.owner);
         edge::start(self.thread, Arc::clone(&self.node), self.lane);
+        edge::follow_cluster(&self.node, self.thread);
         let app = App {
             node: Arc::clone(&self.node),
             thread: self.thread,

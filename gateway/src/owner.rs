@@ -3,20 +3,27 @@
 //! Everything that waits is handled before anything is passed on, so that a busy owner tells each lane once a burst and
 //! not once a change. It does not know HTTP or subscribers.
 
+mod copying;
+mod draft;
 mod floors;
 pub(crate) mod holdings;
 mod journal;
 mod shell;
+mod source;
 
-pub use journal::OwnerSource;
 pub use shell::{Begin, Offered, start};
+pub use source::OwnerSource;
 
 use crate::config::Config;
-use crate::peers::RemoteLane;
+use crate::peers::{CopyReply, CopyRoad, RemoteLane};
 use crate::telemetry::{Limit, Metrics};
-use journal::{Kept, Piece};
+use source::{Kept, Piece};
+use tidings_protocol::copy;
+use tidings_protocol::mesh::AckLevel;
 use tidings_protocol::peer::EdgeToOwner;
 use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
+use tidings_router::control::map::Process;
+use tidings_router::copies::receiver::Arrived;
 use tidings_router::owner::{self, Publish, Published};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -25,7 +32,7 @@ use tokio::time::Instant;
 #[derive(Debug)]
 struct Batch {
     changes: Vec<Publish>,
-    durable: bool,
+    ack: AckLevel,
     reply: Reply,
 }
 
@@ -48,6 +55,16 @@ enum Command {
     },
     /// It has it no more.
     LinkDown { link: u32, generation: u32 },
+    /// There is a way to a process that holds copies, or is to; or there is none any more.
+    CopiesLink { to: Process, road: Option<CopyRoad> },
+    /// A process that holds copies said something.
+    CopiesAnswered { from: Process, frame: copy::Frame },
+    /// An owner elsewhere sent a batch for copies here.
+    CopiesCame {
+        from: Process,
+        reply: CopyReply,
+        batch: Arrived,
+    },
     /// A question about one object.
     Inspect {
         object: ObjectHash,
@@ -82,6 +99,23 @@ pub struct Report {
     pub shards: Vec<(ShardId, Epoch, Version)>,
     /// Counters.
     pub stats: owner::Stats,
+    /// Copies.
+    pub copies: CopyStats,
+}
+
+/// Copies as one owner sees them: of its own shards elsewhere, and of others' shards here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyStats {
+    /// Copies of shards owned here that have not everything yet.
+    pub behind: usize,
+    /// Bytes for them that are not confirmed.
+    pub unconfirmed_bytes: usize,
+    /// Whole copies here.
+    pub held: usize,
+    /// Copies here that are being filled.
+    pub filling: usize,
+    /// Bytes of both.
+    pub held_bytes: usize,
 }
 
 /// Why a batch has no answer.
@@ -114,29 +148,25 @@ impl OwnerHandle {
     pub async fn publish(
         &self,
         changes: Vec<Publish>,
-        durable: bool,
+        ack: AckLevel,
         deadline: Instant,
     ) -> Result<Vec<Published>, PublishFailure> {
-        self.begin(changes, durable, deadline).await?.wait(deadline).await
+        self.begin(changes, ack, deadline).await?.wait(deadline).await
     }
 
-    /// The first half of [`Self::publish`]: the batch is in the owner's queue when this returns. The answer to a `durable`
-    /// batch waits until it is synced to disk.
+    /// The first half of [`Self::publish`]: the batch is in the owner's queue when this returns. The answer waits for what its
+    /// level asks for.
     ///
     /// # Errors
     /// [`PublishFailure::Overloaded`] if the queue stayed full until the deadline.
     pub async fn begin(
         &self,
         changes: Vec<Publish>,
-        durable: bool,
+        ack: AckLevel,
         deadline: Instant,
     ) -> Result<Begun, PublishFailure> {
         let (reply, answer) = oneshot::channel();
-        let batch = match self.batches.try_send(Batch {
-            changes,
-            durable,
-            reply,
-        }) {
+        let batch = match self.batches.try_send(Batch { changes, ack, reply }) {
             Ok(()) => return Ok(Begun(answer)),
             Err(mpsc::error::TrySendError::Closed(_)) => return Err(PublishFailure::Overloaded),
             Err(mpsc::error::TrySendError::Full(batch)) => batch,
@@ -172,6 +202,27 @@ impl OwnerHandle {
     /// The link is over.
     pub fn link_down(&self, link: u32, generation: u32) {
         _ = self.commands.send(Command::LinkDown { link, generation });
+    }
+
+    /// A process that holds copies, or is to, can be reached from now on.
+    pub(crate) fn copies_up(&self, to: Process, road: CopyRoad) {
+        let road = Some(road);
+        _ = self.commands.send(Command::CopiesLink { to, road });
+    }
+
+    /// It cannot any more.
+    pub(crate) fn copies_down(&self, to: Process) {
+        _ = self.commands.send(Command::CopiesLink { to, road: None });
+    }
+
+    /// It said something.
+    pub(crate) fn copies_answered(&self, from: Process, frame: copy::Frame) {
+        _ = self.commands.send(Command::CopiesAnswered { from, frame });
+    }
+
+    /// An owner elsewhere sent a batch for copies on this thread. Bounded by what that owner may have unconfirmed.
+    pub(crate) fn copies_came(&self, from: Process, reply: CopyReply, batch: Arrived) {
+        _ = self.commands.send(Command::CopiesCame { from, reply, batch });
     }
 
     /// What the owner knows of one object; `None` if the process is ending.
@@ -284,7 +335,7 @@ mod tests {
     async fn an_owner_that_took_a_batch_and_is_silent_leaves_its_outcome_unknown() {
         let (handle, _receiver) = channel(1);
         assert_eq!(
-            handle.publish(change(), false, soon()).await,
+            handle.publish(change(), AckLevel::Replicated, soon()).await,
             Err(PublishFailure::OutcomeUnknown)
         );
     }
@@ -292,10 +343,13 @@ mod tests {
     #[tokio::test]
     async fn a_queue_that_stays_full_refuses_and_nothing_was_applied() {
         let (handle, _receiver) = channel(1);
-        let _held = handle.begin(change(), false, soon()).await.expect("room for one");
+        let _held = handle
+            .begin(change(), AckLevel::Replicated, soon())
+            .await
+            .expect("room for one");
         let begin = Instant::now();
         assert_eq!(
-            handle.publish(change(), false, soon()).await,
+            handle.publish(change(), AckLevel::Replicated, soon()).await,
             Err(PublishFailure::Overloaded)
         );
         assert!(begin.elapsed() >= Duration::from_millis(40), "it waited for room");
@@ -304,20 +358,29 @@ mod tests {
     #[tokio::test]
     async fn a_queue_that_empties_in_time_takes_the_batch() {
         let (handle, mut receiver) = channel(1);
-        let _held = handle.begin(change(), false, soon()).await.expect("room for one");
-        let (begun, _) = tokio::join!(handle.begin(change(), false, soon()), receiver.batches.recv());
+        let _held = handle
+            .begin(change(), AckLevel::Replicated, soon())
+            .await
+            .expect("room for one");
+        let (begun, _) = tokio::join!(
+            handle.begin(change(), AckLevel::Replicated, soon()),
+            receiver.batches.recv()
+        );
         assert!(begun.is_ok());
     }
 
     #[tokio::test]
     async fn an_owner_that_is_gone_leaves_the_outcome_unknown_if_it_had_the_batch() {
         let (handle, mut receiver) = channel(1);
-        let begun = handle.begin(change(), false, soon()).await.expect("room for one");
+        let begun = handle
+            .begin(change(), AckLevel::Replicated, soon())
+            .await
+            .expect("room for one");
         drop(receiver.batches.recv().await);
         drop(receiver);
         assert_eq!(begun.wait(soon()).await, Err(PublishFailure::OutcomeUnknown));
         assert_eq!(
-            handle.publish(change(), false, soon()).await,
+            handle.publish(change(), AckLevel::Replicated, soon()).await,
             Err(PublishFailure::Overloaded)
         );
         assert_eq!(handle.inspect(ObjectHash(7)).await, None);

@@ -8,6 +8,7 @@
 //! A connection that ends takes its links with it: both ends are told at once, and compare anew on the next one (rule R9).
 
 mod accepted;
+mod copies;
 mod counts;
 mod cut;
 mod dialled;
@@ -20,6 +21,7 @@ pub mod route;
 mod tests;
 mod ways;
 
+pub use copies::{CopyReply, CopyRoad};
 pub(crate) use cut::{FORWARD_BYTES, forwarded_bytes};
 pub use remote::RemoteLane;
 pub use ways::{Forwarded, Handle, NotSent};
@@ -37,6 +39,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use tidings_protocol::NodeId;
+use tidings_protocol::mesh::Class;
 use tokio::sync::{mpsc, oneshot};
 
 /// What the thread starts with.
@@ -52,7 +55,7 @@ pub struct Begin {
     pub identity: Identity,
     /// Times and bounds of connections.
     pub limits: Limits,
-    /// Connections of class `Links` that were accepted.
+    /// Connections of the classes `Links` and `Copies` that were accepted.
     pub links: mpsc::UnboundedReceiver<Connection>,
 }
 
@@ -98,8 +101,12 @@ struct Stage {
     handle: Handle,
     /// Nodes that somebody keeps a connection to.
     kept: RefCell<HashSet<NodeId>>,
+    /// Nodes that somebody keeps a connection for copies to.
+    copied: RefCell<HashSet<NodeId>>,
     /// The connection that each node last opened to us.
     accepted: RefCell<HashMap<NodeId, Accepted>>,
+    /// The same of those whose shards are copied here.
+    copying: RefCell<HashMap<NodeId, Accepted>>,
     owners: RefCell<OwnerNumbers>,
     links: RefCell<LinkIds>,
     generation: Cell<u32>,
@@ -127,6 +134,11 @@ impl Stage {
                 spawn_vital("connection to a node", dialled::keep(Rc::clone(self), id));
             }
         }
+        for id in copies::holders(view) {
+            if dialled::target(view, id).is_some() && self.copied.borrow_mut().insert(id) {
+                spawn_vital("connection to a node with copies", copies::keep(Rc::clone(self), id));
+            }
+        }
         let known = |node: NodeId| view.map.node(node).is_some();
         self.links.borrow_mut().retain(known);
     }
@@ -152,7 +164,9 @@ async fn run(begin: Begin, mut stopped: oneshot::Receiver<()>) {
         limits,
         handle,
         kept: RefCell::default(),
+        copied: RefCell::default(),
         accepted: RefCell::default(),
+        copying: RefCell::default(),
         generation: Cell::new(0),
     });
     loop {
@@ -161,7 +175,11 @@ async fn run(begin: Begin, mut stopped: oneshot::Receiver<()>) {
         tokio::select! {
             biased;
             _ = &mut stopped => return,
-            Some(connection) = links.recv() => spawn_vital("connection of a node", accepted::serve(Rc::clone(&stage), connection)),
+            Some(connection) = links.recv() => if connection.peer.class == Class::Copies {
+                spawn_vital("connection of a node with shards", copies::serve(Rc::clone(&stage), connection));
+            } else {
+                spawn_vital("connection of a node", accepted::serve(Rc::clone(&stage), connection));
+            },
             // Without a control plane nothing changes any more.
             Ok(()) = view.changed() => {}
             else => break,

@@ -130,7 +130,12 @@ impl IntoResponse for Refusal {
         let retry_after_s = self.retry_after_s.or_else(|| {
             matches!(
                 code,
-                Code::TooMany | Code::Overloaded | Code::Draining | Code::NoOwner | Code::StorageUnavailable
+                Code::TooMany
+                    | Code::Overloaded
+                    | Code::Draining
+                    | Code::NoOwner
+                    | Code::NoLeader
+                    | Code::StorageUnavailable
             )
             .then_some(1)
         });

@@ -59,10 +59,6 @@ struct Terms {
 }
 
 impl Terms {
-    fn is_durable(&self) -> bool {
-        self.options.ack == Ack::Durable
-    }
-
     fn ack_level(&self) -> AckLevel {
         match self.options.ack {
             Ack::Accepted => AckLevel::Accepted,

@@ -23,6 +23,17 @@ pub struct CopiedAnswer {
     pub wall_us: u64,
 }
 
+/// The last revision of an object as copies keep it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiedRevision {
+    /// The object's 128-bit key, in halves.
+    pub key: (u64, u64),
+    /// The revision.
+    pub revision: u64,
+    /// The version that the change with it got.
+    pub version: Version,
+}
+
 /// What happened to a shard, or a part of what its owner knows of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry {
@@ -58,8 +69,8 @@ pub enum Entry {
         shard: ShardId,
         /// In this epoch.
         epoch: Epoch,
-        /// 128-bit keys in halves, each with its newest revision.
-        revisions: Vec<((u64, u64), u64)>,
+        /// Newest revisions.
+        revisions: Vec<CopiedRevision>,
         /// Answers.
         answers: Vec<CopiedAnswer>,
     },
@@ -114,7 +125,7 @@ impl Entry {
         match self {
             Self::Begin { .. } | Self::Floor { .. } | Self::Complete { .. } | Self::End { .. } => HEAD,
             Self::Versions { versions, .. } => HEAD + 20 * versions.len(),
-            Self::Marks { revisions, answers, .. } => HEAD + 30 * revisions.len() + 40 * answers.len(),
+            Self::Marks { revisions, answers, .. } => HEAD + 40 * revisions.len() + 40 * answers.len(),
         }
     }
 }
@@ -122,6 +133,12 @@ impl Entry {
 /// One word.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Frame {
+    /// From the node with owners, before anything else.
+    #[serde(rename = "h")]
+    Owners {
+        /// How many it has. Owner `i` has the shards `s` with `s % owners == i`.
+        owners: u16,
+    },
     /// From the owner: a batch.
     #[serde(rename = "b")]
     Batch {
@@ -229,10 +246,9 @@ pub fn decode(bytes: &[u8]) -> Result<Frame, FrameError> {
                 possible(fine, "version")?;
             }
             Entry::Marks { revisions, answers, .. } => {
-                let fine = revisions
-                    .iter()
-                    .all(|(_, revision)| *revision < crate::limits::REVISION_LIMIT);
-                possible(fine, "revision")?;
+                let limit = crate::limits::REVISION_LIMIT;
+                possible(revisions.iter().all(|mark| mark.revision < limit), "revision")?;
+                possible(revisions.iter().all(|mark| mark.version.0 < Version::LIMIT), "version")?;
                 possible(answers.iter().all(|a| a.version.0 < Version::LIMIT), "version")?;
             }
             Entry::Complete { .. } | Entry::End { .. } => {}

@@ -70,6 +70,8 @@ codes! {
     SessionUnknown = "session_unknown", 410, true, "Session unknown";
     /// The object's state does not yet include the version asked for.
     NotYet = "not_yet", 409, true, "Not yet";
+    /// An operator's order that does not fit how the cluster is now. Nothing was changed.
+    OrderRefused = "order_refused", 409, false, "Not as things are";
     /// Too many requests, connections or sessions from one place.
     TooMany = "too_many", 429, true, "Too many";
     /// The body did not arrive in time.
@@ -82,9 +84,11 @@ codes! {
     Draining = "draining", 503, true, "Draining";
     /// The shard has no owner that can be reached.
     NoOwner = "no_owner", 503, true, "No owner";
+    /// Nobody leads the cluster's control plane, or it cannot be reached. Nothing was changed.
+    NoLeader = "no_leader", 503, true, "No leader";
     /// The disk does not take what is written. The node tries again by itself.
     StorageUnavailable = "storage_unavailable", 503, true, "Storage unavailable";
-    /// A publish that may or may not have happened.
+    /// A publish, or an operator's order, that may or may not have happened.
     OutcomeUnknown = "outcome_unknown", 504, true, "Outcome unknown";
     /// A fault of the server.
     Internal = "internal", 500, true, "Internal error";

@@ -52,6 +52,8 @@ pub enum Class {
     Links = 2,
     /// Snapshots.
     Bulk = 3,
+    /// Copies of shards, from their owners to those who hold them.
+    Copies = 4,
 }
 
 /// What every hello begins with.
@@ -89,6 +91,7 @@ impl Hello {
             1 => Class::Control,
             2 => Class::Links,
             3 => Class::Bulk,
+            4 => Class::Copies,
             _ => return Err(FrameError::NotTidings),
         };
         if &bytes[..8] != MAGIC {

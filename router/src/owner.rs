@@ -74,7 +74,7 @@ pub struct Config {
     /// Bytes for the versions of all shards, about 22 an object. Beyond it the oldest are dropped. At least some
     /// megabytes: each shard in use takes a few kilobytes.
     pub version_table_bytes: usize,
-    /// Objects whose revisions are remembered, about 41 bytes each.
+    /// Objects whose revisions are remembered, about 55 bytes each.
     pub revisions: usize,
     /// Idempotency keys remembered, about 55 bytes each.
     pub idempotency_keys: usize,

@@ -551,3 +551,93 @@ fn a_node_that_may_not_be_used_loses_everything_and_nothing_else_moves() {
     }
     assert_eq!(moved.len(), 64);
 }
+
+#[test]
+fn a_shard_that_an_operator_put_somewhere_stays_there_until_it_gets_another_owner() {
+    let mut map = with_copy();
+    let pin = |shard, node| Command::Pin {
+        shard: ShardId(shard),
+        to: Some(node),
+    };
+    refused(&mut map, &pin(99, node(2)), Refusal::NoSuchShard);
+    refused(&mut map, &pin(S.0, node(9)), Refusal::NotCurrent);
+    map.apply(&pin(S.0, node(2))).unwrap();
+    refused(&mut map, &pin(S.0, node(2)), Refusal::Same);
+    let seen = Seen::of(&map, S).unwrap();
+    let (from, to) = (process(1, 1), process(2, 1));
+    map.apply(&Command::Release { seen, from, to }).unwrap();
+    assert_eq!(map.shard(S).unwrap().pinned, Some(node(2)), "it is there now");
+    assign(&mut map, process(1, 1), With::Copy).unwrap();
+    assert_eq!(map.shard(S).unwrap().pinned, None, "its node was lost");
+    map.apply(&pin(S.0, node(3))).unwrap();
+    map.apply(&Command::Forget { node: node(3) }).unwrap();
+    assert_eq!(map.shard(S).unwrap().pinned, None);
+}
+
+#[test]
+fn what_an_operator_put_somewhere_does_not_move_for_even_shares_and_others_make_up_for_it() {
+    let mut map = placed(4, 1);
+    let owner = |map: &Map, id: ShardId| map.shard(id).unwrap().owner.unwrap();
+    // Twenty shards are put on node 1.
+    let put: Vec<ShardId> = map
+        .shards()
+        .map(|(id, _)| id)
+        .filter(|id| owner(&map, *id) != process(1, 1))
+        .take(20)
+        .collect();
+    for id in &put {
+        let seen = Seen::of(&map, *id).unwrap();
+        let (to, with) = (process(1, 1), With::Nothing(FloorCause::Lost));
+        map.apply(&Command::Assign { seen, to, with }).unwrap();
+        map.apply(&Command::Pin {
+            shard: *id,
+            to: Some(node(1)),
+        })
+        .unwrap();
+    }
+    let moves = |usable: Vec<Process>| {
+        let mut loads = Loads::new(&map, usable);
+        let mut moved = Vec::new();
+        while let Some((id, _)) = loads.take_move(&map, |id, _| !moved.contains(&id)) {
+            moved.push(id);
+        }
+        moved
+    };
+    let evened = moves(usable(1..=4));
+    assert!(
+        evened
+            .iter()
+            .all(|id| !put.contains(id) && owner(&map, *id) == process(1, 1))
+    );
+    assert!(
+        (19..=20).contains(&evened.len()),
+        "as many others leave: {}",
+        evened.len()
+    );
+    let emptied = moves(usable(2..=4));
+    assert!(
+        put.iter().all(|id| emptied.contains(id)),
+        "a node that drains keeps nothing"
+    );
+}
+
+#[test]
+fn a_shard_that_is_handed_over_has_room_at_once_and_many_in_a_row_stay_close() {
+    let mut map = with_copy();
+    let before = map.ceiling();
+    for turn in 0..20 {
+        let (from, to) = if turn % 2 == 0 { (1, 2) } else { (2, 1) };
+        let release = Command::Release {
+            seen: seen(&map),
+            from: process(from, 1),
+            to: process(to, 1),
+        };
+        let begins = map.ceiling().next();
+        map.apply(&release).unwrap();
+        map.check().unwrap();
+        assert_eq!(map.shard(S).unwrap().begins, begins);
+        assert!(map.ceiling() > Version(begins.0 + 1_000), "there is room");
+    }
+    let ran_ahead = map.ceiling().0 - before.0;
+    assert!(ran_ahead < 500_000, "{ran_ahead} microseconds after twenty moves");
+}

@@ -403,7 +403,7 @@ fn the_ceiling_is_kept_ahead_of_the_clock_and_of_versions_in_use() {
 }
 
 #[test]
-fn a_hand_over_uses_the_ceiling_up_and_the_next_look_raises_it() {
+fn a_hand_over_leaves_little_room_below_the_ceiling_and_the_next_look_raises_it() {
     let mut stage = Stage::new(&[2]);
     stage.map = {
         let mut map = Map::new(ClusterId(1), ShardCount::new(1).unwrap(), 1);
@@ -433,7 +433,8 @@ fn a_hand_over_uses_the_ceiling_up_and_the_next_look_raises_it() {
     let seen = Seen::of(&stage.map, S).unwrap();
     apply(&mut stage.map, Command::Release { seen, from, to: from });
     let begins = stage.map.shard(S).unwrap().begins;
-    assert!(begins > stage.map.ceiling(), "not one version may be given");
+    let room = stage.map.ceiling().0 - begins.0;
+    assert!((1_000..100_000).contains(&room), "{room} versions may be given at once");
     let mut raised = Vec::new();
     for _ in 0..30 {
         stage.us += 100_000;
@@ -453,7 +454,8 @@ fn a_hand_over_uses_the_ceiling_up_and_the_next_look_raises_it() {
             stage.tell(Input::Settled { proposal });
         }
     }
-    assert!(stage.map.ceiling().0 >= begins.0 + 1_000_000, "{raised:?} for {begins}");
+    // A twentieth of what the ceiling is kept ahead of clocks.
+    assert!(stage.map.ceiling().0 >= begins.0 + 250_000, "{raised:?} for {begins}");
     assert_eq!(raised.len(), 1, "once is enough");
 }
 

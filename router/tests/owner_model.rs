@@ -142,7 +142,7 @@ struct World {
     /// Newest version and its place among all changes.
     versions: BTreeMap<ObjectHash, Version>,
     newest_of_shard: BTreeMap<ShardId, Version>,
-    revisions: BTreeMap<u128, u64>,
+    revisions: BTreeMap<u128, (u64, Version)>,
     answers: BTreeMap<u128, (Version, u64)>,
     closed: Version,
     epoch: u64,
@@ -364,24 +364,31 @@ impl World {
             return;
         }
         let answered = idempotency.and_then(|key| self.answers.get(&key));
+        // A mark counts only where the table or the floor vouches for its change.
+        let newest = self.versions.get(&change.object).copied().unwrap_or_default();
+        let floor = self.shards[&id].1;
+        let counts = |version: Version| version <= newest || version < floor;
         if let Some((version, since_us)) = answered
             && self.now.mono_us - since_us < WINDOW_US
+            && counts(*version)
         {
             return assert_eq!(result, Published::Duplicate(*version));
         }
         if let Some((key, revision)) = revision {
-            if self.revisions.get(key).is_some_and(|last| revision <= last) {
+            let last = self.revisions.get(key).filter(|(_, version)| counts(*version));
+            if last.is_some_and(|(last, _)| revision <= last) {
                 let Published::Duplicate(version) = result else {
                     panic!("an old revision was accepted: {result:?}")
                 };
-                let newest = self.versions.get(&change.object).copied().unwrap_or_default();
-                return assert!(version == newest || newest < self.shards[&id].1);
+                return assert!(version == newest || newest < floor);
             }
-            self.revisions.insert(*key, *revision);
         }
         let Published::Accepted(version) = result else {
             panic!("not accepted: {result:?}")
         };
+        if let Some((key, revision)) = revision {
+            self.revisions.insert(*key, (*revision, version));
+        }
         if let Some(key) = idempotency {
             self.answers.insert(*key, (version, self.now.mono_us));
         }

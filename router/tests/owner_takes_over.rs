@@ -9,9 +9,9 @@ use lab::{Lab, START_US, closed, config, frames, object, results};
 use tidings_protocol::peer::{FloorCause, Owned, OwnerToEdge};
 use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
 use tidings_router::Now;
-use tidings_router::owner::keeping::Floor;
+use tidings_router::owner::keeping::{Floor, KeptAnswer, KeptRevision};
 use tidings_router::owner::taking::{Assignment, Table};
-use tidings_router::owner::{Config, Input, Owner, Publish, PublishExtra, Published};
+use tidings_router::owner::{Config, Input, Output, Owner, Publish, PublishExtra, Published};
 
 const SECOND_US: u64 = 1_000_000;
 
@@ -423,4 +423,87 @@ fn in_the_first_epoch_of_a_shard_nothing_can_have_been_lost() {
     assert!(lab.accepted(objects_of(1).next().unwrap()) >= Version(START_US));
     let said = lab.take_over(begins(2, START_US + SECOND_US, 0), None);
     assert_eq!(said[0], owned(2, START_US + SECOND_US, FloorCause::Lost));
+}
+
+#[test]
+fn a_mark_whose_change_the_table_lacks_does_not_make_its_retry_a_duplicate() {
+    // The copy had the mark; the table that it was filled with anew never had the change.
+    let mut owner = Owner::new(config());
+    let object = ObjectHash(7);
+    let (key, revision_key) = (1_u128 << 64, 2_u128 << 64);
+    let begins = Version(1_000);
+    let assignment = Assignment {
+        shard: config().shards.shard(object),
+        epoch: Epoch(2),
+        begins,
+        floor: Version(10),
+        cause: FloorCause::Lost,
+    };
+    let now = Now {
+        mono_us: 5,
+        wall_us: 2_000,
+    };
+    let mut shelf = Owner::new(config());
+    let here = Input::Assign {
+        shards: vec![assignment.shard],
+        epoch: Epoch(1),
+        floor: Version(10),
+        cause: FloorCause::Lost,
+    };
+    shelf.handle(now, here, &mut Vec::new());
+    assert!(shelf.restore(object, Version(500)));
+    let table = shelf.take_table(assignment.shard);
+    assert!(owner.take_over(now, assignment, table, &mut Vec::new()));
+    let answer = |version| KeptAnswer {
+        key,
+        version,
+        wall_us: now.wall_us,
+    };
+    let revision = |version| KeptRevision {
+        key: revision_key,
+        revision: 17,
+        version,
+    };
+    let publish = |owner: &mut Owner, idempotency, revision| {
+        let extra = PublishExtra {
+            idempotency,
+            revision,
+            ..PublishExtra::default()
+        };
+        let changes = vec![Publish {
+            object,
+            extra: Some(Box::new(extra)),
+        }];
+        let mut out = Vec::new();
+        owner.handle(now, Input::Publish { request: 1, changes }, &mut out);
+        out.iter().find_map(|output| match output {
+            Output::Published { results, .. } => results.first().copied(),
+            Output::ToEdge { .. } => None,
+        })
+    };
+    // Known to the table, or older than all that it vouches for: it had happened.
+    for version in [Version(500), Version(9)] {
+        owner.restore_answer(answer(version), now);
+        assert_eq!(
+            publish(&mut owner, Some(key), None),
+            Some(Published::Duplicate(version))
+        );
+        owner.restore_revision(revision(version));
+        let again = publish(&mut owner, None, Some((revision_key, 17)));
+        assert_eq!(again, Some(Published::Duplicate(Version(500))));
+    }
+    // Newer than what the table knows: the change died with another table, and its retry brings it back.
+    owner.restore_answer(answer(Version(600)), now);
+    let accepted = publish(&mut owner, Some(key), None);
+    assert!(
+        matches!(accepted, Some(Published::Accepted(version)) if version >= begins),
+        "{accepted:?}"
+    );
+    assert_eq!(
+        publish(&mut owner, Some(key), None).map(|again| matches!(again, Published::Duplicate(_))),
+        Some(true)
+    );
+    owner.restore_revision(revision(Version(5_000)));
+    let accepted = publish(&mut owner, None, Some((revision_key, 17)));
+    assert!(matches!(accepted, Some(Published::Accepted(_))), "{accepted:?}");
 }

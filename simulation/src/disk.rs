@@ -9,7 +9,7 @@ use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
-use tidings_router::owner::keeping::{KeptAnswer, shard_of_mark};
+use tidings_router::owner::keeping::{KeptAnswer, KeptRevision, shard_of_mark};
 
 /// One thing that is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum Record {
     /// An object's version.
     Version(ObjectHash, Version),
     /// A publisher's revision.
-    Revision(u128, u64),
+    Revision(KeptRevision),
     /// The answer to an idempotency key.
     Answer(KeptAnswer),
     /// A shard is owned in this epoch, from this floor; all its versions went before.
@@ -122,7 +122,7 @@ pub struct Found {
     /// Every version, newest last.
     pub versions: Vec<(ObjectHash, Version)>,
     /// Every revision, newest last.
-    pub revisions: Vec<(u128, u64)>,
+    pub revisions: Vec<KeptRevision>,
     /// Every answer.
     pub answers: Vec<KeptAnswer>,
     /// Shards of which something acknowledged may be missing.
@@ -251,7 +251,7 @@ impl Found {
     fn read(&mut self, record: Record, shards: ShardCount) {
         match record {
             Record::Version(object, version) => self.versions.push((object, version)),
-            Record::Revision(key, revision) => self.revisions.push((key, revision)),
+            Record::Revision(mark) => self.revisions.push(mark),
             Record::Answer(answer) => self.answers.push(answer),
             Record::Owned(shard, epoch, floor, cause) => {
                 let kept = self.merge(shard, epoch, floor, cause);
@@ -302,7 +302,7 @@ impl Found {
         self.shards.remove(&shard);
         self.doubtful.remove(&shard);
         self.versions.retain(|(object, _)| shards.shard(*object) != shard);
-        self.revisions.retain(|(key, _)| shard_of_mark(shards, *key) != shard);
+        self.revisions.retain(|mark| shard_of_mark(shards, mark.key) != shard);
         self.answers.retain(|answer| shard_of_mark(shards, answer.key) != shard);
     }
 }

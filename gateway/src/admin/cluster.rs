@@ -1,17 +1,23 @@
 //! `/v1/cluster`: the cluster as this node sees it.
 //!
 //! A node that is alone tells of itself; a node of a cluster tells what was agreed (the map), who is alive as far as it
-//! knows (gossip), and what it may do itself (its lease).
+//! knows (gossip), and what it may do itself (its lease). `orders` has what operators tell a cluster to do.
 
-use crate::control::{self, Member, Status, Verdict, View};
+mod names;
+mod orders;
+
+use crate::control::orders::{Share, short};
+use crate::control::{self, Status, Verdict};
 use crate::node::Node;
 use crate::server::App;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
 use http::header::CACHE_CONTROL;
+use names::Names;
+use orders::ShareLeft;
 use serde::Serialize;
-use std::collections::BTreeMap;
 use tidings_protocol::{Epoch, NodeId, ShardId, Version};
 use tidings_router::control::map::{self, Process};
 
@@ -41,6 +47,10 @@ struct Agreed {
     term: u64,
     leader: Option<String>,
     shard_count: usize,
+    /// How many copies each shard should have, its owner's among them.
+    copies: u8,
+    /// Shards that lack copies.
+    short_of_copies: usize,
     /// How long this node may give versions without hearing from the leader; `null` if it is not there to give any.
     lease_left_ms: Option<u64>,
     /// A quorum confirmed the map since this node started.
@@ -69,6 +79,8 @@ struct ClusterNode {
     /// The cluster agreed on it; else it is on its way in.
     member: bool,
     #[serde(flatten)]
+    share: ShareLeft,
+    #[serde(flatten)]
     process: Option<Own>,
 }
 
@@ -91,11 +103,28 @@ struct ClusterShard {
     cause: Option<&'static str>,
     /// Who else has everything that was acknowledged.
     copies: Vec<String>,
+    /// Who is getting a copy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    filling: Vec<String>,
+    /// To whom it goes as soon as that one has everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moving: Option<String>,
+    /// So many copies of living nodes are missing.
+    missing: usize,
     /// Its owner lives and is the process that the cluster assigned it to.
     owned: bool,
 }
 
-pub(super) async fn cluster(State(app): State<App>) -> Response {
+pub(super) fn routes() -> axum::Router<App> {
+    axum::Router::new()
+        .route("/v1/cluster", get(cluster))
+        .route("/v1/cluster/drain", post(orders::drain))
+        .route("/v1/cluster/move", post(orders::relocate))
+        .route("/v1/cluster/remove", post(orders::remove))
+        .route("/v1/cluster/copies", post(orders::copies))
+}
+
+async fn cluster(State(app): State<App>) -> Response {
     let node = &app.node;
     let answer = match &node.control {
         Some(control) => together(node, control),
@@ -116,6 +145,9 @@ async fn alone(node: &Node) -> Cluster {
                 floor,
                 cause: None,
                 copies: Vec::new(),
+                filling: Vec::new(),
+                moving: None,
+                missing: 0,
                 owned: true,
             }));
         }
@@ -139,6 +171,11 @@ async fn alone(node: &Node) -> Cluster {
             leader: true,
             draining: node.is_draining(),
             member: true,
+            share: Share {
+                owned: shards.len(),
+                ..Share::default()
+            }
+            .into(),
             process: Some(own(node)),
         }],
         shards,
@@ -156,35 +193,6 @@ fn own(node: &Node) -> Own {
 fn roles(roles: tidings_membership::Roles) -> Vec<&'static str> {
     let all = [(roles.edge, "edge"), (roles.owner, "owner"), (roles.voter, "voter")];
     all.into_iter().filter_map(|(has, role)| has.then_some(role)).collect()
-}
-
-/// Who is who, by their numbers.
-struct Names<'a> {
-    view: &'a View,
-    members: &'a BTreeMap<NodeId, Member>,
-    mine: &'a str,
-}
-
-impl Names<'_> {
-    /// What people call a node; its number if nobody said.
-    fn of(&self, node: NodeId) -> String {
-        if node == self.view.me.node {
-            return self.mine.to_owned();
-        }
-        let of_members = self.members.get(&node).map(|member| &member.name);
-        let of_peers = self.view.peers.get(&node).map(|peer| &peer.name);
-        let said = of_members.into_iter().chain(of_peers).find(|name| !name.is_empty());
-        said.cloned().unwrap_or_else(|| node.to_string())
-    }
-
-    fn is_alive(&self, node: NodeId) -> bool {
-        let by_gossip = || {
-            self.members
-                .get(&node)
-                .is_some_and(|member| member.verdict == Verdict::Alive)
-        };
-        node == self.view.me.node || self.view.peers.get(&node).map_or_else(by_gossip, |peer| peer.alive)
-    }
 }
 
 fn together(node: &Node, control: &control::Handle) -> Cluster {
@@ -212,11 +220,7 @@ struct Mine<'a> {
 
 fn describe(mine: &Mine<'_>, name: &str, status: &Status) -> Cluster {
     let view = &*status.view;
-    let names = Names {
-        view,
-        members: &status.members,
-        mine: mine.name,
-    };
+    let names = Names::of_status(status, mine.name);
     let mut ids: Vec<NodeId> = view.map.nodes().map(|(id, _)| id).collect();
     ids.extend(view.peers.keys());
     // Those on their way in. Who is neither of the cluster nor alive is no news.
@@ -235,6 +239,7 @@ fn describe(mine: &Mine<'_>, name: &str, status: &Status) -> Cluster {
         .shards()
         .filter_map(|(id, shard)| shard_of(&names, id, shard))
         .collect();
+    let short_of_copies = shards.iter().filter(|shard| shard.missing > 0).count();
     let formed = view.map.cluster().0 != 0;
     Cluster {
         cluster: if formed {
@@ -252,6 +257,8 @@ fn describe(mine: &Mine<'_>, name: &str, status: &Status) -> Cluster {
             term: status.term,
             leader: view.leader.map(|leader| leader.to_string()),
             shard_count: view.map.shards().count(),
+            copies: view.map.copies(),
+            short_of_copies,
             lease_left_ms: mine.roles.owner.then(|| status.lease_left_us.div_ceil(1000)),
             confirmed: view.confirmed,
         }),
@@ -307,6 +314,7 @@ fn node_of(names: &Names<'_>, mine: &Mine<'_>, id: NodeId) -> ClusterNode {
         leader: view.leader == Some(id),
         draining: (is_me && mine.draining) || agreed.is_some_and(|agreed| agreed.draining),
         member: agreed.is_some(),
+        share: Share::of(&view.map, id).into(),
         process: is_me.then_some(mine.own),
     }
 }
@@ -314,6 +322,8 @@ fn node_of(names: &Names<'_>, mine: &Mine<'_>, id: NodeId) -> ClusterNode {
 /// `None` for a shard that nobody ever owned.
 fn shard_of(names: &Names<'_>, id: ShardId, shard: &map::Shard) -> Option<ClusterShard> {
     let owner: Process = shard.owner?;
+    let map = &names.view.map;
+    let all = |processes: &[Process]| processes.iter().map(|process| names.of(process.node)).collect();
     Some(ClusterShard {
         shard: id,
         owner: names.of(owner.node),
@@ -321,8 +331,11 @@ fn shard_of(names: &Names<'_>, id: ShardId, shard: &map::Shard) -> Option<Cluste
         epoch: shard.epoch,
         floor: shard.floor,
         cause: Some(shard.cause.as_str()),
-        copies: shard.in_sync.iter().map(|process| names.of(process.node)).collect(),
-        owned: names.view.map.is_current(owner) && names.is_alive(owner.node),
+        copies: all(&shard.in_sync),
+        filling: all(&shard.filling),
+        moving: shard.moving.map(|to| names.of(to.node)),
+        missing: short(map, shard, |node| names.is_alive(node)),
+        owned: map.is_current(owner) && names.is_alive(owner.node),
     })
 }
 

@@ -1,13 +1,15 @@
-//! `tidings cluster status`: what one node knows of its cluster, as a table for people, and a verdict for scripts.
+//! `tidings cluster`: what one node knows of its cluster, as a table for people and a verdict for scripts (`status`), and
+//! orders to it (`orders`).
 
 use super::server::Server;
 use super::{FAILED, ServerArgs, USAGE, note, one_line, print_line};
+use orders::{CopiesArgs, DrainArgs, MoveArgs, RemoveArgs};
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 use table::table;
 
+mod orders;
 mod table;
 
 /// How long the node may take to answer.
@@ -20,6 +22,14 @@ const NAMED: usize = 8;
 pub enum ClusterWord {
     /// Show nodes, owners and what is wrong; exit code 0 if nothing is
     Status(StatusArgs),
+    /// Have a node give up its shards, copies, vote and subscribers, so that it can be stopped without anybody noticing
+    Drain(DrainArgs),
+    /// Move one shard to a node, and keep it there
+    Move(MoveArgs),
+    /// Forget a node that is gone for good
+    Remove(RemoveArgs),
+    /// Change how many copies each shard has
+    Copies(CopiesArgs),
 }
 
 /// Whom to ask.
@@ -35,45 +45,40 @@ pub struct StatusArgs {
 
 /// Asks and prints.
 pub async fn run(word: ClusterWord) -> ExitCode {
-    let ClusterWord::Status(args) = word;
-    let server = match Server::new(&args.server) {
+    let server = match &word {
+        ClusterWord::Status(args) => &args.server,
+        ClusterWord::Drain(args) => &args.common.server,
+        ClusterWord::Move(args) => &args.common.server,
+        ClusterWord::Remove(args) => &args.common.server,
+        ClusterWord::Copies(args) => &args.common.server,
+    };
+    let server = match Server::new(server) {
         Ok(server) => server,
         Err(why) => {
             note(&why);
             return ExitCode::from(USAGE);
         }
     };
-    match status(&server, args.json).await {
-        Ok(faults) if faults.is_empty() => ExitCode::SUCCESS,
-        Ok(faults) => {
-            for fault in faults {
-                note(&fault);
-            }
-            ExitCode::from(FAILED)
-        }
-        Err(why) => {
-            note(&why);
-            ExitCode::from(FAILED)
-        }
+    let done = match word {
+        ClusterWord::Status(args) => status(&server, args.json).await,
+        ClusterWord::Drain(args) => orders::drain(&server, &args).await,
+        ClusterWord::Move(args) => orders::relocate(&server, &args).await,
+        ClusterWord::Remove(args) => orders::remove(&server, &args).await,
+        ClusterWord::Copies(args) => orders::copies(&server, &args).await,
+    };
+    let faults = done.unwrap_or_else(|why| vec![why]);
+    for fault in &faults {
+        note(fault);
+    }
+    if faults.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(FAILED)
     }
 }
 
 async fn status(server: &Server, json: bool) -> Result<Vec<String>, String> {
-    let answer = server
-        .get("/v1/cluster", ANSWER)
-        .await
-        .map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&answer.body);
-    if answer.status != 200 {
-        return Err(format!(
-            "{} answers {}: {}",
-            server.authority,
-            answer.status,
-            one_line(&text)
-        ));
-    }
-    let cluster: Cluster = serde_json::from_slice(&answer.body)
-        .map_err(|error| format!("{} does not answer as Tidings does: {error}", server.authority))?;
+    let (text, cluster) = ask(server).await?;
     let ready = server.get("/readyz", ANSWER).await.map_err(|error| error.to_string())?;
     let mut faults = faults(&cluster);
     if ready.status != 200 {
@@ -90,6 +95,26 @@ async fn status(server: &Server, json: bool) -> Result<Vec<String>, String> {
         _ = print_line("Healthy.");
     }
     Ok(faults)
+}
+
+/// What a node answers about its cluster, as it is and as it is understood.
+async fn ask(server: &Server) -> Result<(String, Cluster), String> {
+    let answer = server
+        .get("/v1/cluster", ANSWER)
+        .await
+        .map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    if answer.status != 200 {
+        return Err(format!(
+            "{} answers {}: {}",
+            server.authority,
+            answer.status,
+            one_line(&text)
+        ));
+    }
+    let cluster = serde_json::from_slice(&answer.body)
+        .map_err(|error| format!("{} does not answer as Tidings does: {error}", server.authority))?;
+    Ok((text, cluster))
 }
 
 /// The reasons in the body of `/readyz`.
@@ -117,6 +142,7 @@ struct Cluster {
     leader: Option<String>,
     lease_left_ms: Option<u64>,
     ceiling: Option<u64>,
+    copies: Option<u8>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -132,6 +158,9 @@ struct Node {
     leader: bool,
     draining: bool,
     member: Option<bool>,
+    owned: usize,
+    copies: usize,
+    filling: usize,
 }
 
 impl Node {
@@ -148,6 +177,8 @@ struct Shard {
     owner_id: String,
     /// The owner lives and is the process that the cluster assigned the shard to.
     owned: Option<bool>,
+    moving: Option<String>,
+    missing: usize,
 }
 
 fn head(cluster: &Cluster) -> String {
@@ -161,6 +192,13 @@ fn head(cluster: &Cluster) -> String {
         parts.push(format!("revision {revision}"));
         parts.push(format!("term {term}"));
     }
+    if let Some(copies) = cluster.copies {
+        parts.push(format!("{} wanted", count_of(u64::from(copies), "copy", "copies")));
+    }
+    let moving = cluster.shards.iter().filter(|shard| shard.moving.is_some()).count();
+    if moving > 0 {
+        parts.push(format!("{moving} moving"));
+    }
     let mut text = parts.join(", ");
     if let (Some(left_ms), Some(ceiling)) = (cluster.lease_left_ms, cluster.ceiling) {
         let node = one_line(&cluster.node);
@@ -170,15 +208,6 @@ fn head(cluster: &Cluster) -> String {
 }
 
 fn rows(cluster: &Cluster) -> Vec<Vec<String>> {
-    let mut owned: BTreeMap<&str, usize> = BTreeMap::new();
-    for shard in &cluster.shards {
-        let owner = if shard.owner_id.is_empty() {
-            &shard.owner
-        } else {
-            &shard.owner_id
-        };
-        *owned.entry(owner).or_default() += 1;
-    }
     let title = [
         "NODE",
         "ID",
@@ -188,6 +217,8 @@ fn rows(cluster: &Cluster) -> Vec<Vec<String>> {
         "STATE",
         "CONTROL",
         "SHARDS",
+        "COPIES",
+        "FILLING",
     ];
     let mut rows = vec![title.map(str::to_owned).to_vec()];
     for node in &cluster.nodes {
@@ -202,7 +233,7 @@ fn rows(cluster: &Cluster) -> Vec<Vec<String>> {
             (false, true) => "voter",
             (false, false) => "",
         };
-        let name = if node.id.is_empty() { &node.node } else { &node.id };
+        let unless_none = |count: usize| if count == 0 { String::new() } else { count.to_string() };
         rows.push(vec![
             one_line(&node.node),
             one_line(&node.id),
@@ -211,29 +242,38 @@ fn rows(cluster: &Cluster) -> Vec<Vec<String>> {
             one_line(&node.zone),
             state.to_owned(),
             control.to_owned(),
-            owned.get(name.as_str()).copied().unwrap_or(0).to_string(),
+            node.owned.to_string(),
+            unless_none(node.copies),
+            unless_none(node.filling),
         ]);
     }
     rows
 }
 
+fn count_of(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// How many shards are so, and the first of them.
+fn named(cluster: &Cluster, so: impl Fn(&Shard) -> bool, what: &str) -> Option<String> {
+    let shards: Vec<&Shard> = cluster.shards.iter().filter(|shard| so(shard)).collect();
+    let mut named: Vec<_> = shards.iter().take(NAMED).map(|shard| shard.shard.to_string()).collect();
+    if shards.len() > NAMED {
+        named.push("…".to_owned());
+    }
+    let count = super::count(shards.len() as u64, "shard");
+    (!shards.is_empty()).then(|| format!("{count} {what}: {}", named.join(", ")))
+}
+
 /// What is wrong, most important first.
 fn faults(cluster: &Cluster) -> Vec<String> {
     let mut faults = Vec::new();
-    let without: Vec<u16> = cluster
-        .shards
-        .iter()
-        .filter(|shard| shard.owned == Some(false))
-        .map(|shard| shard.shard)
-        .collect();
-    if !without.is_empty() {
-        let mut named: Vec<_> = without.iter().take(NAMED).map(ToString::to_string).collect();
-        if without.len() > NAMED {
-            named.push("…".to_owned());
-        }
-        let what = super::count(without.len() as u64, "shard");
-        faults.push(format!("{what} without a living owner: {}", named.join(", ")));
-    }
+    faults.extend(named(
+        cluster,
+        |shard| shard.owned == Some(false),
+        "without a living owner",
+    ));
+    faults.extend(named(cluster, |shard| shard.missing > 0, "short of copies"));
     if let Some(count) = cluster.shard_count
         && cluster.shards.len() < count
     {
@@ -265,12 +305,12 @@ mod tests {
     fn cluster(change: impl FnOnce(&mut serde_json::Value)) -> Cluster {
         let node = |name: &str, id: &str, leader: bool| {
             json!({"node": name, "id": id, "address": "127.0.0.1:1", "roles": ["edge", "owner"], "zone": "", "alive": true,
-                "voter": true, "leader": leader, "draining": false})
+                "voter": true, "leader": leader, "draining": false, "owned": 1, "copies": 1, "filling": 0})
         };
         let shard =
             |shard: u16, owner: &str, id: &str| json!({"shard": shard, "owner": owner, "owner_id": id, "owned": true});
         let mut answer = json!({"cluster": "00ff", "name": "dev", "node": "n1", "revision": 7, "term": 2, "leader": "aa",
-            "lease_left_ms": 1500, "ceiling": 9, "shard_count": 2,
+            "lease_left_ms": 1500, "ceiling": 9, "shard_count": 2, "copies": 2,
             "nodes": [node("n1", "aa", true), node("n2", "bb", false)],
             "shards": [shard(0, "n1", "aa"), shard(1, "n2", "bb")]});
         change(&mut answer);
@@ -291,11 +331,33 @@ mod tests {
         assert_eq!(
             rows[1..],
             [
-                ["n1", "aa", "127.0.0.1:1", "edge owner", "", "alive", "leader", "1"],
-                ["n2", "bb", "127.0.0.1:1", "edge owner", "", "alive", "voter", "1"],
+                [
+                    "n1",
+                    "aa",
+                    "127.0.0.1:1",
+                    "edge owner",
+                    "",
+                    "alive",
+                    "leader",
+                    "1",
+                    "1",
+                    ""
+                ],
+                [
+                    "n2",
+                    "bb",
+                    "127.0.0.1:1",
+                    "edge owner",
+                    "",
+                    "alive",
+                    "voter",
+                    "1",
+                    "1",
+                    ""
+                ],
             ]
         );
-        assert!(head(&cluster).contains("2 nodes, 2 shards, revision 7, term 2"));
+        assert!(head(&cluster).contains("2 nodes, 2 shards, revision 7, term 2, 2 copies wanted"));
     }
 
     #[test]
@@ -307,6 +369,10 @@ mod tests {
         says(
             |answer| answer["shards"][1]["owned"] = false.into(),
             "1 shard without a living owner: 1",
+        );
+        says(
+            |answer| answer["shards"][0]["missing"] = 1.into(),
+            "1 shard short of copies: 0",
         );
         says(|answer| answer["leader"] = ().into(), "nobody is known to lead");
         says(|answer| answer["lease_left_ms"] = 0.into(), "the lease of n1 has ended");
@@ -326,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_alone_is_no_fault() {
-        let answer = json!({"cluster": "00ff", "nodes": [{"node": "node-7400", "address": "127.0.0.1:7400"}],
+        let answer = json!({"cluster": "00ff", "nodes": [{"node": "node-7400", "address": "127.0.0.1:7400", "owned": 1}],
             "shards": [{"shard": 0, "owner": "node-7400"}]});
         let cluster: Cluster = serde_json::from_value(answer).expect("an answer");
         assert_eq!(faults(&cluster), Vec::<String>::new());

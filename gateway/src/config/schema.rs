@@ -116,6 +116,19 @@ sections! {
         /// Into how many slices the hash space is cut: a power of two from 1 to 4096. Fixed when a cluster is created. More
         /// shards spread load more finely and cost a little memory each.
         shards: u64 = 256;
+        /// Copies of each shard, its owner's among them: 1 to 3. Counts when a cluster is formed; `tidings cluster copies` changes it
+        /// later. More bear the loss of more nodes; each costs the memory and the writing of one more.
+        copies: u64 = 2;
+        /// Shards on their way to another owner at one time: 0 to 256. More empties a node sooner and costs more at once; with 0
+        /// shards stay where they are, also on a node that drains.
+        moves: u64 = 8;
+        /// Copies that one node fills at one time: 1 to 64. More brings copies back sooner and costs more at once.
+        fills: u64 = 4;
+        /// Milliseconds after which a voter that does not answer is replaced by another node: 5000 to 86400000. Shorter than a
+        /// restart takes, a restart costs a vote.
+        replace_voter_ms: u64 = 60_000;
+        /// Milliseconds after which a node that is not there and holds nothing is forgotten: 10000 to 2592000000 (30 days).
+        forget_node_ms: u64 = 3_600_000;
         /// Milliseconds for which an `Idempotency-Key` is remembered. Longer costs 40 bytes for each keyed change in that time.
         idempotency_window_ms: u64 = 300_000;
     }

@@ -4,7 +4,7 @@
 //! decide anything.
 
 use super::Plane;
-use super::seeds;
+use super::seeds::{self, Names};
 use crate::clock;
 use std::collections::BTreeMap;
 use std::io;
@@ -212,10 +212,15 @@ fn stranger(why: Refusal) -> &'static str {
 }
 
 /// Looks the names of `cluster.join` up, again and again: addresses change.
-pub(super) async fn resolve(join: Vec<String>, wishes: mpsc::UnboundedSender<Wish>, roll: watch::Receiver<Arc<Roll>>) {
+pub(super) async fn resolve(
+    names: Names,
+    join: Vec<String>,
+    wishes: mpsc::UnboundedSender<Wish>,
+    roll: watch::Receiver<Arc<Roll>>,
+) {
     let mut known = Vec::new();
     loop {
-        let found = seeds::look_up(&join).await;
+        let found = seeds::look_up(&names, &join).await;
         if found != known {
             known.clone_from(&found);
             if wishes.send(Wish::Seeds(found)).is_err() {

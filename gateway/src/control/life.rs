@@ -108,6 +108,8 @@ struct Life {
     grants: mpsc::UnboundedSender<Option<Grant>>,
     shown: watch::Sender<Arc<View>>,
     term: u64,
+    /// The revision of the last map under which a lease was asked for ahead of time.
+    hurried: u64,
 }
 
 /// Renews and shows for as long as this node is part of the cluster.
@@ -125,6 +127,7 @@ pub(super) async fn run(plane: Arc<Plane>, part: Part, told: Told, shown: watch:
         grants,
         shown,
         term: 0,
+        hurried: 0,
     };
     loop {
         life.show();
@@ -185,10 +188,24 @@ impl Life {
         self.lease.granted(grant, revision);
     }
 
+    /// A shard that is ours in an epoch above what was granted waits for the next grant: it is asked for at once.
+    fn hurry_if_new(&mut self, map: &Map) {
+        let (me, ceiling) = (self.plane.me, self.lease.ceiling());
+        let waits = || {
+            map.shards()
+                .any(|(_, shard)| shard.owner == Some(me) && shard.begins > ceiling)
+        };
+        if map.revision() > self.hurried && waits() {
+            self.hurried = map.revision();
+            self.lease.hurry();
+        }
+    }
+
     /// Shows what is known now, if it is anything new.
     fn show(&mut self) {
         let map = Arc::clone(&self.part.consensus.applied().borrow().map);
         self.lease.applied(map.revision());
+        self.hurry_if_new(&map);
         let before = Arc::clone(&self.shown.borrow().peers);
         let now = view(&self.plane, &self.part, &map, &self.lease, &before);
         let metrics = &self.plane.metrics;
@@ -277,12 +294,9 @@ pub(super) async fn register(plane: Arc<Plane>, part: Part, mut on_disk: watch::
     }
 }
 
-/// Nobody leads, as far as is known here: it may be that the cluster does not know this node any more.
+/// Nobody leads, as far as is known here: it may be that the cluster does not know this node any more. Also one that thinks it
+/// votes asks: it may have been replaced while it was away, and a node that is known already loses nothing by asking.
 async fn ask_again(plane: &Plane, part: &Part) {
-    let standing = part.consensus.standing();
-    if standing.voters.contains(&plane.me.node) {
-        return;
-    }
     let roll = Arc::clone(&plane.roll.borrow());
     let member = roll.alive.values().find_map(|peer| {
         let ours = peer

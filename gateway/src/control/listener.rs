@@ -52,7 +52,9 @@ pub(super) async fn listen(
         tokio::spawn(async move {
             let connection = shake(stream, &us, &limits, &plane, turn).await;
             match connection {
-                Some(connection) if connection.peer.class == Class::Links => hand_out(connection, &plane, &links),
+                Some(connection) if matches!(connection.peer.class, Class::Links | Class::Copies) => {
+                    hand_out(connection, &plane, &links)
+                }
                 Some(connection) => serve(connection, limits, plane).await,
                 None => {}
             }

@@ -1,11 +1,12 @@
-//! The leader's office: runs the coordinator where this node leads the log, and sees to it that enough nodes vote.
+//! The leader's office: runs the coordinator where this node leads the log.
 //!
-//! It decides nothing by itself: what should change is the coordinator's word, who should vote that of [`super::voters`].
+//! It decides nothing by itself: what should change is the coordinator's word. Who votes, and who is forgotten, is the business of
+//! [`super::tending`].
 
+use super::Settings;
 use super::plane::{Part, Plane};
-use super::voters::{self, Electorate};
 use crate::clock;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +19,6 @@ use tidings_router::control::lease::{Grant, Renewal};
 use tidings_router::control::map::{Map, Process};
 use tokio::sync::{mpsc, oneshot};
 
-/// Voters are looked at so often.
-const VOTERS_EVERY: Duration = Duration::from_secs(1);
 /// While it is not known what became of a proposal, that is found out so often.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// A new cluster's shards are first given out when all who formed it are there, or after so long.
@@ -52,15 +51,15 @@ pub(super) fn consensus_settings(node: NodeId, path: Option<PathBuf>, lease: Dur
 }
 
 /// The coordinator's times likewise.
-fn coordinator_config(lease: Duration) -> Config {
-    let lease_us = u64::try_from(lease.as_micros()).unwrap_or(u64::MAX / 4);
+fn coordinator_config(settings: &Settings) -> Config {
+    let lease_us = u64::try_from(settings.lease.as_micros()).unwrap_or(u64::MAX / 4);
     Config {
         lease_us,
         settle_us: lease_us / 2,
         disk_patience_us: lease_us,
         review_us: lease_us / 20,
-        // Shards move with copies, which no owner takes yet.
-        moves: 0,
+        moves: settings.moves,
+        fills: settings.fills,
         ..Config::default()
     }
 }
@@ -75,6 +74,7 @@ struct Office {
     since_us: MonoUs,
     /// The map is not looked at before.
     not_before_us: MonoUs,
+    told_of_copies: bool,
     /// Who waits for a lease.
     asking: BTreeMap<Process, oneshot::Sender<Grant>>,
     done: mpsc::UnboundedSender<Done>,
@@ -86,12 +86,13 @@ pub(super) async fn run(plane: Arc<Plane>, part: Part, mut asks: mpsc::Receiver<
     let (mut watched, mut roll) = (part.consensus.office(), plane.roll.clone());
     let (done, mut came) = mpsc::unbounded_channel();
     let mut office = Office {
-        coordinator: Coordinator::new(coordinator_config(plane.settings.lease)),
+        coordinator: Coordinator::new(coordinator_config(&plane.settings)),
         plane,
         part,
         term: None,
         since_us: 0,
         not_before_us: 0,
+        told_of_copies: false,
         asking: BTreeMap::new(),
         done,
         out: Vec::new(),
@@ -186,22 +187,49 @@ impl Office {
     fn review(&mut self) {
         let map = self.map();
         let now = clock::now();
-        if self.is_gathering(&map, now.mono_us) {
-            // The ceiling is not needed before anything is owned.
-            self.not_before_us = now.mono_us + GATHERING_US;
-            return;
+        if is_untouched(&map) {
+            self.set_copies(&map);
+            if self.is_gathering(&map, now.mono_us) {
+                // The ceiling is not needed before anything is owned.
+                self.not_before_us = now.mono_us + GATHERING_US;
+                return;
+            }
+        } else if map.copies() != self.plane.settings.copies && !std::mem::replace(&mut self.told_of_copies, true) {
+            tracing::warn!(
+                configured = self.plane.settings.copies,
+                agreed = map.copies(),
+                "cluster.copies is not what the cluster agreed on, which counts: `tidings cluster copies` changes it"
+            );
         }
         self.coordinator.handle_deadline(now, &map, &mut self.out);
     }
 
-    /// Whether nothing was ever given out, and some of those who formed the cluster are not there yet.
+    /// In a cluster that was just formed as many copies are wanted as its first leader is configured for.
+    fn set_copies(&self, map: &Map) {
+        let copies = self.plane.settings.copies;
+        if map.copies() == copies {
+            return;
+        }
+        let (consensus, term) = (self.part.consensus.clone(), self.term);
+        tokio::spawn(async move {
+            let commands = vec![Command::SetCopies { copies }];
+            // If it is lost it is asked for again at the next look.
+            _ = consensus.propose(Proposal { term, commands }).await;
+        });
+    }
+
+    /// Whether some of those who formed the cluster are not ready to be given something yet: shares are even only among those
+    /// that are.
     fn is_gathering(&self, map: &Map, now_us: MonoUs) -> bool {
-        let untouched = map.shards().all(|(_, shard)| shard.epoch == Epoch(0));
-        if !untouched || now_us > self.since_us + FIRST_PLACEMENT_US {
+        if now_us > self.since_us + FIRST_PLACEMENT_US {
             return false;
         }
         let voters = self.part.consensus.standing().voters;
-        !voters.iter().all(|voter| map.node(*voter).is_some())
+        let is_ready = |voter: &NodeId| {
+            let known = map.node(*voter);
+            known.is_some_and(|node| !node.info.roles.owner || self.coordinator.hears(now_us, map, *voter))
+        };
+        !voters.iter().all(is_ready)
     }
 
     fn perform(&mut self) {
@@ -244,6 +272,11 @@ impl Office {
     }
 }
 
+/// Whether nothing was ever given out.
+fn is_untouched(map: &Map) -> bool {
+    map.shards().all(|(_, shard)| shard.epoch == Epoch(0))
+}
+
 /// Proposes, and waits until it is known what became of that. `false`: the term is over, which settles it too.
 async fn settle(consensus: &Consensus, term: u64, proposal: u64, commands: Vec<Command>, within: Duration) -> bool {
     let mut commands = commands;
@@ -272,99 +305,4 @@ async fn settle(consensus: &Consensus, term: u64, proposal: u64, commands: Vec<C
         tokio::time::sleep(ASK_AGAIN).await;
     }
     false
-}
-
-/// Sees to it that enough nodes vote, where this node leads.
-pub(super) async fn tend_voters(plane: Arc<Plane>, part: Part) {
-    let (mut missing, mut gone) = (BTreeMap::new(), BTreeMap::new());
-    loop {
-        tokio::time::sleep(VOTERS_EVERY).await;
-        if !part.consensus.office().borrow().ours {
-            missing.clear();
-            gone.clear();
-            continue;
-        }
-        let now = electorate(&plane, &part, &mut missing);
-        forget(&plane, &part, &mut gone).await;
-        let Some(voters) = voters::plan(&now) else { continue };
-        let names: Vec<String> = voters.iter().map(ToString::to_string).collect();
-        match part.consensus.set_voters(voters, true).await {
-            Ok(()) => tracing::info!(voters = names.join(", "), "other nodes vote now"),
-            Err(error) => tracing::warn!(%error, "the voters could not be changed"),
-        }
-    }
-}
-
-/// `missing`: since when a voter is not held alive, as far as this leader knows.
-fn electorate(plane: &Plane, part: &Part, missing: &mut BTreeMap<NodeId, MonoUs>) -> Electorate {
-    let standing = part.consensus.standing();
-    let roll = Arc::clone(&plane.roll.borrow());
-    let now_us = clock::mono_us();
-    let patience_us = u64::try_from(plane.settings.replace_voter.as_micros()).unwrap_or(u64::MAX);
-    let others = standing.voters.iter().filter(|voter| **voter != plane.me.node);
-    let dead: BTreeSet<NodeId> = others
-        .filter(|voter| !roll.alive.contains_key(voter))
-        .copied()
-        .collect();
-    missing.retain(|voter, _| dead.contains(voter));
-    for voter in &dead {
-        missing.entry(*voter).or_insert(now_us);
-    }
-    let lost = missing
-        .iter()
-        .filter(|(_, since_us)| now_us.saturating_sub(**since_us) >= patience_us);
-    let willing = roll.alive.values().filter(|peer| {
-        let ours = peer
-            .metadata
-            .formed
-            .is_some_and(|formed| formed.0 == part.founding.cluster);
-        ours && peer.metadata.roles.voter && standing.learners.contains(&peer.node)
-    });
-    let mut willing: BTreeSet<_> = willing.map(|peer| peer.node).collect();
-    if plane.settings.voter && standing.learners.contains(&plane.me.node) {
-        willing.insert(plane.me.node);
-    }
-    Electorate {
-        willing,
-        lost: lost.map(|(voter, _)| *voter).collect(),
-        dead,
-        wanted: plane.settings.expect.clamp(3, 5),
-        voters: standing.voters,
-    }
-}
-
-/// Forgets nodes that are gone for long and hold nothing: who starts with an empty data directory is another node each
-/// time. `gone`: since when, as far as this leader knows.
-async fn forget(plane: &Arc<Plane>, part: &Part, gone: &mut BTreeMap<NodeId, MonoUs>) {
-    let roll = Arc::clone(&plane.roll.borrow());
-    let map = Arc::clone(&part.consensus.applied().borrow().map);
-    let standing = part.consensus.standing();
-    let now_us = clock::mono_us();
-    let learners = standing.learners.iter().copied();
-    let known: BTreeSet<NodeId> = map.nodes().map(|(node, _)| node).chain(learners).collect();
-    let absent = |node: &NodeId| *node != plane.me.node && !roll.alive.contains_key(node);
-    gone.retain(|node, _| known.contains(node) && absent(node));
-    for node in known.into_iter().filter(absent) {
-        gone.entry(node).or_insert(now_us);
-    }
-    let patience_us = u64::try_from(plane.settings.forget_node.as_micros()).unwrap_or(u64::MAX);
-    let holds = |node: NodeId| map.shards().any(|(_, shard)| shard.involves(node));
-    let due = gone.iter().find(|(node, since_us)| {
-        let long = now_us.saturating_sub(**since_us) >= patience_us;
-        long && !standing.voters.contains(node) && !holds(**node)
-    });
-    let Some((&node, _)) = due else { return };
-    let done = if map.node(node).is_some() {
-        let commands = vec![Command::Forget { node }];
-        part.consensus
-            .propose(Proposal { term: None, commands })
-            .await
-            .map(drop)
-    } else {
-        part.consensus.remove_learners(BTreeSet::from([node])).await
-    };
-    match done {
-        Ok(()) => tracing::info!(%node, "a node that is gone for long is forgotten"),
-        Err(error) => tracing::debug!(%node, %error, "a node that is gone could not be forgotten"),
-    }
 }

@@ -30,7 +30,7 @@ use tokio::time::{Instant, sleep};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Who leads may be known after so long.
 const SOON: Duration = Duration::from_millis(50);
-/// Copies of a shard in a new cluster, its owner's among them.
+/// Copies of a shard before anything was agreed, the same on every node: the first leader says how many there should be.
 const COPIES: u8 = 1;
 
 /// This node's part in the cluster's log.
@@ -257,11 +257,33 @@ impl Plane {
                 Some(part) => self.propose_here(&part, commands).await,
                 None => self.foreign(peer, cluster),
             },
+            Request::WentBack { cluster, entries } => match self.part_of(cluster) {
+                Some(part) => self.went_back(peer, &part, entries).await,
+                None => self.foreign(peer, cluster),
+            },
             Request::Voters { cluster, voters } => match self.part_of(cluster) {
                 Some(part) => self.set_voters_here(&part, voters).await,
                 None => self.foreign(peer, cluster),
             },
         }
+    }
+
+    /// The leader says that this node's log lost what it had acknowledged. Then this node may have forgotten a vote too, and
+    /// must not go on under its name: it ends, and its next start is another node.
+    async fn went_back(&self, peer: Peer, part: &Part, entries: u64) -> Answer {
+        let leads = part.consensus.office().borrow().leader;
+        if leads.is_some_and(|leader| leader != peer.node) || part.consensus.entries() >= entries {
+            return Answer::Refused("its log did not go back".to_owned());
+        }
+        if let Err(error) = self.desk.lock().await.seat.mark(entries) {
+            return Answer::Refused(format!("its disk fails: {error}"));
+        }
+        self.fail(format!(
+            "the cluster's log in the data directory has {} entries, and this node had acknowledged {entries}: it was put back from a \
+             copy. Started again, this node joins its cluster under another name",
+            part.consensus.entries()
+        ));
+        Answer::Done
     }
 
     async fn kept(&self, desk: &mut Desk, answer: Answer) -> Answer {

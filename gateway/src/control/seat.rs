@@ -13,6 +13,8 @@ use tidings_protocol::NodeId;
 const NAME: &str = "node";
 /// The replicated log's file.
 const LOG: &str = "control.redb";
+/// Where a log is put that is older than it should be.
+const ASIDE: &str = "control.redb.older";
 const MAGIC: &[u8; 8] = b"tdnode\x00\x01";
 
 /// What is kept.
@@ -26,6 +28,9 @@ pub(super) struct Record {
     pub(super) kept: Kept,
     /// The only cluster that it may be part of: what is in the directory is of that one.
     pub(super) belongs: Option<u64>,
+    /// The log has had at least so many entries: if it has fewer, it is an older copy.
+    #[serde(default)]
+    pub(super) entries: u64,
 }
 
 /// Why nobody can say who this node is. **Nothing was changed.**
@@ -105,6 +110,10 @@ fn write(folder: &Path, record: &Record) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+fn entries(log: &Path) -> io::Result<u64> {
+    tidings_consensus::entries(log).map_err(io::Error::other)
+}
+
 /// Whether the data directory is that of a node of a cluster.
 ///
 /// # Errors
@@ -126,6 +135,7 @@ impl Seat {
                 incarnation: wall_us.max(1),
                 kept: Kept::default(),
                 belongs: None,
+                entries: 0,
             };
             return Ok(Self { folder: None, record });
         };
@@ -137,6 +147,15 @@ impl Seat {
         {
             return Err(SeatError::TwoClusters { identity, node });
         }
+        let fresh = |belongs| {
+            Ok::<Record, SeatError>(Record {
+                node: NodeId(draw()?),
+                incarnation: wall_us.max(1),
+                kept: Kept::default(),
+                belongs,
+                entries: 0,
+            })
+        };
         let record = match known {
             None if log.exists() => return Err(SeatError::NoNode(log)),
             None if identity.is_some() => return Err(SeatError::Alone),
@@ -146,24 +165,25 @@ impl Seat {
                     node = %known.node,
                     "the cluster's log is missing from the data directory: this node joins its cluster under another name"
                 );
-                Record {
-                    node: NodeId(draw()?),
-                    incarnation: wall_us.max(1),
-                    kept: Kept::default(),
-                    belongs: bound,
-                }
+                fresh(bound)?
+            }
+            Some(known) if known.kept.has_log() && entries(&log)? < known.entries => {
+                let aside = folder.join(ASIDE);
+                tracing::warn!(
+                    node = %known.node,
+                    aside = %aside.display(),
+                    "the cluster's log in the data directory is older than what this node has acknowledged: was it put back from a \
+                     copy? It is set aside, and this node joins its cluster under another name"
+                );
+                fs::rename(&log, aside)?;
+                fresh(bound)?
             }
             Some(known) => Record {
                 incarnation: (known.incarnation + 1).max(wall_us),
                 kept: known.kept.after_a_restart(known.node),
                 ..known
             },
-            None => Record {
-                node: NodeId(draw()?),
-                incarnation: wall_us.max(1),
-                kept: Kept::default(),
-                belongs: None,
-            },
+            None => fresh(None)?,
         };
         write(folder, &record)?;
         let folder = Some(folder.to_owned());
@@ -188,10 +208,27 @@ impl Seat {
         if self.record.kept == *kept {
             return Ok(());
         }
-        let record = Record {
+        self.put(Record {
             kept: kept.clone(),
             ..self.record.clone()
-        };
+        })
+    }
+
+    /// The log has had so many entries; it is on disk when this returns. What is less than before changes nothing.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(super) fn mark(&mut self, entries: u64) -> io::Result<()> {
+        if entries <= self.record.entries {
+            return Ok(());
+        }
+        self.put(Record {
+            entries,
+            ..self.record.clone()
+        })
+    }
+
+    fn put(&mut self, record: Record) -> io::Result<()> {
         if let Some(folder) = &self.folder {
             write(folder, &record)?;
         }

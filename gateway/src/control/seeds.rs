@@ -1,9 +1,39 @@
 //! Where to look for the cluster: the entries of `cluster.join` as addresses.
 //!
-//! An entry is `host:port`, whose name may have many addresses, or `@FILE` with such an entry a line.
+//! An entry is `host:port`, whose name may have many addresses, or `@FILE` with such an entry a line. How names are looked up
+//! comes in as [`Names`].
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// Looks the addresses of one `host:port` up.
+#[derive(Clone)]
+pub struct Names(Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>);
+
+impl std::fmt::Debug for Names {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Names")
+    }
+}
+
+impl Names {
+    /// As the system looks names up.
+    #[must_use]
+    pub fn of_the_system() -> Self {
+        Self::new(|name| async move { Ok(tokio::net::lookup_host(name).await?.collect()) }.boxed())
+    }
+
+    /// By this.
+    pub(super) fn new(
+        look_up: impl Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(look_up))
+    }
+}
 
 /// While nobody is there, names are looked up so often.
 pub(super) const SOON: Duration = Duration::from_secs(2);
@@ -24,7 +54,7 @@ fn lines(text: &str) -> impl Iterator<Item = String> {
 }
 
 /// All addresses that are found now, in order. What cannot be looked up is left out and said.
-pub(super) async fn look_up(join: &[String]) -> Vec<SocketAddr> {
+pub(super) async fn look_up(names_of: &Names, join: &[String]) -> Vec<SocketAddr> {
     let mut names = Vec::new();
     for entry in join {
         match entry.strip_prefix('@') {
@@ -38,7 +68,7 @@ pub(super) async fn look_up(join: &[String]) -> Vec<SocketAddr> {
     }
     let mut found = Vec::new();
     for name in names {
-        match tokio::net::lookup_host(&name).await {
+        match names_of.0(name.clone()).await {
             Ok(addresses) => found.extend(addresses),
             Err(error) => tracing::debug!(name, %error, "a name of cluster.join has no address now"),
         }
@@ -65,7 +95,37 @@ mod tests {
             "@/no/such/file".to_owned(),
             "[::1]:9".to_owned(),
         ];
-        let found: Vec<String> = look_up(&join).await.iter().map(ToString::to_string).collect();
+        let found: Vec<String> = look_up(&Names::of_the_system(), &join)
+            .await
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(found, ["127.0.0.1:7401", "127.0.0.3:7401", "[::1]:9"]);
+    }
+
+    #[tokio::test]
+    async fn a_name_has_as_many_addresses_as_it_resolves_to_and_no_more_than_are_tried() {
+        let names = Names::new(|name| {
+            async move {
+                let address =
+                    |number: u16| SocketAddr::from(([10, 0, (number / 250) as u8, (number % 250) as u8], 7401));
+                match name.as_str() {
+                    "three.test:7401" => Ok([3, 1, 2, 3].map(address).to_vec()),
+                    "many.test:7401" => Ok((0..MOST as u16 + 1).map(address).collect()),
+                    _ => Err(io::ErrorKind::NotFound.into()),
+                }
+            }
+            .boxed()
+        });
+        let found = |join: &[&str]| {
+            let join: Vec<String> = join.iter().map(|&name| name.to_owned()).collect();
+            let names = names.clone();
+            async move { look_up(&names, &join).await }
+        };
+        let three = found(&["gone.test:7401", "three.test:7401"]).await;
+        let three: Vec<String> = three.iter().map(ToString::to_string).collect();
+        assert_eq!(three, ["10.0.0.1:7401", "10.0.0.2:7401", "10.0.0.3:7401"]);
+        assert_eq!(found(&["many.test:7401", "three.test:7401"]).await.len(), MOST);
+        assert!(found(&["gone.test:7401"]).await.is_empty());
     }
 }

@@ -2,6 +2,7 @@
 
 use super::ControlError;
 use super::keys::SECRET_CHARS;
+use super::seeds::Names;
 use crate::config::Config;
 use crate::storage;
 use std::net::SocketAddr;
@@ -10,6 +11,10 @@ use std::time::Duration;
 use tidings_membership::{Metadata, Roles, Text};
 use tidings_protocol::mesh::VERSIONS;
 use tidings_protocol::{ClusterId, ShardCount};
+
+/// Owners of this release keep copies of their shards level and hand shards over. Without it a cluster is formed with one copy
+/// and its coordinator fills and moves nothing, because nobody would ever say that it is done.
+pub(crate) const DATA_PLANE_COPIES: bool = true;
 
 /// See the module.
 #[derive(Clone)]
@@ -22,10 +27,18 @@ pub struct Settings {
     pub secret: String,
     /// Where others may be found.
     pub join: Vec<String>,
+    /// How names among them are looked up.
+    pub names: Names,
     /// How many form a cluster; 1: this node only joins one.
     pub expect: usize,
     /// Into how many shards a cluster that this node proposes is cut.
     pub shards: ShardCount,
+    /// Copies of each shard, its owner's among them, in a cluster that is formed; later the map counts.
+    pub copies: u8,
+    /// Shards on the move at one time.
+    pub moves: usize,
+    /// Copies that one node fills at one time.
+    pub fills: usize,
     /// How long an owner may go on without a word of the leader.
     pub lease: Duration,
     /// Where this node listens for others, TCP and UDP.
@@ -132,14 +145,20 @@ impl Settings {
             ));
         }
         let node_listen = server.node_listen.parse();
+        let copies = u8::try_from(cluster.copies).unwrap_or(u8::MAX);
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         Ok(Self {
             name: cluster.name.clone(),
             node_name: config.node_name(address),
             secret: secret(config)?,
             join: cluster.join.clone(),
+            names: Names::of_the_system(),
             expect: usize::try_from(cluster.expect).unwrap_or(1),
             shards: ShardCount::new(u16::try_from(cluster.shards).unwrap_or(0))
                 .ok_or_else(|| wrong("cluster.shards", "must be a power of two from 1 to 4096"))?,
+            copies: if DATA_PLANE_COPIES { copies } else { 1 },
+            moves: if DATA_PLANE_COPIES { count(cluster.moves) } else { 0 },
+            fills: if DATA_PLANE_COPIES { count(cluster.fills) } else { 0 },
             lease: Duration::from_millis(cluster.lease_ms),
             node_listen: node_listen.map_err(|_| wrong("server.node_listen", "is not an address and port"))?,
             node_advertise: (!server.node_advertise.is_empty()).then(|| server.node_advertise.clone()),
@@ -150,8 +169,8 @@ impl Settings {
             zone: server.zone.clone(),
             data_dir: config.data_dir(),
             identity,
-            replace_voter: Duration::from_secs(60),
-            forget_node: Duration::from_secs(3_600),
+            replace_voter: Duration::from_millis(cluster.replace_voter_ms),
+            forget_node: Duration::from_millis(cluster.forget_node_ms),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Control planes of several nodes in one process, over real sockets: they form, join, survive, and refuse strangers.
 
+mod orders;
 mod seats;
 mod stage;
 mod strangers;

@@ -10,7 +10,7 @@ use super::plane::{Desk, Part, Plane};
 use super::seat::Seat;
 use super::settings::metadata;
 use super::words::{Answer, Founding, Request};
-use super::{Ask, ControlError, Handle, ProposeError, Settings, keys, listener, office};
+use super::{Ask, ControlError, Handle, ProposeError, Settings, keys, listener, office, tending};
 use crate::clock;
 use crate::mesh::handshake::Connection;
 use crate::mesh::{Identity, Limits};
@@ -64,7 +64,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Hands the leadership on, says good-bye, stops, and waits until the thread has ended. Whether it ended in order.
+    /// Hands the leadership on, says good-bye, stops, and waits until the thread has ended and the log's file is closed. Whether it
+    /// ended in order.
     #[must_use]
     pub fn stop(mut self) -> bool {
         self.end.send_replace(End::Orderly);
@@ -366,8 +367,8 @@ impl Parts {
         };
         tokio::spawn(listener::listen(tcp, (identity, limits), Arc::clone(&plane), links));
         tokio::spawn(Gossip::new(machine, udp, roll, wishes, Arc::clone(&plane)).run());
-        let join = plane.settings.join.clone();
-        tokio::spawn(gossip::resolve(join, plane.wishes.clone(), plane.roll.clone()));
+        let (names, join) = (plane.settings.names.clone(), plane.settings.join.clone());
+        tokio::spawn(gossip::resolve(names, join, plane.wishes.clone(), plane.roll.clone()));
         tokio::spawn(keep_book(Arc::clone(&plane)));
         tokio::spawn(live(Arc::clone(&plane), renewals, formed));
         let mut over = plane.over.subscribe();
@@ -385,6 +386,9 @@ impl Parts {
         }
         plane.ends.store(true, Ordering::Relaxed);
         if let Some(part) = plane.part() {
+            if how == End::Orderly {
+                tending::mark_now(&plane, &part).await;
+            }
             // What it wrote last is on disk, and its file is free, when this returns.
             _ = timeout(FAREWELL, part.consensus.stop()).await;
         }
@@ -437,7 +441,8 @@ async fn live(
         on_disk: handle.on_disk.subscribe(),
     };
     tokio::spawn(office::run(Arc::clone(&plane), part.clone(), renewals));
-    tokio::spawn(office::tend_voters(Arc::clone(&plane), part.clone()));
+    tokio::spawn(tending::run(Arc::clone(&plane), part.clone()));
+    tokio::spawn(tending::mark(Arc::clone(&plane), part.clone()));
     tokio::spawn(life::run(Arc::clone(&plane), part.clone(), told, shown));
     tokio::spawn(life::register(
         Arc::clone(&plane),

@@ -1,6 +1,6 @@
 //! Who should vote: pure.
 //!
-//! A voter that gossip has held dead for long is replaced by a node that lives and is willing; never is the number of
+//! A voter that gossip has held dead for long, or that drains, is replaced by a node that lives and is willing; never is the number of
 //! voters that live brought below what a majority takes, and one change is made at a time. It does not know the log.
 
 use std::collections::BTreeSet;
@@ -15,6 +15,8 @@ pub(super) struct Electorate {
     pub(super) willing: BTreeSet<NodeId>,
     /// Voters that have been held dead for so long that they should be replaced.
     pub(super) lost: BTreeSet<NodeId>,
+    /// Voters that are to give up what they have.
+    pub(super) leaving: BTreeSet<NodeId>,
     /// Voters that are held dead, however short.
     pub(super) dead: BTreeSet<NodeId>,
     /// So many should vote: 3 or 5.
@@ -31,8 +33,13 @@ pub(super) fn plan(now: &Electorate) -> Option<BTreeSet<NodeId>> {
     let newcomer = now.willing.difference(&now.voters).next().copied()?;
     let mut voters = now.voters.clone();
     voters.insert(newcomer);
-    if let Some(lost) = now.lost.intersection(&now.voters).next() {
-        voters.remove(lost);
+    let mut without = now
+        .lost
+        .iter()
+        .chain(&now.leaving)
+        .filter(|node| now.voters.contains(node));
+    if let Some(other) = without.next() {
+        voters.remove(other);
         return Some(voters);
     }
     (now.voters.len() < now.wanted).then_some(voters)
@@ -76,6 +83,28 @@ mod tests {
         assert_eq!(plan(&nobody), None, "a dead voter is better than too few");
         let just_now = Electorate { lost: set([]), ..now };
         assert_eq!(plan(&just_now), None);
+    }
+
+    #[test]
+    fn a_voter_that_drains_gives_its_vote_to_one_who_is_willing_and_keeps_it_otherwise() {
+        let leaving = set([3]);
+        let now = Electorate {
+            willing: set([4]),
+            leaving,
+            ..three()
+        };
+        assert_eq!(plan(&now), Some(set([1, 2, 4])));
+        let both = Electorate {
+            lost: set([2]),
+            dead: set([2]),
+            ..now.clone()
+        };
+        assert_eq!(plan(&both), Some(set([1, 3, 4])), "the dead one first");
+        let nobody = Electorate {
+            willing: set([]),
+            ..now
+        };
+        assert_eq!(plan(&nobody), None);
     }
 
     #[test]

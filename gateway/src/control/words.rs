@@ -140,6 +140,13 @@ pub(super) enum Request {
         /// Who.
         voters: BTreeSet<NodeId>,
     },
+    /// "Your log is older than what you acknowledged to me."
+    WentBack {
+        /// Of this cluster.
+        cluster: u64,
+        /// So many entries were acknowledged.
+        entries: u64,
+    },
 }
 
 /// What became of a proposal to form a cluster.
@@ -213,7 +220,7 @@ fn check_address(address: &str) -> Result<(), String> {
 impl Request {
     fn check(&self) -> Result<(), String> {
         match self {
-            Self::Raft { .. } | Self::Fate { .. } | Self::Renounce { .. } => Ok(()),
+            Self::Raft { .. } | Self::Fate { .. } | Self::Renounce { .. } | Self::WentBack { .. } => Ok(()),
             Self::Promise(proposal) => {
                 proposal.founding.check()?;
                 let named = proposal.voters.contains_key(&proposal.proposer);

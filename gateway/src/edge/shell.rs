@@ -197,6 +197,8 @@ impl Shell {
                 state.jitter = jitter;
                 state.report_drained();
             }),
+            // A node that is about to stop does so, whatever the cluster wants of it.
+            LaneCommand::TakePart => self.step(|state| state.draining = self.node.is_draining()),
         }
     }
 

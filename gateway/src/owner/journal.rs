@@ -1,109 +1,81 @@
-//! Who waits for an answer, and what has to be on disk before it is given.
+//! Who waits for an answer, and what has to be on disk and on copies before it is given.
 //!
-//! Without a disk answers go out at once. With one, what an owner did is handed to storage in the order in which it was
+//! Without either answers go out at once. With a disk, what an owner did is handed to storage in the order in which it was
 //! done, repeated publishes too: an answer that says "this had happened already" goes out behind the write of what had
-//! happened (rule R5). It does not know files.
+//! happened (rule R5). What is taken as a copy goes the same way. It does not know files, or who has copies.
 
-use super::{OwnerHandle, PublishFailure, Reply};
+use super::draft::{Draft, of_copy};
+use super::{PublishFailure, Reply};
 use crate::storage::frame::{Payload, Tenure};
-use crate::storage::{self, Done, Marks, Order, Share};
-use std::collections::VecDeque;
-use std::ops::Range;
-use std::sync::mpsc;
+use crate::storage::{self, Done, Order};
+use std::collections::{HashMap, VecDeque};
+use tidings_protocol::Version;
+use tidings_protocol::copy::Entry;
+use tidings_protocol::mesh::AckLevel;
 use tidings_protocol::peer::Owned;
-use tidings_protocol::{ObjectHash, ShardCount, ShardId, Version};
 use tidings_router::Now;
-use tidings_router::owner::keeping::{Floor, KeptAnswer};
+use tidings_router::control::map::Process;
+use tidings_router::copies::receiver::Standing;
+use tidings_router::owner::keeping::Floor;
 use tidings_router::owner::{Publish, Published};
-
-/// What is written of one batch, before its versions are known.
-#[derive(Debug)]
-struct Draft {
-    objects: Vec<ObjectHash>,
-    marks: Vec<Mark>,
-    wall_us: u64,
-}
-
-/// By what a repetition of one change will be recognised.
-#[derive(Debug)]
-struct Mark {
-    place: usize,
-    revision: Option<(u128, u64)>,
-    key: Option<u128>,
-}
-
-impl Draft {
-    fn of(changes: &[Publish], now: Now) -> Self {
-        let marks = changes.iter().enumerate().filter_map(|(place, change)| {
-            let extra = change.extra.as_ref()?;
-            (extra.revision.is_some() || extra.idempotency.is_some()).then_some(Mark {
-                place,
-                revision: extra.revision,
-                key: extra.idempotency,
-            })
-        });
-        Self {
-            objects: changes.iter().map(|change| change.object).collect(),
-            marks: marks.collect(),
-            wall_us: now.wall_us,
-        }
-    }
-
-    fn payload(&self, results: &[Published]) -> (Payload, Version) {
-        let accepted = |published: &Published| match published {
-            Published::Accepted(version) => Some(*version),
-            Published::Duplicate(_) | Published::NotOwner(_) | Published::Paused(_) => None,
-        };
-        let mut payload = Payload::default();
-        let mut highest = Version::ZERO;
-        let changes = self.objects.iter().zip(results);
-        payload.changes(changes.filter_map(|(object, published)| {
-            let version = accepted(published)?;
-            highest = highest.max(version);
-            Some((*object, version))
-        }));
-        let version = |mark: &Mark| results.get(mark.place).and_then(accepted);
-        let marks = || self.marks.iter().filter(|mark| version(mark).is_some());
-        payload.revisions(marks().filter_map(|mark| mark.revision));
-        payload.answers(marks().filter_map(|mark| {
-            Some(KeptAnswer {
-                key: mark.key?,
-                version: version(mark)?,
-                wall_us: self.wall_us,
-            })
-        }));
-        (payload, highest)
-    }
-}
 
 #[derive(Debug)]
 struct Waiting {
     reply: Reply,
-    durable: bool,
+    ack: AckLevel,
     draft: Option<Draft>,
     results: Vec<Published>,
+    /// Its record is not written, or not synced where that was asked for.
+    on_disk: bool,
+    /// Some copy has not confirmed it.
+    on_copies: bool,
+    failure: Option<PublishFailure>,
 }
+
+/// A batch of a copy's stream that is being written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CopiedBatch {
+    pub(super) from: Process,
+    pub(super) owner: u16,
+    pub(super) life: u32,
+    pub(super) place: u64,
+    pub(super) sync: bool,
+}
+
+/// Tickets of batches of copies; below are numbers of requests.
+const COPIES: u64 = 1 << 63;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Journal {
     owner: usize,
     disk: Option<storage::Handle>,
+    /// The node is one of a cluster: copies may have to be told of what is done.
+    clustered: bool,
     // What was done in this burst, handed over at its end.
     gathered: Vec<Order>,
     // Who waits for request number `first`, the one after it, and so on.
     waiting: VecDeque<Option<Waiting>>,
     first: u64,
+    // Batches of copies that are being written.
+    copies: HashMap<u64, CopiedBatch>,
+    next_copy: u64,
 }
 
+/// What became of a batch of a copy's stream.
+pub(super) type Settled = (CopiedBatch, bool);
+
 impl Journal {
-    pub(super) fn new(owner: usize, disk: Option<storage::Handle>) -> Self {
+    pub(super) fn new(owner: usize, disk: Option<storage::Handle>, clustered: bool) -> Self {
         Self {
             owner,
             disk,
+            clustered,
             gathered: Vec::new(),
             waiting: VecDeque::new(),
             first: 0,
+            copies: HashMap::new(),
+            next_copy: COPIES,
         }
     }
 
@@ -123,42 +95,96 @@ impl Journal {
     }
 
     /// A batch is about to be applied; gives the number of its request.
-    pub(super) fn begin(&mut self, now: Now, changes: &[Publish], durable: bool, reply: Reply) -> u64 {
+    pub(super) fn begin(&mut self, now: Now, changes: &[Publish], ack: AckLevel, reply: Reply) -> u64 {
         let request = self.first + self.waiting.len() as u64;
+        let drafted = self.clustered || self.disk.is_some();
         self.waiting.push_back(Some(Waiting {
             reply,
-            durable,
-            draft: self.disk.is_some().then(|| Draft::of(changes, now)),
+            ack,
+            draft: drafted.then(|| Draft::of(changes, now)),
             results: Vec::new(),
+            on_disk: false,
+            on_copies: false,
+            failure: None,
         }));
         request
     }
 
-    /// A batch was applied: it is answered, or written first.
-    pub(super) fn applied(&mut self, request: u64, results: Vec<Published>) {
-        let Some(disk) = &self.disk else {
-            return self.answer(request, |_| Ok(results));
-        };
-        let Some(waiting) = place(self.first, request).and_then(|place| self.waiting.get_mut(place)?.as_mut()) else {
-            return;
-        };
-        let Some(draft) = waiting.draft.take() else { return };
-        let (payload, highest) = draft.payload(&results);
+    fn waits(&mut self, request: u64) -> Option<&mut Waiting> {
+        place(self.first, request).and_then(|place| self.waiting.get_mut(place)?.as_mut())
+    }
+
+    /// A batch was applied. It is handed to the disk; gives what copies have to be told of it, and at which level it is to be
+    /// acknowledged. [`Journal::answer_if_done`] has to follow.
+    pub(super) fn applied(&mut self, request: u64, results: Vec<Published>) -> Option<(Draft, AckLevel)> {
+        let owner = self.owner;
+        let (has_disk, clustered) = (self.disk.is_some(), self.clustered);
+        let waiting = self.waits(request)?;
         waiting.results = results;
+        let draft = waiting.draft.take()?;
+        let ack = waiting.ack;
+        if has_disk {
+            waiting.on_disk = true;
+            let (payload, highest) = draft.payload(&waiting.results, clustered);
+            let order = Order {
+                owner,
+                ticket: Some(request),
+                payload,
+                durable: ack == AckLevel::Durable,
+            };
+            self.order(order, highest);
+        }
+        Some((draft, ack))
+    }
+
+    /// What became of a request's changes so far.
+    pub(super) fn results(&mut self, request: u64) -> &[Published] {
+        self.waits(request).map_or(&[], |waiting| &waiting.results)
+    }
+
+    /// The request is answered when copies have it, too.
+    pub(super) fn wait_for_copies(&mut self, request: u64) {
+        if let Some(waiting) = self.waits(request) {
+            waiting.on_copies = true;
+        }
+    }
+
+    /// Every copy that the request waits for has it.
+    pub(super) fn copied(&mut self, request: u64) {
+        if let Some(waiting) = self.waits(request) {
+            waiting.on_copies = false;
+        }
+        self.answer_if_done(request);
+    }
+
+    /// The shard went elsewhere while the request waited for its copies: whether they have it is not known here.
+    pub(super) fn lost(&mut self, request: u64) {
+        if let Some(waiting) = self.waits(request) {
+            waiting.failure = Some(PublishFailure::OutcomeUnknown);
+            waiting.on_copies = false;
+        }
+        self.answer_if_done(request);
+    }
+
+    fn order(&mut self, order: Order, highest: Version) {
+        let Some(disk) = &self.disk else { return };
         disk.saw(highest);
-        let order = Order {
-            owner: self.owner,
-            ticket: Some(request),
-            payload,
-            durable: waiting.durable,
-        };
         disk.expect(&order);
         self.gathered.push(order);
     }
 
+    fn note(&mut self, payload: Payload, highest: Version) {
+        let order = Order {
+            owner: self.owner,
+            ticket: None,
+            payload,
+            durable: false,
+        };
+        self.order(order, highest);
+    }
+
     /// Floors rose: nobody waits for that, but what comes later must not be written before it.
     pub(super) fn owned(&mut self, shards: &[Owned]) {
-        let Some(disk) = &self.disk else { return };
         let mut payload = Payload::default();
         payload.floors(shards.iter().map(|owned| {
             let floor = Floor {
@@ -167,31 +193,39 @@ impl Journal {
             };
             (owned.shard, floor)
         }));
-        let order = Order {
-            owner: self.owner,
-            ticket: None,
-            payload,
-            durable: false,
-        };
-        disk.expect(&order);
-        self.gathered.push(order);
+        self.note(payload, Version::ZERO);
     }
 
     /// A shard was taken or let go: nothing that is done with it later is written before that.
     pub(super) fn tenure(&mut self, tenure: Tenure) {
-        let Some(disk) = &self.disk else { return };
-        // What comes next is above where the epoch begins.
-        disk.saw(tenure.begins);
         let mut payload = Payload::default();
         payload.tenures([tenure].into_iter());
+        // What comes next is above where the epoch begins.
+        self.note(payload, tenure.begins);
+    }
+
+    /// A batch of a copy's stream was taken. `Some` if it counts as written already, because there is no disk: never as synced.
+    pub(super) fn copy(
+        &mut self,
+        batch: CopiedBatch,
+        entries: &[Entry],
+        standings: &[Standing],
+    ) -> Option<CopiedBatch> {
+        if self.disk.is_none() {
+            return Some(CopiedBatch { sync: false, ..batch });
+        }
+        let (payload, highest) = of_copy(entries, standings);
+        let ticket = self.next_copy;
+        self.next_copy += 1;
+        self.copies.insert(ticket, batch);
         let order = Order {
             owner: self.owner,
-            ticket: None,
+            ticket: Some(ticket),
             payload,
-            durable: false,
+            durable: batch.sync,
         };
-        disk.expect(&order);
-        self.gathered.push(order);
+        self.order(order, highest);
+        None
     }
 
     /// Hands over what was gathered.
@@ -218,24 +252,41 @@ impl Journal {
         self.disk.as_mut()?.done.try_recv().ok()
     }
 
-    /// Answers those whose orders are done.
-    pub(super) fn settle(&mut self, done: &Done) {
+    /// Answers those whose orders are done; gives the batches of copies among them, and whether they are written.
+    pub(super) fn settle(&mut self, done: &Done) -> Vec<Settled> {
+        let mut copies = Vec::new();
         for ticket in &done.tickets {
-            self.answer(*ticket, |results| {
-                if done.fine {
-                    Ok(results)
-                } else {
-                    Err(PublishFailure::NotStored)
+            if *ticket >= COPIES {
+                copies.extend(self.copies.remove(ticket).map(|batch| (batch, done.fine)));
+                continue;
+            }
+            if let Some(waiting) = self.waits(*ticket) {
+                waiting.on_disk = false;
+                if !done.fine {
+                    waiting.failure = Some(PublishFailure::NotStored);
                 }
-            });
+            }
+            self.answer_if_done(*ticket);
         }
+        copies
     }
 
-    fn answer(&mut self, request: u64, result: impl FnOnce(Vec<Published>) -> Result<Vec<Published>, PublishFailure>) {
+    /// Answers a request for which nothing has to be waited any more.
+    pub(super) fn answer_if_done(&mut self, request: u64) {
+        // A change that the disk refused is not answered better by copies.
+        let done = self.waits(request).is_some_and(|waiting| {
+            !waiting.on_disk && (!waiting.on_copies || waiting.failure == Some(PublishFailure::NotStored))
+        });
+        if !done {
+            return;
+        }
         let waiting = place(self.first, request).and_then(|place| self.waiting.get_mut(place)?.take());
         if let Some(waiting) = waiting {
             // Whoever asked may have gone.
-            _ = waiting.reply.send(result(waiting.results));
+            _ = waiting.reply.send(match waiting.failure {
+                Some(failure) => Err(failure),
+                None => Ok(waiting.results),
+            });
         }
         while matches!(self.waiting.front(), Some(None)) {
             self.waiting.pop_front();
@@ -246,76 +297,4 @@ impl Journal {
 
 fn place(first: u64, request: u64) -> Option<usize> {
     usize::try_from(request.checked_sub(first)?).ok()
-}
-
-/// A piece of what is to be kept.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Piece {
-    Versions { shard: ShardId, piece: usize },
-    Marks { piece: usize },
-}
-
-/// What a [`Piece`] holds.
-#[derive(Debug)]
-pub(super) enum Kept {
-    Versions(Share),
-    Marks(Marks),
-}
-
-/// The owners of a node as storage asks them, from a thread that may wait.
-#[derive(Debug)]
-pub struct OwnerSource {
-    /// The owners.
-    pub owners: Vec<OwnerHandle>,
-    /// Shard `s` belongs to owner `s % owners.len()`.
-    pub shards: ShardCount,
-}
-
-impl OwnerSource {
-    fn ask(&self, owner: usize, piece: Piece) -> Option<Kept> {
-        let (reply, answer) = mpsc::channel();
-        self.owners.get(owner)?.keep(piece, reply);
-        answer.recv().ok()
-    }
-}
-
-impl storage::Source for OwnerSource {
-    fn owners(&self) -> usize {
-        self.owners.len()
-    }
-
-    fn versions(&self, shard: ShardId, pieces: Range<usize>) -> Option<Share> {
-        let owner = self.owners.get(usize::from(shard.0) % self.owners.len())?;
-        let (reply, answers) = mpsc::channel();
-        let count = pieces.len();
-        for piece in pieces {
-            owner.keep(Piece::Versions { shard, piece }, reply.clone());
-        }
-        // Without this a process that ends would be waited for.
-        drop(reply);
-        let mut all = Vec::new();
-        let mut last = None;
-        for _ in 0..count {
-            match answers.recv().ok()? {
-                Kept::Versions(Share::Here { versions, tenure }) => {
-                    all.extend(versions);
-                    last = Some(tenure);
-                }
-                // It went meanwhile.
-                Kept::Versions(Share::Absent) => return Some(Share::Absent),
-                Kept::Marks(_) => return None,
-            }
-        }
-        Some(Share::Here {
-            versions: all,
-            tenure: last?,
-        })
-    }
-
-    fn marks(&self, owner: usize, piece: usize) -> Option<Marks> {
-        match self.ask(owner, Piece::Marks { piece })? {
-            Kept::Marks(marks) => Some(marks),
-            Kept::Versions(_) => None,
-        }
-    }
 }

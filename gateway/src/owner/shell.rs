@@ -2,21 +2,26 @@
 //!
 //! On a member of a cluster it follows the control plane: the map first, then the permission that came with it.
 
+mod copies;
 #[cfg(test)]
 mod tests;
 
+use super::copying::{Came, Copying};
 use super::floors::Floors;
 use super::holdings::{Holdings, Step};
-use super::journal::{Journal, Kept, Piece};
-use super::{Batch, Command, GENERATION, Inspection, OwnerReceiver, PublishFailure, Report, machine_config};
+use super::journal::Journal;
+use super::source::{Kept, Piece};
+use super::{Batch, Command, CopyStats, GENERATION, Inspection, OwnerReceiver, PublishFailure, Report, machine_config};
 use crate::node::{Node, spawn_vital};
-use crate::peers::RemoteLane;
+use crate::peers::{CopyReply, RemoteLane};
 use crate::{clock, control, storage};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidings_protocol::peer::{FloorCause, OwnerToEdge};
 use tidings_protocol::{Epoch, ShardId, Version};
+use tidings_router::Now;
+use tidings_router::control::map::Process;
 use tidings_router::owner::taking::Assignment;
 use tidings_router::owner::{Input, Output, Owner};
 use tokio::sync::watch;
@@ -74,7 +79,9 @@ pub fn start(thread: usize, node: &Arc<Node>, begin: Begin) {
     let mut shell = Shell {
         thread,
         machine: machine.unwrap_or_else(|| Owner::new(config)),
-        holdings: begin.shelf.map_or_else(|| Holdings::none(config), Holdings::new),
+        holdings: begin
+            .shelf
+            .map_or_else(|| Holdings::none(config), |shelf| Holdings::new(config, shelf)),
         following: node
             .control
             .as_ref()
@@ -84,7 +91,14 @@ pub fn start(thread: usize, node: &Arc<Node>, begin: Begin) {
         output: Vec::new(),
         to_lanes: node.lanes.iter().map(|_| Vec::new()).collect(),
         remote: HashMap::new(),
-        journal: Journal::new(thread, disk),
+        journal: Journal::new(thread, disk, node.control.is_some()),
+        copying: node.control.as_ref().map(|control| {
+            let lease = Duration::from_millis(node.config.cluster.lease_ms);
+            Copying::new(thread, node.shards, lease, control)
+        }),
+        replies: HashMap::new(),
+        newest_epoch_us: 0,
+        confirmed: HashMap::new(),
     };
     let now = clock::now();
     shell.heed();
@@ -173,7 +187,18 @@ struct Shell {
     /// Lanes of other nodes, by link.
     remote: HashMap<u32, (u32, RemoteLane)>,
     journal: Journal,
+    /// On its way to those who hold copies of what is owned here; `None` on a node that is alone.
+    copying: Option<Copying>,
+    /// The way back to owners whose shards are copied here.
+    replies: HashMap<StreamName, CopyReply>,
+    /// Where the newest epoch of any shard of the cluster began, as a time: versions are microseconds.
+    newest_epoch_us: u64,
+    /// How far their streams are written and synced: the life, and the places.
+    confirmed: HashMap<StreamName, (u32, u64, u64)>,
 }
+
+/// One owner of one process.
+type StreamName = (Process, u16);
 
 impl Shell {
     async fn run(mut self, mut receiver: OwnerReceiver) {
@@ -181,7 +206,7 @@ impl Shell {
         let timer = tokio::time::sleep(Duration::from_secs(3600));
         tokio::pin!(timer);
         loop {
-            match self.machine.next_deadline() {
+            match self.next_deadline() {
                 Some(at) if clock::instant(at) < timer.deadline() || timer.is_elapsed() => {
                     timer.as_mut().reset(clock::instant(at));
                 }
@@ -193,13 +218,13 @@ impl Shell {
                 biased;
                 Some(command) = receiver.commands.recv() => { self.command(command); handled += 1; }
                 () = Following::changed(&mut self.following) => handled += 1,
-                done = self.journal.done() => self.journal.settle(&done),
-                batch = receiver.batches.recv(), if !self.journal.is_congested() => match batch {
+                done = self.journal.done() => self.settle(&done),
+                batch = receiver.batches.recv(), if !self.is_congested() => match batch {
                     Some(batch) => { self.batch(batch); handled += 1; }
                     None => return,
                 },
-                // The disk is behind. Nobody says when it has caught up.
-                () = tokio::time::sleep(CATCH_UP), if self.journal.is_congested() => {}
+                // The disk is behind, or a copy. Nobody says when it has caught up.
+                () = tokio::time::sleep(CATCH_UP), if self.is_congested() => {}
                 () = &mut timer => {}
             }
             while handled < BURST {
@@ -207,8 +232,8 @@ impl Shell {
                 if let Ok(command) = receiver.commands.try_recv() {
                     self.command(command);
                 } else if let Some(done) = self.journal.try_done() {
-                    self.journal.settle(&done);
-                } else if self.journal.is_congested() {
+                    self.settle(&done);
+                } else if self.is_congested() {
                     break;
                 } else if let Ok(batch) = receiver.batches.try_recv() {
                     self.batch(batch);
@@ -218,7 +243,7 @@ impl Shell {
                 handled += 1;
             }
             self.heed();
-            let now = clock::now();
+            let now = self.now();
             if self.machine.next_deadline().is_some_and(|at| at <= now.mono_us) {
                 self.machine.handle_deadline(now, &mut self.output);
                 self.perform();
@@ -253,12 +278,25 @@ impl Shell {
             for step in self.holdings.steps(&self.machine, &self.shards, &view) {
                 self.act(step);
             }
+            self.heed_copies(&view);
+            let begins = view.map.shards().map(|(_, shard)| shard.begins.0).max();
+            self.newest_epoch_us = self.newest_epoch_us.max(begins.unwrap_or_default());
         }
         self.machine.set_ceiling(view.ceiling);
         self.machine.set_lease(view.until_us);
         if let Some(following) = &self.following {
             let higher = self.holdings.floors_above(&self.machine, &view);
             following.floors.tell(&following.control, higher);
+        }
+    }
+
+    /// The time, which for versions is at least where the newest epoch of any shard began: epochs begin ahead of clocks, and shards
+    /// that all go on from there do not lag behind each other.
+    fn now(&self) -> Now {
+        let now = clock::now();
+        Now {
+            wall_us: now.wall_us.max(self.newest_epoch_us),
+            ..now
         }
     }
 
@@ -269,8 +307,8 @@ impl Shell {
         }
         let tenure = match step {
             Step::Take(assignment) => self.holdings.take(machine, now, assignment, out),
-            Step::Release(shard) => self.holdings.release(machine, now, shard, out),
-            Step::Forget(shard) => self.holdings.drop_from_shelf(shard),
+            Step::Release(shard) => return self.let_go(shard),
+            Step::Forget(shard) => self.holdings.forget(shard),
         };
         // Before what the machine says of it.
         if let Some(tenure) = tenure {
@@ -286,9 +324,9 @@ impl Shell {
         }
         self.heed();
         let now = clock::now();
-        let request = self.journal.begin(now, &batch.changes, batch.durable, batch.reply);
+        let request = self.journal.begin(now, &batch.changes, batch.ack, batch.reply);
         self.handle(
-            now,
+            self.now(),
             Input::Publish {
                 request,
                 changes: batch.changes,
@@ -325,6 +363,17 @@ impl Shell {
                 }
                 self.handle(clock::now(), Input::LinkDown { link, generation });
             }
+            Command::CopiesLink { to, road } => {
+                if let Some(copying) = &mut self.copying {
+                    copying.link(clock::now(), to, road);
+                }
+            }
+            Command::CopiesAnswered { from, frame } => {
+                if let Some(copying) = &mut self.copying {
+                    copying.answered(clock::now(), from, &frame, &self.machine);
+                }
+            }
+            Command::CopiesCame { from, reply, batch } => self.take_copies(from, reply, batch),
             Command::Inspect { object, reply } => {
                 let shard = self.node.shards.shard(object);
                 // Whoever asked may have gone; so everywhere below.
@@ -351,6 +400,7 @@ impl Shell {
                 _ = reply.send(Report {
                     shards: shards.collect(),
                     stats: self.machine.stats(),
+                    copies: self.copy_stats(),
                 });
             }
         }
@@ -366,7 +416,7 @@ impl Shell {
         }
     }
 
-    fn handle(&mut self, now: tidings_router::Now, input: Input) {
+    fn handle(&mut self, now: Now, input: Input) {
         self.machine.handle(now, input, &mut self.output);
         self.perform();
     }
@@ -382,6 +432,9 @@ impl Shell {
                     // Each lane is told of a floor; the disk needs to hear of it once.
                     if let (0, OwnerToEdge::Own { shards }) = (link, &frame) {
                         self.journal.owned(shards);
+                        if let Some(copying) = &mut self.copying {
+                            copying.floors(shards);
+                        }
                     }
                     if let Some(frames) = self.to_lanes.get_mut(link as usize) {
                         frames.push(frame);
@@ -392,13 +445,22 @@ impl Shell {
                     }
                 }
                 Output::Published { request, results } => {
-                    self.journal.applied(request, results);
+                    let drafted = self.journal.applied(request, results);
+                    let copying = self.copying.as_mut().filter(|copying| !copying.is_idle());
+                    if let (Some((draft, ack)), Some(copying)) = (drafted, copying) {
+                        let copied = draft.copied(self.journal.results(request), self.node.shards);
+                        if copying.tell(request, ack, &copied) {
+                            self.journal.wait_for_copies(request);
+                        }
+                    }
+                    self.journal.answer_if_done(request);
                 }
             }
         }
     }
 
     fn flush(&mut self) {
+        self.flush_copies();
         self.journal.flush();
         for (frames, lane) in self.to_lanes.iter_mut().zip(&self.node.lanes) {
             if !frames.is_empty() {

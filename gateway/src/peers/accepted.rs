@@ -16,9 +16,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tidings_protocol::ObjectHash;
 use tidings_protocol::mesh::{Frame, LinkName, MAX_OWNERS_OF_NODE, decode};
 use tidings_protocol::peer::EdgeToOwner;
+use tidings_protocol::{NodeId, ObjectHash};
 use tidings_router::control::map::Process;
 use tokio::sync::{Notify, watch};
 
@@ -49,7 +49,7 @@ pub(super) async fn serve(stage: Rc<Stage>, connection: Connection) {
     }
     let outbox = Outbox::new(stage.limits.queue_bytes);
     let serial = stage.next_generation();
-    if !take_over(&stage, process, serial, &outbox) {
+    if !take_over(&stage.accepted, process, serial, &outbox) {
         counts.strangers.inc();
         return;
     }
@@ -94,7 +94,7 @@ pub(super) async fn serve(stage: Rc<Stage>, connection: Connection) {
 }
 
 /// Whether the map names this life of the node now, or soon.
-async fn is_current(view: &mut watch::Receiver<Arc<View>>, process: Process) -> bool {
+pub(super) async fn is_current(view: &mut watch::Receiver<Arc<View>>, process: Process) -> bool {
     let known = view.wait_for(|view| view.map.is_current(process) || view.map.is_superseded(process));
     match tokio::time::timeout(PATIENCE, known).await {
         Ok(Ok(view)) => view.map.is_current(process),
@@ -103,15 +103,20 @@ async fn is_current(view: &mut watch::Receiver<Arc<View>>, process: Process) -> 
 }
 
 /// Waits until the map names this life of the node no more.
-async fn gone(view: &mut watch::Receiver<Arc<View>>, process: Process) {
+pub(super) async fn gone(view: &mut watch::Receiver<Arc<View>>, process: Process) {
     if view.wait_for(|view| !view.map.is_current(process)).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
 /// Takes the place of the node's connection before this one; `false` if that is of a later life.
-fn take_over(stage: &Stage, process: Process, serial: u32, outbox: &Outbox) -> bool {
-    let mut accepted = stage.accepted.borrow_mut();
+pub(super) fn take_over(
+    accepted: &RefCell<HashMap<NodeId, Accepted>>,
+    process: Process,
+    serial: u32,
+    outbox: &Outbox,
+) -> bool {
+    let mut accepted = accepted.borrow_mut();
     if let Some(before) = accepted.get(&process.node) {
         if before.incarnation > process.incarnation {
             return false;

@@ -123,6 +123,16 @@ pub(super) struct Counts {
     pub(super) under_way: Gauge,
     /// Changes that came for an owner here.
     pub(super) served: Counter,
+    /// Connections to nodes with copies of shards owned here.
+    pub(super) copies_to: Gauge,
+    /// Connections of nodes whose shards are copied here.
+    pub(super) copies_from: Gauge,
+    /// Bytes on both that were sent.
+    pub(super) copies_sent: Counter,
+    /// Bytes on both that came.
+    pub(super) copies_came: Counter,
+    copy_connections: Family<WayLabels, Gauge>,
+    copy_bytes: Family<WayLabels, Counter>,
 }
 
 impl Counts {
@@ -132,6 +142,8 @@ impl Counts {
             Family::<WayLabels, Gauge>::default(),
             Family::<WayLabels, Gauge>::default(),
         );
+        let (copy_connections, copy_bytes) = (Family::default(), Family::<WayLabels, Counter>::default());
+        let counter = |way| copy_bytes.get_or_create(&WayLabels { way }).clone();
         let gauge = |family: &Family<WayLabels, Gauge>, way| family.get_or_create(&WayLabels { way }).clone();
         Self {
             sent: Traffic::of("out", &frames, &bytes),
@@ -151,6 +163,12 @@ impl Counts {
             again: Counter::default(),
             under_way: Gauge::default(),
             served: Counter::default(),
+            copies_to: gauge(&copy_connections, "out"),
+            copies_from: gauge(&copy_connections, "in"),
+            copies_sent: counter("out"),
+            copies_came: counter("in"),
+            copy_connections,
+            copy_bytes,
         }
     }
 
@@ -206,6 +224,16 @@ impl Counts {
             "changes_served",
             "Changes that other nodes sent to an owner here",
             self.served.clone(),
+        );
+        peer.register(
+            "copy_connections",
+            "Connections to nodes with copies of shards owned here (out) and of nodes whose shards are copied here (in)",
+            self.copy_connections.clone(),
+        );
+        peer.register(
+            "copy_bytes",
+            "Bytes for and of copies before they are sealed",
+            self.copy_bytes.clone(),
         );
     }
 }

@@ -89,7 +89,7 @@ pub(super) async fn keep(stage: Rc<Stage>, node: NodeId) {
 }
 
 /// Waits until the node is to be dialled otherwise than thought. That it seems dead is no reason to hurry.
-async fn other_target(view: &mut watch::Receiver<Arc<View>>, node: NodeId, thought: &Target) {
+pub(super) async fn other_target(view: &mut watch::Receiver<Arc<View>>, node: NodeId, thought: &Target) {
     loop {
         if view.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -107,7 +107,7 @@ async fn other_target(view: &mut watch::Receiver<Arc<View>>, node: NodeId, thoug
 }
 
 /// Waits until the map names the node no more, or in a later life than this one.
-async fn superseded(view: &mut watch::Receiver<Arc<View>>, process: Process) {
+pub(super) async fn superseded(view: &mut watch::Receiver<Arc<View>>, process: Process) {
     loop {
         let wanted = target(&view.borrow_and_update(), process.node);
         if wanted.is_none_or(|target| target.process.incarnation > process.incarnation) {

@@ -24,7 +24,7 @@ const TIMES_OUR_LIMIT: usize = 4;
 struct Part {
     changes: Vec<Publish>,
     places: Vec<usize>,
-    durable: bool,
+    ack: AckLevel,
     deadline: Instant,
     answer: Rc<RefCell<Answer>>,
 }
@@ -95,9 +95,8 @@ impl Inlet {
         changes: Vec<ForwardedChange>,
     ) {
         let node = &self.stage.node;
-        let durable = ack == AckLevel::Durable;
         self.stage.handle.counts().served.inc_by(changes.len() as u64);
-        let refusal = if durable && node.storage.is_none() {
+        let refusal = if ack == AckLevel::Durable && node.storage.is_none() {
             Some(ForwardedResult::NoStorage)
         } else if self.parts.is_empty() {
             Some(not_owner(&self.stage))
@@ -132,7 +131,7 @@ impl Inlet {
             let part = Part {
                 changes,
                 places,
-                durable,
+                ack,
                 deadline,
                 answer: Rc::clone(&answer),
             };
@@ -154,12 +153,12 @@ async fn deal(stage: Rc<Stage>, outbox: Outbox, thread: usize, mut parts: mpsc::
         let Part {
             changes,
             places,
-            durable,
+            ack,
             deadline,
             answer,
         } = part;
         let node: &Node = &stage.node;
-        match node.owners[thread].begin(changes, durable, deadline).await {
+        match node.owners[thread].begin(changes, ack, deadline).await {
             Ok(begun) => {
                 let (stage, outbox) = (Rc::clone(&stage), outbox.clone());
                 tokio::task::spawn_local(settle(stage, outbox, begun, deadline, places, answer));

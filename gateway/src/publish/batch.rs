@@ -80,7 +80,7 @@ async fn one(app: &App, terms: &Terms, change: Publish) -> Result<Response, Refu
     let object = change.object;
     let owner = &app.node.owners[app.node.owner_of(object)];
     let result = owner
-        .publish(vec![change], terms.is_durable(), terms.deadline)
+        .publish(vec![change], terms.ack_level(), terms.deadline)
         .await
         .map_err(|failure| {
             count_failure(&app.node.metrics, failure);
@@ -142,7 +142,7 @@ async fn several(app: &App, terms: &Terms, changes: Vec<Result<Publish, Problem>
     for (share, owner) in shares.iter_mut().zip(&node.owners) {
         if !share.changes.is_empty() {
             match owner
-                .begin(std::mem::take(&mut share.changes), terms.is_durable(), terms.deadline)
+                .begin(std::mem::take(&mut share.changes), terms.ack_level(), terms.deadline)
                 .await
             {
                 Ok(begun) => share.begun = Some(begun),

@@ -170,12 +170,11 @@ impl Dispatch {
     async fn send_here(&mut self, thread: usize, mut group: Group) {
         // Nothing is cut on the way to an owner of this node.
         group.places.append(&mut group.behind);
-        let durable = self.ack == AckLevel::Durable;
-        if durable && self.node.storage.is_none() {
+        if self.ack == AckLevel::Durable && self.node.storage.is_none() {
             return self.fail(&group.places, PublishFailure::StorageFails);
         }
         let changes = group.places.iter().map(|place| self.changes[*place].clone()).collect();
-        match self.node.owners[thread].begin(changes, durable, self.deadline).await {
+        match self.node.owners[thread].begin(changes, self.ack, self.deadline).await {
             Ok(begun) => self.under_way.push(Box::pin(here(begun, self.deadline, group))),
             Err(failure) => self.fail(&group.places, failure),
         }

@@ -178,7 +178,7 @@ impl<'a> Stream<'a> {
                 continue;
             }
             let begun = self.app.node.owners[thread]
-                .begin(share.changes, self.terms.is_durable(), deadline)
+                .begin(share.changes, self.terms.ack_level(), deadline)
                 .await;
             match begun {
                 Ok(begun) => self

@@ -5,7 +5,7 @@
 
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{Epoch, ObjectHash, ShardId, Version};
-use tidings_router::owner::keeping::{Floor, KeptAnswer};
+use tidings_router::owner::keeping::{Floor, KeptAnswer, KeptRevision};
 
 /// The newest format that this release reads, and what a member of a cluster writes: of each shard it says since which
 /// epoch it is there.
@@ -126,6 +126,7 @@ const ANSWERS: u8 = 3;
 const FLOORS: u8 = 4;
 const END: u8 = 5;
 const TENURES: u8 = 6;
+const DATED_REVISIONS: u8 = 7;
 
 /// What happened to a shard on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +137,12 @@ pub enum Deed {
     Continued,
     /// It is not here any more: what was here of it is void.
     Ended,
+    /// A copy of it begins with nothing, and is not whole before that is said: whatever was here of it before is void.
+    Filling,
+    /// The copy that is being filled is whole.
+    Whole,
+    /// What was here of it, whole, is level in this epoch too: as a copy, or because this node became the owner.
+    Kept,
 }
 
 /// A shard's time on this node. Written before the first change of its epoch, in the same order.
@@ -170,10 +177,10 @@ impl Tenure {
         }
     }
 
-    /// Whether the shard is here since then.
+    /// Whether the shard is here since then, with all that was acknowledged.
     #[must_use]
     pub fn is_here(&self) -> bool {
-        self.deed != Deed::Ended
+        !matches!(self.deed, Deed::Ended | Deed::Filling)
     }
 }
 
@@ -217,11 +224,20 @@ impl Payload {
         });
     }
 
-    /// Adds last revisions.
-    pub fn revisions(&mut self, items: impl Iterator<Item = (u128, u64)>) {
-        self.section(REVISIONS, 24, items, |out, (key, revision)| {
-            out.extend_from_slice(&key.to_le_bytes());
-            out.extend_from_slice(&revision.to_le_bytes());
+    /// Adds last revisions, as a node writes them that is alone: it never has a mark without its change.
+    pub fn revisions(&mut self, items: impl Iterator<Item = KeptRevision>) {
+        self.section(REVISIONS, 24, items, |out, mark| {
+            out.extend_from_slice(&mark.key.to_le_bytes());
+            out.extend_from_slice(&mark.revision.to_le_bytes());
+        });
+    }
+
+    /// Adds last revisions with the versions that their changes got.
+    pub fn dated_revisions(&mut self, items: impl Iterator<Item = KeptRevision>) {
+        self.section(DATED_REVISIONS, 32, items, |out, mark| {
+            out.extend_from_slice(&mark.key.to_le_bytes());
+            out.extend_from_slice(&mark.revision.to_le_bytes());
+            out.extend_from_slice(&mark.version.0.to_le_bytes());
         });
     }
 
@@ -253,6 +269,9 @@ impl Payload {
                 Deed::Begun => 0,
                 Deed::Continued => 1,
                 Deed::Ended => 2,
+                Deed::Filling => 3,
+                Deed::Whole => 4,
+                Deed::Kept => 5,
             });
         });
     }
@@ -291,7 +310,7 @@ pub trait Sink {
     /// An object's version.
     fn change(&mut self, object: ObjectHash, version: Version);
     /// An object's last revision.
-    fn revision(&mut self, key: u128, revision: u64);
+    fn revision(&mut self, mark: KeptRevision);
     /// The answer to an idempotency key.
     fn answer(&mut self, answer: KeptAnswer);
     /// A shard's floor.
@@ -348,6 +367,9 @@ impl Reader<'_> {
                 [0] => Deed::Begun,
                 [1] => Deed::Continued,
                 [2] => Deed::Ended,
+                [3] => Deed::Filling,
+                [4] => Deed::Whole,
+                [5] => Deed::Kept,
                 [_] => return Err(Unreadable),
             },
         })
@@ -364,7 +386,14 @@ pub(super) fn sections(payload: &[u8], sink: &mut dyn Sink) -> Result<bool, Unre
         for _ in 0..count {
             match kind {
                 CHANGES => sink.change(ObjectHash(reader.u64()?), reader.version()?),
-                REVISIONS => sink.revision(u128::from_le_bytes(reader.take()?), reader.u64()?),
+                REVISIONS | DATED_REVISIONS => sink.revision(KeptRevision {
+                    key: u128::from_le_bytes(reader.take()?),
+                    revision: reader.u64()?,
+                    version: match kind {
+                        DATED_REVISIONS => reader.version()?,
+                        _ => Version::ZERO,
+                    },
+                }),
                 ANSWERS => sink.answer(KeptAnswer {
                     key: u128::from_le_bytes(reader.take()?),
                     version: reader.version()?,

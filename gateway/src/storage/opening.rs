@@ -315,6 +315,7 @@ fn raise_floors(tables: &mut Tables, past: &Past, report: &Report, first: Versio
 /// above everything that was ever given. Half of what was kept would be of no use: all that lies below that floor is told
 /// to be fetched again.
 fn void_doubtful(tables: &mut Tables, past: &Past, report: &Report) -> bool {
+    tables.void_unfinished();
     for (shard, floor) in std::mem::take(&mut tables.floors) {
         let here = tables.tenures.get(&shard).filter(|tenure| tenure.is_here());
         if let Some(epoch) = here.map(|tenure| tenure.epoch) {

@@ -5,12 +5,12 @@
 
 use super::StorageError;
 use super::disk::{self, Disk};
-use super::frame::{self, Deed, FORMAT_ALONE, Head, Origin, Payload, Place, Tenure};
+use super::frame::{self, FORMAT_ALONE, Head, Origin, Payload, Place, Tenure};
 use super::recovery::{Contents, Part, snapshot_name};
 use std::io;
 use std::ops::Range;
 use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
-use tidings_router::owner::keeping::{KeptAnswer, MARK_PIECES, SHARD_PIECES};
+use tidings_router::owner::keeping::{KeptAnswer, KeptRevision, MARK_PIECES, SHARD_PIECES};
 
 /// Gives what is known, a piece at a time. `None`: the process ends.
 pub trait Source: Send {
@@ -29,7 +29,7 @@ pub enum Share {
     Here {
         /// Some of its versions.
         versions: Vec<(ObjectHash, Version)>,
-        /// Since when, with the floor as it was after these were read.
+        /// Since when, with the floor as it was after these were read: begun, or as a copy that is being filled.
         tenure: Tenure,
     },
     /// It is not.
@@ -37,7 +37,7 @@ pub enum Share {
 }
 
 /// Revisions and answers.
-pub type Marks = (Vec<(u128, u64)>, Vec<KeptAnswer>);
+pub type Marks = (Vec<KeptRevision>, Vec<KeptAnswer>);
 
 /// So many pieces an owner is asked for at once: an owner under load answers between two batches of changes, and must
 /// not be held up by all of a shard's.
@@ -109,7 +109,7 @@ impl Round<'_> {
         });
         let (payloads, mut end) = match part {
             Part::Shard(shard) => self.shard(shard, source)?,
-            Part::Marks => (marks(source)?, Payload::default()),
+            Part::Marks => (self.marks(source)?, Payload::default()),
         };
         end.end();
         for payload in [head].iter().chain(&payloads).chain([&end]) {
@@ -136,10 +136,7 @@ impl Round<'_> {
             };
             if self.origin.format != FORMAT_ALONE && payloads.is_empty() {
                 // Whatever becomes of the shard from here on is in the log from this file on, in order.
-                payloads.push(tenure_alone(Tenure {
-                    deed: Deed::Begun,
-                    ..tenure
-                }));
+                payloads.push(tenure_alone(tenure));
             }
             let mut payload = Payload::default();
             payload.changes(versions.into_iter());
@@ -152,28 +149,32 @@ impl Round<'_> {
         }
         Some((payloads, end))
     }
+
+    fn marks(&self, source: &dyn Source) -> Option<Vec<Payload>> {
+        // The younger half is read first: if halves change meanwhile, what was young is read again as old and nothing is
+        // passed over. Older ones are written first: of one key the last counts.
+        let mut read = Vec::new();
+        for piece in (0..MARK_PIECES).rev() {
+            for owner in 0..source.owners() {
+                read.push(source.marks(owner, piece)?);
+            }
+        }
+        let payloads = read.into_iter().rev().map(|(revisions, answers)| {
+            let mut payload = Payload::default();
+            if self.origin.format == FORMAT_ALONE {
+                payload.revisions(revisions.into_iter());
+            } else {
+                payload.dated_revisions(revisions.into_iter());
+            }
+            payload.answers(answers.into_iter());
+            payload
+        });
+        Some(payloads.filter(|payload| !payload.is_empty()).collect())
+    }
 }
 
 fn tenure_alone(tenure: Tenure) -> Payload {
     let mut payload = Payload::default();
     payload.tenures([tenure].into_iter());
     payload
-}
-
-fn marks(source: &dyn Source) -> Option<Vec<Payload>> {
-    // The younger half is read first: if halves change meanwhile, what was young is read again as old and nothing is
-    // passed over. Older ones are written first: of one key the last counts.
-    let mut read = Vec::new();
-    for piece in (0..MARK_PIECES).rev() {
-        for owner in 0..source.owners() {
-            read.push(source.marks(owner, piece)?);
-        }
-    }
-    let payloads = read.into_iter().rev().map(|(revisions, answers)| {
-        let mut payload = Payload::default();
-        payload.revisions(revisions.into_iter());
-        payload.answers(answers.into_iter());
-        payload
-    });
-    Some(payloads.filter(|payload| !payload.is_empty()).collect())
 }

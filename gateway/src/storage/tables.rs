@@ -11,7 +11,7 @@ use std::ops::Range;
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
 use tidings_router::Now;
-use tidings_router::owner::keeping::{Floor, KeptAnswer};
+use tidings_router::owner::keeping::{Floor, KeptAnswer, KeptRevision};
 use tidings_router::owner::{Input, Owner};
 
 /// The epoch of all shards of a node that is alone.
@@ -70,6 +70,24 @@ impl Tables {
         self.tenures.insert(shard, Tenure::ended(shard, epoch));
     }
 
+    fn begin(&mut self, tenure: Tenure) {
+        self.assign(&[tenure.shard], tenure.epoch, tenure.floor.version, tenure.floor.cause);
+        self.tenures.insert(tenure.shard, tenure);
+    }
+
+    /// Copies that were not whole when the last run ended are of no use.
+    pub(super) fn void_unfinished(&mut self) {
+        let unfinished: Vec<_> = self
+            .tenures
+            .values()
+            .filter(|tenure| tenure.deed == Deed::Filling)
+            .copied()
+            .collect();
+        for tenure in unfinished {
+            self.void(tenure.shard, tenure.epoch);
+        }
+    }
+
     fn clear(&mut self, shard: ShardId) {
         let owner = self.owner_of(shard);
         if self.owners[owner].epoch(shard).is_some() {
@@ -93,8 +111,8 @@ impl Sink for Tables {
         _ = self.owners[owner].restore(object, version);
     }
 
-    fn revision(&mut self, key: u128, revision: u64) {
-        self.keeper_of(key).restore_revision(key, revision);
+    fn revision(&mut self, mark: KeptRevision) {
+        self.keeper_of(mark.key).restore_revision(mark);
     }
 
     fn answer(&mut self, answer: KeptAnswer) {
@@ -113,19 +131,33 @@ impl Sink for Tables {
         let last = known.map_or(Epoch(0), |known| known.epoch);
         match tenure.deed {
             Deed::Ended if tenure.epoch >= last => self.void(shard, tenure.epoch),
-            Deed::Begun | Deed::Continued if tenure.epoch > last => {
-                let before = known.is_some_and(|known| known.is_here() && known.epoch.0 + 1 == tenure.epoch.0);
-                if tenure.deed == Deed::Continued && !before {
+            // Once more in one epoch too: all that the copy gets from here on is in the log behind this.
+            Deed::Filling if tenure.epoch >= last => {
+                self.clear(shard);
+                self.begin(tenure);
+            }
+            Deed::Whole if tenure.epoch == last => {
+                if let Some(known) = self.tenures.get_mut(&shard).filter(|known| known.deed == Deed::Filling) {
+                    known.deed = Deed::Whole;
+                }
+            }
+            Deed::Begun | Deed::Continued | Deed::Kept if tenure.epoch > last => {
+                let here = known.filter(Tenure::is_here);
+                let goes_on = match tenure.deed {
+                    Deed::Continued => here.is_some_and(|known| known.epoch.0 + 1 == tenure.epoch.0),
+                    Deed::Kept => here.is_some(),
+                    _ => true,
+                };
+                if !goes_on {
                     // What it went on from is not here, so nor is all of it.
                     return self.void(shard, tenure.epoch);
                 }
                 if tenure.deed == Deed::Begun {
                     self.clear(shard);
                 }
-                self.assign(&[shard], tenure.epoch, tenure.floor.version, tenure.floor.cause);
-                self.tenures.insert(shard, tenure);
+                self.begin(tenure);
             }
-            Deed::Ended | Deed::Begun | Deed::Continued => {}
+            Deed::Ended | Deed::Begun | Deed::Continued | Deed::Filling | Deed::Whole | Deed::Kept => {}
         }
     }
 }

@@ -14,6 +14,7 @@ use super::recovery::Contents;
 use super::*;
 use simulated::{Back, Fault, Simulated};
 use tidings_protocol::ObjectHash;
+use tidings_router::owner::keeping::KeptRevision;
 use tidings_router::owner::{PublishExtra, Published};
 use world::{Memory, WALL_US, key, machine, open_again, open_at};
 
@@ -265,7 +266,12 @@ fn a_large_file_is_synced_by_another_thread_before_it_is_ended() {
         world.publish(ObjectHash(1), false, None);
         let file = world.idle.writer.place.file;
         let mut payload = frame::Payload::default();
-        payload.revisions((0..100_000).map(|number| (number << 64, 1)));
+        let mark = |number: u32| KeptRevision {
+            key: u128::from(number) << 64,
+            revision: 1,
+            version: Version::ZERO,
+        };
+        payload.revisions((0..100_000_u32).map(mark));
         world.idle.writer.group(vec![Order {
             owner: 0,
             ticket: None,

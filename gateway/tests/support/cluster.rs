@@ -30,8 +30,6 @@ pub(crate) const LONG: Duration = Duration::from_secs(90);
 pub(crate) const SHARDS: usize = 32;
 /// How long one node may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How often a cluster is begun until each node owns shards.
-const TURNS: usize = 5;
 /// Lines of a log that are shown when a test fails.
 const SHOWN: usize = 40;
 
@@ -157,23 +155,17 @@ impl Plan {
         }
     }
 
-    /// All nodes at once, waited for. Each owns shards: one that is late on a loaded machine gets none, and as shards do not
-    /// move without copies, none later; then all begin again.
+    /// All nodes at once, waited for. Each owns shards: they are first given out when all are there to take them.
     #[track_caller]
     pub(crate) fn start(self) -> Cluster {
-        for _ in 0..TURNS {
-            let mut cluster = self.clone().build();
-            for node in 0..cluster.count() {
-                cluster.launch(node);
-            }
-            cluster.until_whole();
-            let owners: BTreeSet<usize> = cluster.owners(0).into_values().collect();
-            if owners.len() == cluster.count() {
-                return cluster;
-            }
-            println!("only {owners:?} own shards: all begin again");
+        let mut cluster = self.build();
+        for node in 0..cluster.count() {
+            cluster.launch(node);
         }
-        panic!("in none of {TURNS} turns every node owned shards");
+        cluster.until_whole();
+        let owners: BTreeSet<usize> = cluster.owners(0).into_values().collect();
+        assert_eq!(owners.len(), cluster.count(), "only {owners:?} own shards");
+        cluster
     }
 }
 

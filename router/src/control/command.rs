@@ -117,8 +117,16 @@ pub enum Command {
         /// To whom.
         to: Option<Process>,
     },
+    /// An operator wants the shard to stay with this node once it is there, or lets it go again. Over when another node becomes
+    /// its owner.
+    Pin {
+        /// The shard.
+        shard: ShardId,
+        /// Where.
+        to: Option<NodeId>,
+    },
     /// The owner has acknowledged its last change of the epoch and hands over to one that is in sync. It stays in sync
-    /// itself. To itself it may hand over too: that makes an earlier release, whose fate it does not know, void, so that it
+    /// itself. The ceiling rises a little above where the next epoch begins. To itself it may hand over too: that makes an earlier release, whose fate it does not know, void, so that it
     /// may acknowledge again.
     Release {
         /// What is taken for granted.
@@ -178,6 +186,10 @@ pub enum Refusal {
     Same,
 }
 
+/// So many versions an epoch that begins by handing over has at once. More would run further ahead of clocks with each of many
+/// moves in a row.
+const HANDED_OVER_ROOM: u64 = 10_000;
+
 impl Map {
     /// Applies one command: all of it or, refused, nothing.
     ///
@@ -196,6 +208,7 @@ impl Map {
             Command::Join { seen, member } => self.join(seen, *member)?,
             Command::Remove { seen, member } => self.remove(seen, *member)?,
             Command::Move { seen, to } => self.set_moving(seen, *to)?,
+            Command::Pin { shard, to } => self.pin(*shard, *to)?,
             Command::Release { seen, from, to } => self.hand_over(seen, *from, *to)?,
             Command::RaiseFloor {
                 shard,
@@ -257,7 +270,11 @@ impl Map {
         if self.shards.iter().any(|shard| shard.involves(node)) {
             return Err(Refusal::StillNamed);
         }
-        self.nodes.remove(&node).map(drop).ok_or(Refusal::NotCurrent)
+        self.nodes.remove(&node).ok_or(Refusal::NotCurrent)?;
+        for shard in &mut self.shards {
+            shard.pinned = shard.pinned.filter(|pinned| *pinned != node);
+        }
+        Ok(())
     }
 
     fn set_copies(&mut self, copies: u8) -> Result<(), Refusal> {
@@ -376,6 +393,18 @@ impl Map {
         Ok(())
     }
 
+    fn pin(&mut self, id: ShardId, to: Option<NodeId>) -> Result<(), Refusal> {
+        if to.is_some_and(|to| !self.nodes.contains_key(&to)) {
+            return Err(Refusal::NotCurrent);
+        }
+        let shard = self.shards.get_mut(usize::from(id.0)).ok_or(Refusal::NoSuchShard)?;
+        if shard.pinned == to {
+            return Err(Refusal::Same);
+        }
+        shard.pinned = to;
+        Ok(())
+    }
+
     fn hand_over(&mut self, seen: &Seen, from: Process, to: Process) -> Result<(), Refusal> {
         self.expect_owner(to)?;
         let begins = self.next_begin()?;
@@ -388,6 +417,9 @@ impl Map {
             shard.in_sync.push(from);
             shard.in_sync.sort_unstable();
         }
+        // The next epoch has room at once, however soon the coordinator looks.
+        let room = Version((begins.0 + HANDED_OVER_ROOM).min(Version::LIMIT - 1));
+        self.ceiling = self.ceiling.max(room);
         Ok(())
     }
 
@@ -420,6 +452,7 @@ impl Shard {
     fn begin(&mut self, owner: Process, begins: Version) {
         self.epoch = Epoch(self.epoch.0 + 1);
         self.in_sync.retain(|other| other.node != owner.node);
+        self.pinned = self.pinned.filter(|node| *node == owner.node);
         self.owner = Some(owner);
         self.begins = begins;
         self.turn += 1;

@@ -19,16 +19,16 @@ use tidings_protocol::{Epoch, NodeId, ShardId, Version};
 pub struct Config {
     /// How long a lease is valid, in microseconds. Longer bears longer elections and pauses; shorter heals sooner.
     pub lease_us: u64,
-    /// How far the ceiling is kept ahead of the clock, in microseconds. A quarter of that is kept ahead of the highest version
-    /// in use.
+    /// How far the ceiling is kept ahead of the clock, in microseconds. A twentieth of that is kept ahead of the highest
+    /// version in use.
     pub ceiling_ahead_us: u64,
     /// After its election it waits so long for renewals before it takes silence for absence or places anything new.
     pub settle_us: u64,
     /// How long a shard without a copy waits for the disk of an owner that has restarted, before it is given away empty.
     pub disk_patience_us: u64,
-    /// Shards on the move at one time.
+    /// Shards on the move at one time. None: shards stay where they are.
     pub moves: usize,
-    /// Copies that one node fills at one time.
+    /// Copies that one node fills at one time. None: nobody gets a copy.
     pub fills: usize,
     /// From one look at the map to the next, in microseconds.
     pub review_us: u64,
@@ -191,6 +191,16 @@ impl Coordinator {
         self.office.is_some()
     }
 
+    /// Whether the node's present process renewed lately with this coordinator, and so may be given something.
+    #[must_use]
+    pub fn hears(&self, now_us: MonoUs, map: &Map, node: NodeId) -> bool {
+        let (Some(office), Some(known)) = (&self.office, map.node(node)) else {
+            return false;
+        };
+        let incarnation = known.incarnation;
+        self.is_live(office, now_us, map, Process { node, incarnation })
+    }
+
     /// Takes one step. `map` is what has been applied here so far.
     pub fn handle(&mut self, now: Now, map: &Map, input: Input, out: &mut Vec<Output>) {
         match input {
@@ -329,7 +339,7 @@ impl Coordinator {
         let office = self.office.as_ref()?;
         let ahead = self.config.ceiling_ahead_us;
         // Above versions only as much as the next changes need: whatever begins above the ceiling is further ahead of clocks.
-        let room = ahead / 4;
+        let room = ahead / 20;
         let begins = commands.iter().any(|command| matches!(command, Command::Assign { .. }));
         let raising = office.open.values().any(|open| open.ceiling);
         let begun = map.shards().map(|(_, shard)| shard.begins.0).max().unwrap_or_default();
@@ -369,6 +379,7 @@ impl Coordinator {
                 | Command::Drain { .. }
                 | Command::Forget { .. }
                 | Command::SetCopies { .. }
+                | Command::Pin { .. }
                 | Command::RaiseFloor { .. } => {}
             }
         }

@@ -79,6 +79,9 @@ pub struct Shard {
     /// Counts what was agreed about epoch, copies and moves. A process may be taken out and brought level again in one epoch: a
     /// late word about its first time must not count for its second.
     pub turn: u64,
+    /// Where an operator put it: while it is there, it does not move for the sake of even shares.
+    #[serde(default)]
+    pub pinned: Option<NodeId>,
 }
 
 impl Shard {
@@ -93,6 +96,7 @@ impl Shard {
             filling: Vec::new(),
             moving: None,
             turn: 0,
+            pinned: None,
         }
     }
 

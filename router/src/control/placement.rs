@@ -100,14 +100,71 @@ impl Loads {
         Some(process)
     }
 
-    /// The next shard that should move so that nobody owns two more than another, or so that its owner, which may not be
-    /// used any more, owns nothing. Prefers a target that is in sync already.
+    /// Which of these should give a copy up: the one that bears most.
+    #[must_use]
+    pub fn most_laden(&self, among: impl IntoIterator<Item = Process>) -> Option<Process> {
+        let bears = |process: &Process| {
+            self.nodes
+                .get(&process.node)
+                .map_or(usize::MAX, |load| load.owned + load.copies)
+        };
+        among.into_iter().max_by_key(|process| (bears(process), process.node))
+    }
+
+    /// A copy was given up.
+    pub fn give_up_copy(&mut self, node: NodeId) {
+        if let Some(load) = self.nodes.get_mut(&node) {
+            load.copies = load.copies.saturating_sub(1);
+        }
+    }
+
+    /// The next shard of which another node should have a copy instead of one that bears two more, and which: as even as owners
+    /// are, and no zone worse off.
+    pub fn take_copy_move(
+        &mut self,
+        map: &Map,
+        movable: impl Fn(ShardId, &Shard) -> bool,
+    ) -> Option<(ShardId, Process)> {
+        let bears = |node: &NodeId| self.nodes.get(node).map(|load| load.owned + load.copies);
+        let (least, least_bears) = self
+            .nodes
+            .keys()
+            .filter_map(|node| Some((*node, bears(node)?)))
+            .min_by_key(|(node, bears)| (*bears, *node))?;
+        let zone_of = |node: NodeId| map.node(node).map_or("", |node| node.info.zone.as_str());
+        let may = |shard: &Shard| {
+            let laden = self.most_laden(shard.in_sync.iter().copied());
+            let laden = laden.filter(|laden| bears(&laden.node).is_some_and(|bears| bears >= least_bears + 2));
+            laden.is_some_and(|laden| {
+                let others = || {
+                    shard
+                        .owner
+                        .iter()
+                        .chain(&shard.in_sync)
+                        .filter(|other| **other != laden)
+                };
+                let shared = |node: NodeId| others().filter(|other| zone_of(other.node) == zone_of(node)).count();
+                !shard.involves(least) && shared(least) <= shared(laden.node)
+            })
+        };
+        let (id, shard) = map.shards().find(|(id, shard)| movable(*id, shard) && may(shard))?;
+        let laden = self.most_laden(shard.in_sync.iter().copied())?;
+        let to = self.process(least);
+        self.give_up_copy(laden.node);
+        self.nodes.get_mut(&least)?.copies += 1;
+        Some((id, to))
+    }
+
+    /// The next shard that should move so that nobody owns two more than another, those that are pinned apart, or so that its
+    /// owner, which may not be used any more, owns nothing. Prefers a target that is in sync already.
     pub fn take_move(&mut self, map: &Map, movable: impl Fn(ShardId, &Shard) -> bool) -> Option<(ShardId, Process)> {
         let least = self.nodes.values().map(|load| load.owned).min()?;
         let burden = |owner: NodeId| self.nodes.get(&owner).map_or(usize::MAX, |load| load.owned);
         let candidates = map.shards().filter(|(id, shard)| {
             let owner = shard.owner.filter(|_| shard.moving.is_none());
-            owner.is_some_and(|owner| burden(owner.node) >= least.saturating_add(2)) && movable(*id, shard)
+            let stays = |owner: NodeId| shard.pinned == Some(owner) && self.nodes.contains_key(&owner);
+            owner.is_some_and(|owner| burden(owner.node) >= least.saturating_add(2) && !stays(owner.node))
+                && movable(*id, shard)
         });
         let is_least = |process: &&Process| {
             let load = self.nodes.get(&process.node);

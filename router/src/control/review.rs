@@ -62,6 +62,7 @@ impl Coordinator {
             }
         }
         review.plan_moves();
+        review.plan_copy_moves();
         review.commands
     }
 
@@ -102,7 +103,7 @@ impl Coordinator {
     }
 
     /// Whether a process renewed lately and may take something over.
-    fn is_live(&self, office: &Office, now_us: MonoUs, map: &Map, process: Process) -> bool {
+    pub(super) fn is_live(&self, office: &Office, now_us: MonoUs, map: &Map, process: Process) -> bool {
         let heard = office.heard.get(&process.node);
         map.is_current(process)
             && heard.is_some_and(|heard| heard.process == process)
@@ -230,9 +231,10 @@ impl<'a> Review<'a> {
             return self.fill(id, shard);
         }
         if shard.in_sync.len() > wanted && shard.moving.is_none() {
-            // One whose node drains goes first, else the last.
-            let draining = shard.in_sync.iter().find(|part| self.is_draining(part.node));
-            if let Some(member) = draining.or(shard.in_sync.last()).copied() {
+            // One whose node drains goes first, else one whose node bears most.
+            let draining = shard.in_sync.iter().find(|part| self.is_draining(part.node)).copied();
+            if let Some(member) = draining.or_else(|| self.loads.most_laden(shard.in_sync.iter().copied())) {
+                self.loads.give_up_copy(member.node);
                 let seen = Self::seen(id, shard);
                 self.commands.push(Command::Remove { seen, member });
             }
@@ -240,9 +242,8 @@ impl<'a> Review<'a> {
     }
 
     fn has_room(&self, node: NodeId) -> bool {
-        self.filling
-            .get(&node)
-            .is_none_or(|count| *count < self.coordinator.config.fills)
+        let count = self.filling.get(&node).copied().unwrap_or_default();
+        count < self.coordinator.config.fills
     }
 
     fn fill(&mut self, id: ShardId, shard: &Shard) {
@@ -292,6 +293,36 @@ impl<'a> Review<'a> {
             self.moving += 1;
         }
     }
+
+    /// Even shares of copies. Who gets one is filled first; who bears most gives one up when it is level.
+    fn plan_copy_moves(&mut self) {
+        let quiet = !self.coordinator.is_any_open() && self.commands.is_empty() && self.moving == 0;
+        if !quiet || self.map.shards().any(|(_, shard)| !shard.filling.is_empty()) {
+            return;
+        }
+        let wanted = usize::from(self.map.copies() - 1);
+        for _ in 0..self.coordinator.config.moves {
+            let settled = |id: ShardId, shard: &Shard| {
+                let touched = self.commands.iter().filter_map(shard_of).any(|other| other == id);
+                let owner = shard.owner.is_some_and(|owner| self.is_live(owner));
+                owner
+                    && !touched
+                    && shard.in_sync.len() == wanted
+                    && shard.in_sync.iter().all(|part| self.is_live(*part))
+            };
+            let mut loads = self.loads.clone();
+            let Some((id, member)) = loads.take_copy_move(self.map, settled) else {
+                return;
+            };
+            let (Some(shard), true) = (self.map.shard(id), self.has_room(member.node)) else {
+                return;
+            };
+            *self.filling.entry(member.node).or_insert(0) += 1;
+            let seen = Self::seen(id, shard);
+            self.commands.push(Command::Fill { seen, member });
+            self.loads = loads;
+        }
+    }
 }
 
 fn shard_of(command: &Command) -> Option<ShardId> {
@@ -302,7 +333,7 @@ fn shard_of(command: &Command) -> Option<ShardId> {
         | Command::Remove { seen, .. }
         | Command::Move { seen, .. }
         | Command::Release { seen, .. } => Some(seen.shard),
-        Command::RaiseFloor { shard, .. } => Some(*shard),
+        Command::RaiseFloor { shard, .. } | Command::Pin { shard, .. } => Some(*shard),
         Command::Register { .. }
         | Command::Drain { .. }
         | Command::Forget { .. }

@@ -6,11 +6,14 @@ use super::stream::Stream;
 use crate::now::Now;
 use crate::owner::Owner;
 use crate::owner::keeping::{MARK_PIECES, SHARD_PIECES};
-use tidings_protocol::copy::{CopiedAnswer, Entry};
+use tidings_protocol::copy::{CopiedAnswer, CopiedRevision, Entry};
 use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId};
 
 /// So many pieces are read at one go: the owner's thread has others to serve.
 const PIECES_AT_ONCE: usize = 96;
+
+/// Marks of one entry: a frame between nodes has a limit.
+const MARKS_AT_ONCE: usize = 8_192;
 
 impl Sender {
     pub(super) fn send_pieces(&mut self, now: Now, owner: &Owner) {
@@ -69,8 +72,14 @@ fn push_marks(
 ) {
     // The low bits of a mark's key name its shard.
     let ours = |key: u128| shards.shard(ObjectHash(((key & 0xffff) as u64) << 48)) == shard;
-    let revisions = owner.kept_revisions(piece).into_iter().filter(|(key, _)| ours(*key));
-    let revisions: Vec<_> = revisions.map(|(key, revision)| (halves(key), revision)).collect();
+    let revisions = owner.kept_revisions(piece).into_iter().filter(|mark| ours(mark.key));
+    let revisions: Vec<_> = revisions
+        .map(|mark| CopiedRevision {
+            key: halves(mark.key),
+            revision: mark.revision,
+            version: mark.version,
+        })
+        .collect();
     let answers = owner
         .kept_answers(piece, now)
         .into_iter()
@@ -82,12 +91,20 @@ fn push_marks(
             wall_us: answer.wall_us,
         })
         .collect();
-    if !revisions.is_empty() || !answers.is_empty() {
+    for revisions in revisions.chunks(MARKS_AT_ONCE) {
         stream.push(Entry::Marks {
             shard,
             epoch,
-            revisions,
-            answers,
+            revisions: revisions.to_vec(),
+            answers: Vec::new(),
+        });
+    }
+    for answers in answers.chunks(MARKS_AT_ONCE) {
+        stream.push(Entry::Marks {
+            shard,
+            epoch,
+            revisions: Vec::new(),
+            answers: answers.to_vec(),
         });
     }
 }

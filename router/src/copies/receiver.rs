@@ -33,8 +33,7 @@ pub struct Standing {
     pub epoch: Epoch,
     /// Whether it has all that was acknowledged.
     pub complete: bool,
-    /// What it had before is void, the marks of the shard among it: [`Owner::forget_marks`] before those that come with it are kept,
-    /// or a change that only this process knew, and that is gone, is taken for done.
+    /// What it had before is void.
     pub replaced: bool,
 }
 
@@ -157,7 +156,35 @@ impl Receiver {
         }
     }
 
-    /// Puts a copy back that an earlier process of this node left complete.
+    /// One whose tables are those that an earlier process of this node left complete, each of its epoch.
+    #[must_use]
+    pub fn resume(config: Config, shelf: Owner, here: impl IntoIterator<Item = (ShardId, Epoch)>) -> Self {
+        let mut new = Self {
+            shelf,
+            ..Self::new(config)
+        };
+        for (shard, epoch) in here {
+            if let Some(slot) = new.copies.get_mut(usize::from(shard.0)) {
+                *slot = Some(Copy { epoch, complete: true });
+            }
+        }
+        new
+    }
+
+    /// The newest epoch of the shard that was heard of here, from whomever. Who owns it since an older one must not act on that.
+    #[must_use]
+    pub fn newest(&self, shard: ShardId) -> Epoch {
+        self.known.get(usize::from(shard.0)).copied().unwrap_or_default()
+    }
+
+    /// Somebody said that there is this epoch of the shard.
+    pub fn heard_of(&mut self, shard: ShardId, epoch: Epoch) {
+        if let Some(known) = self.known.get_mut(usize::from(shard.0)) {
+            *known = (*known).max(epoch);
+        }
+    }
+
+    /// Puts a table back as a complete copy of this epoch: one that was owned here until now.
     pub fn restore(&mut self, now: Now, shard: ShardId, epoch: Epoch, table: Table) {
         let Some(slot) = self.copies.get_mut(usize::from(shard.0)) else {
             return;
@@ -276,9 +303,9 @@ impl Receiver {
         true
     }
 
-    /// This process is no more.
-    pub fn forget_streams(&mut self, from: Process) {
-        self.streams.retain(|(process, _), _| *process != from);
+    /// Forgets the streams of processes that are no more.
+    pub fn retain_streams(&mut self, lives: impl Fn(Process) -> bool) {
+        self.streams.retain(|(process, _), _| lives(*process));
     }
 
     /// The shard's table and whether it has all that was acknowledged up to and in the epoch it is of: this process became its
@@ -293,13 +320,6 @@ impl Receiver {
         self.promote(shard).map(|(_, epoch, _)| epoch)
     }
 
-    /// The newest epoch of a shard that was heard of, from the map or from an owner. A map that says less is late: nobody takes
-    /// a shard over under it.
-    #[must_use]
-    pub fn newest(&self, shard: ShardId) -> Epoch {
-        self.known.get(usize::from(shard.0)).copied().unwrap_or_default()
-    }
-
     /// The tables, for snapshots and questions.
     #[must_use]
     pub fn shelf(&self) -> &Owner {
@@ -310,6 +330,12 @@ impl Receiver {
     #[must_use]
     pub fn is_complete(&self, shard: ShardId) -> Option<bool> {
         self.copies.get(usize::from(shard.0))?.map(|copy| copy.complete)
+    }
+
+    /// The epoch of the copy of a shard, if there is one.
+    #[must_use]
+    pub fn epoch(&self, shard: ShardId) -> Option<Epoch> {
+        Some(self.copies.get(usize::from(shard.0))?.as_ref()?.epoch)
     }
 
     /// The copies: shard, epoch, whether complete.
@@ -398,7 +424,7 @@ impl Receiver {
 
 /// The key whose halves these are.
 #[must_use]
-pub fn wide(high: u64, low: u64) -> u128 {
+pub fn wide((high, low): (u64, u64)) -> u128 {
     u128::from(high) << 64 | u128::from(low)
 }
 

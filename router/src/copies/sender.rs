@@ -3,13 +3,14 @@
 //! An acknowledgement that is to survive the owner waits for everyone in the in-sync set, and for everyone who was or may be
 //! proposed to it, until the map tells otherwise (rule R6). So a part in a shard begins and ends only by what the map says.
 
-use super::stream::{Batch, Stream};
+pub use super::stream::Batch;
+use super::stream::Stream;
 use crate::control::map::{Process, Shard};
 use crate::now::{MonoUs, Now};
 use crate::owner::Owner;
 use crate::owner::keeping::Floor;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use tidings_protocol::copy::{CopiedAnswer, Entry};
+use tidings_protocol::copy::{CopiedAnswer, CopiedRevision, Entry};
 use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId};
 
 /// Bounds and times.
@@ -92,7 +93,7 @@ pub enum Output {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
-    /// Versions, then marks, from this piece on are still to be sent.
+    /// Marks, then versions, from this piece on are still to be sent.
     Sending(usize),
     /// Everything was sent up to this batch.
     Sent(u64),
@@ -107,6 +108,8 @@ pub(super) struct Part {
     pub(super) level: Level,
     /// The batch with the last `Begin`.
     begun: u64,
+    /// The last batch that says anything of the shard, pieces of what a copy lacks apart.
+    last: u64,
     in_sync: bool,
     /// Acknowledgements wait for it.
     pub(super) waited_for: bool,
@@ -215,6 +218,7 @@ impl Sender {
             epoch: shard.epoch,
             level: Level::Sending(0),
             begun: stream.last_place(),
+            last: stream.last_place(),
             in_sync,
             // Whom the map names in sync is waited for from the first word of the epoch on (rule R5).
             waited_for: in_sync,
@@ -276,6 +280,22 @@ impl Sender {
             .retain(|process| used.contains(process) || lives(*process));
     }
 
+    /// Whether nobody has, or is to have, a copy of anything.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Copies that have not everything yet, and the bytes that are not confirmed.
+    #[must_use]
+    pub fn behind(&self) -> (usize, usize) {
+        let behind = self
+            .parts
+            .values()
+            .filter(|part| part.level != Level::Reached || !part.in_sync);
+        (behind.count(), self.streams.values().map(Stream::bytes).sum())
+    }
+
     /// Whether anybody has, or is to have, a copy of the shard.
     #[must_use]
     pub fn is_copied(&self, id: ShardId) -> bool {
@@ -292,7 +312,7 @@ impl Sender {
     }
 
     /// Revisions and answers to idempotency keys of a shard.
-    pub fn marks(&mut self, shard: ShardId, revisions: &[((u64, u64), u64)], answers: &[CopiedAnswer]) {
+    pub fn marks(&mut self, shard: ShardId, revisions: &[CopiedRevision], answers: &[CopiedAnswer]) {
         self.tell(shard, |epoch| Entry::Marks {
             shard,
             epoch,
@@ -315,6 +335,7 @@ impl Sender {
         for ((_, process), part) in range_mut(&mut self.parts, shard) {
             if let Some(stream) = self.streams.get_mut(process) {
                 stream.push(entry(part.epoch));
+                part.last = stream.last_place();
             }
         }
     }
@@ -328,14 +349,16 @@ impl Sender {
                 let Some(stream) = self.streams.get_mut(process).filter(|_| part.waited_for) else {
                     continue;
                 };
+                // What was said of other shards since is nothing to wait for, but a sync comes with the batch that asks for it.
                 let reached = if sync { stream.synced } else { stream.written };
-                if part.level == Level::Reached && stream.last_place() <= reached {
+                if part.level == Level::Reached && part.last <= reached {
                     continue;
                 }
                 if sync {
                     stream.want_sync();
                 }
-                part.waits.push_back((stream.last_place(), sync, request));
+                let place = if sync { stream.last_place() } else { part.last };
+                part.waits.push_back((place, sync, request));
                 waits += 1;
             }
         }
@@ -394,6 +417,7 @@ impl Sender {
         if stream.life == life && part.epoch == epoch && part.begun <= place {
             stream.push(begin(shard, epoch, true, floor));
             part.begun = stream.last_place();
+            part.last = stream.last_place();
             part.level = Level::Sending(0);
             self.sending.insert(key);
         }
@@ -478,7 +502,8 @@ impl Sender {
             let settled = |((_, process), part): (&(ShardId, Process), &Part)| {
                 let stream = streams.get(process);
                 let level = part.level == Level::Reached;
-                !part.waited_for || (level && stream.is_some_and(|stream| stream.last_place() <= stream.written))
+                // The shard is at rest; others of the stream are not.
+                !part.waited_for || (level && stream.is_some_and(|stream| part.last <= stream.written))
             };
             let in_sync = parts.get(&(*shard, *to)).is_some_and(|part| part.in_sync);
             let ready = *to == self.me || (in_sync && range(parts, *shard).all(settled));

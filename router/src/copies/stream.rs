@@ -8,6 +8,9 @@ use tidings_protocol::copy::Entry;
 /// A batch is ended when it has so many bytes.
 const BATCH_BYTES: usize = 256 * 1024;
 
+/// Versions of one entry: an entry is never cut, and a frame between nodes has a limit.
+const MOST_VERSIONS: usize = 8_192;
+
 /// A batch on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -64,8 +67,20 @@ impl Stream {
         }
     }
 
-    /// Adds to the batch that is being gathered.
+    /// Adds to the batch that is being gathered, in parts if it is long.
     pub(super) fn push(&mut self, entry: Entry) {
+        match entry {
+            Entry::Versions { shard, epoch, versions } if versions.len() > MOST_VERSIONS => {
+                for part in versions.chunks(MOST_VERSIONS) {
+                    let versions = part.to_vec();
+                    self.add(Entry::Versions { shard, epoch, versions });
+                }
+            }
+            entry => self.add(entry),
+        }
+    }
+
+    fn add(&mut self, entry: Entry) {
         if self.gathered_bytes >= BATCH_BYTES {
             self.end_batch();
         }

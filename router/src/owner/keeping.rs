@@ -36,6 +36,17 @@ pub struct KeptAnswer {
     pub wall_us: u64,
 }
 
+/// The last revision of an object as it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptRevision {
+    /// The object's key.
+    pub key: u128,
+    /// The revision.
+    pub revision: u64,
+    /// The version that the change with it got; [`Version::ZERO`] if that was not kept.
+    pub version: Version,
+}
+
 /// The shard that a mark's key names in its low bits.
 #[must_use]
 pub fn shard_of_mark(shards: ShardCount, key: u128) -> ShardId {
@@ -68,13 +79,16 @@ impl Owner {
     }
 
     /// Takes an object's last revision back.
-    pub fn restore_revision(&mut self, key: u128, revision: u64) {
-        self.revisions.restore(key, revision);
+    pub fn restore_revision(&mut self, mark: KeptRevision) {
+        self.revisions.put(mark.key, mark.revision, mark.version);
     }
 
-    /// Takes an object's last revision from another owner, unless a higher one is known: they may come in any order.
-    pub fn raise_revision(&mut self, key: u128, revision: u64) {
-        self.revisions.advance(key, revision);
+    /// Takes an object's last revision from another owner, unless one as high is known: they may come in any order.
+    pub fn raise_revision(&mut self, mark: KeptRevision) {
+        let known = self.revisions.last(mark.key);
+        if known.is_none_or(|(revision, version)| (revision, version) < (mark.revision, mark.version)) {
+            self.restore_revision(mark);
+        }
     }
 
     /// Takes the answer to an idempotency key back, for what is left of its window.
@@ -84,7 +98,7 @@ impl Owner {
     }
 
     /// Forgets every revision and answer of a shard: what is known of its objects is void and comes anew from elsewhere, and a mark
-    /// must never speak of a change that the new table lacks. Looks at all marks, as whoever sends them does.
+    /// must not speak of a change that only this process knew. Looks at all marks, as whoever sends them does.
     pub fn forget_marks(&mut self, shard: ShardId) {
         let shards = self.config.shards;
         let of_shard = |key: u128| shard_of_mark(shards, key) == shard;
@@ -127,8 +141,11 @@ impl Owner {
 
     /// One of the [`MARK_PIECES`] pieces of the revisions, older ones in the first half.
     #[must_use]
-    pub fn kept_revisions(&self, piece: usize) -> Vec<(u128, u64)> {
-        self.revisions.piece(piece)
+    pub fn kept_revisions(&self, piece: usize) -> Vec<KeptRevision> {
+        let marks = self.revisions.piece(piece).into_iter();
+        marks
+            .map(|(key, revision, version)| KeptRevision { key, revision, version })
+            .collect()
     }
 
     /// One of the [`MARK_PIECES`] pieces of the answers, older ones in the first half.

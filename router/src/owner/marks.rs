@@ -101,6 +101,7 @@ impl<T: Mark> Generations<T> {
 struct Revision {
     key: [u64; 2],
     revision: u64,
+    version: Version,
 }
 
 impl Mark for Revision {
@@ -124,23 +125,18 @@ impl Revisions {
         }
     }
 
-    /// Whether this revision is above the last one of the object, and from now on is the last one.
-    pub fn advance(&mut self, key: u128, revision: u64) -> bool {
-        if self.marks.get(key).is_some_and(|last| revision <= last.revision) {
-            return false;
-        }
-        self.marks.put(Revision {
-            key: halves(key),
-            revision,
-        });
-        true
+    /// The last revision of an object, and the version that it got.
+    #[must_use]
+    pub fn last(&self, key: u128) -> Option<(u64, Version)> {
+        self.marks.get(key).map(|last| (last.revision, last.version))
     }
 
-    /// Remembers a revision as the last one whatever it was.
-    pub fn restore(&mut self, key: u128, revision: u64) {
+    /// Remembers a revision as the last one whatever it was, with the version that it got.
+    pub fn put(&mut self, key: u128, revision: u64, version: Version) {
         self.marks.put(Revision {
             key: halves(key),
             revision,
+            version,
         });
     }
 
@@ -151,11 +147,9 @@ impl Revisions {
 
     /// One of twice [`PIECES`] pieces of what it remembers.
     #[must_use]
-    pub fn piece(&self, piece: usize) -> Vec<(u128, u64)> {
-        self.marks
-            .piece(piece)
-            .map(|mark| (mark.key(), mark.revision))
-            .collect()
+    pub fn piece(&self, piece: usize) -> Vec<(u128, u64, Version)> {
+        let marks = self.marks.piece(piece);
+        marks.map(|mark| (mark.key(), mark.revision, mark.version)).collect()
     }
 
     /// How many objects it remembers.
@@ -288,23 +282,26 @@ impl Answers {
 mod tests {
     use super::*;
 
+    fn put(revisions: &mut Revisions, key: u128) {
+        revisions.put(key, 1, Version(1));
+    }
+
     #[test]
-    fn a_revision_at_or_below_the_last_is_recognised() {
+    fn the_last_revision_is_remembered_with_its_version() {
         let mut revisions = Revisions::new(100);
-        assert!(revisions.advance(1, 17));
-        assert!(!revisions.advance(1, 17));
-        assert!(!revisions.advance(1, 3));
-        assert!(revisions.advance(1, 18));
-        assert!(revisions.advance(2, 3));
-        assert!(revisions.advance(3, 0));
-        assert!(!revisions.advance(3, 0));
+        revisions.put(1, 17, Version(5));
+        revisions.put(2, 3, Version(6));
+        revisions.put(1, 18, Version(7));
+        assert_eq!(revisions.last(1), Some((18, Version(7))));
+        assert_eq!(revisions.last(2), Some((3, Version(6))));
+        assert_eq!(revisions.last(3), None);
     }
 
     #[test]
     fn keys_that_differ_only_in_their_low_half_are_two() {
         let mut revisions = Revisions::new(100);
-        assert!(revisions.advance(1 << 64 | 1, 5));
-        assert!(revisions.advance(1 << 64 | 2, 5));
+        put(&mut revisions, 1 << 64 | 1);
+        assert_eq!(revisions.last(1 << 64 | 2), None);
     }
 
     #[test]
@@ -312,19 +309,23 @@ mod tests {
         let mut revisions = Revisions::new(100);
         let key = |number: u128| number << 64 | number;
         for number in 0..1_000 {
-            assert!(revisions.advance(key(number), 1));
+            put(&mut revisions, key(number));
             assert!(revisions.len() <= 100);
             for recent in number.saturating_sub(49)..=number {
-                assert!(!revisions.advance(key(recent), 1), "{recent} was forgotten at {number}");
+                assert!(
+                    revisions.last(key(recent)).is_some(),
+                    "{recent} was forgotten at {number}"
+                );
             }
         }
-        assert!(revisions.advance(key(0), 1), "a forgotten revision is accepted again");
+        assert_eq!(revisions.last(key(0)), None, "the oldest is forgotten");
     }
 
     #[test]
     fn nothing_is_remembered_where_nothing_is_allowed() {
         let mut revisions = Revisions::new(0);
-        assert!(revisions.advance(1, 1) && revisions.advance(1, 1));
+        put(&mut revisions, 1);
+        assert_eq!(revisions.last(1), None);
         let mut answers = Answers::new(0, 1_000);
         answers.put(1, Version(5), 0);
         assert_eq!(answers.get(1, 0), None);

@@ -3,8 +3,8 @@
 use super::{Output, Owner, Publish, PublishExtra, Published};
 use crate::link::Offered;
 use crate::now::Now;
-use tidings_protocol::ObjectHash;
 use tidings_protocol::peer::Changed;
+use tidings_protocol::{ObjectHash, Version};
 
 /// How many changes are looked up together before they are written one by one. Nearly each touches memory that is in no
 /// cache, and look-ups that do not depend on each other wait for it at the same time.
@@ -74,13 +74,23 @@ impl Owner {
                 revision,
                 idempotency,
             } = *extra;
-            if let Some(first) = idempotency.and_then(|key| self.answers.get(key, now.mono_us)) {
+            // A mark outlives its change where a table was lost and filled anew without it. It counts only if everybody was told
+            // of that version or a newer one, or to fetch again: else the retry is what brings the change back.
+            let newest = shard.versions.get(change.object);
+            let floor = shard.floor;
+            let counts = |version: &Version| *version <= newest || *version < floor;
+            let first = idempotency.and_then(|key| self.answers.get(key, now.mono_us));
+            if let Some(first) = first.filter(counts) {
                 self.counters.duplicates += 1;
                 return Published::Duplicate(first);
             }
-            if revision.is_some_and(|(key, revision)| !self.revisions.advance(key, revision)) {
-                self.counters.duplicates += 1;
-                return Published::Duplicate(shard.versions.get(change.object));
+            if let Some((key, revision)) = revision {
+                let last = self.revisions.last(key).filter(|(_, version)| counts(version));
+                if last.is_some_and(|(last, _)| revision <= last) {
+                    self.counters.duplicates += 1;
+                    return Published::Duplicate(newest);
+                }
+                self.revisions.put(key, revision, version);
             }
             if let Some(key) = idempotency {
                 self.answers.put(key, version, now.mono_us);

@@ -74,13 +74,8 @@ impl World {
                 place,
                 sync,
                 ref entries,
-                ref standings,
                 ..
             } => {
-                if let Some(node) = &mut self.nodes[index] {
-                    let void = standings.iter().filter(|standing| standing.replaced);
-                    void.for_each(|standing| node.owner.forget_marks(standing.shard));
-                }
                 for entry in entries {
                     self.keep_marks(index, entry);
                 }
@@ -114,7 +109,7 @@ impl World {
         };
         for answer in answers {
             let kept = KeptAnswer {
-                key: receiver::wide(answer.key.0, answer.key.1),
+                key: receiver::wide(answer.key),
                 version: answer.version,
                 wall_us: answer.wall_us,
             };

@@ -12,10 +12,10 @@ use tidings_protocol::{Epoch, ShardId, Version};
 use tidings_router::Now;
 use tidings_router::control::command::{Command, Seen};
 use tidings_router::control::map::Process as Name;
-use tidings_router::copies::receiver::{self, Arrived, Part, Standing, wide};
+use tidings_router::copies::receiver::{self, Arrived, Standing, wide};
 use tidings_router::copies::sender::{self, Sender, Wish};
 use tidings_router::owner::Owner;
-use tidings_router::owner::keeping::KeptAnswer;
+use tidings_router::owner::keeping::{KeptAnswer, KeptRevision};
 
 /// A batch that is confirmed when the disk has it.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +74,7 @@ impl World {
                 self.release_shard(node, shard);
                 if let Some(shell) = self.owner_shell(owner) {
                     // The map here may be late: it must not give the shard back under the old epoch.
-                    shell.receiver.heed(shard, epoch, Part::InSync, &mut Vec::new());
+                    shell.receiver.heard_of(shard, epoch);
                 }
             }
         }
@@ -139,7 +139,7 @@ impl World {
                     sender.refused(shard, epoch, out);
                 });
             }
-            Frame::Batch { .. } => {}
+            Frame::Batch { .. } | Frame::Owners { .. } => {}
         }
     }
 
@@ -295,14 +295,18 @@ impl World {
                     records.extend(versions.map(|(object, version)| Record::Version(*object, *version)));
                 }
                 Entry::Marks { revisions, answers, .. } => {
-                    for (key, revision) in revisions {
-                        let key = wide(key.0, key.1);
-                        shell.machine.restore_revision(key, *revision);
-                        records.push(Record::Revision(key, *revision));
+                    for mark in revisions {
+                        let kept = KeptRevision {
+                            key: wide(mark.key),
+                            revision: mark.revision,
+                            version: mark.version,
+                        };
+                        shell.machine.restore_revision(kept);
+                        records.push(Record::Revision(kept));
                     }
                     for answer in answers {
                         let kept = KeptAnswer {
-                            key: wide(answer.key.0, answer.key.1),
+                            key: wide(answer.key),
                             version: answer.version,
                             wall_us: answer.wall_us,
                         };

@@ -8,14 +8,14 @@ use crate::plan::Plan;
 use crate::sabotage::Sabotage;
 use crate::world::{Event, World};
 use std::collections::BTreeMap;
-use tidings_protocol::copy::CopiedAnswer;
+use tidings_protocol::copy::{CopiedAnswer, CopiedRevision};
 use tidings_protocol::peer::{Owned, OwnerToEdge};
 use tidings_protocol::{Epoch, ObjectHash, ShardId, Version};
 use tidings_router::Now;
 use tidings_router::control::map::Process as Name;
 use tidings_router::copies::receiver::{Receiver, halves};
 use tidings_router::copies::sender::Sender;
-use tidings_router::owner::keeping::{Floor, KeptAnswer};
+use tidings_router::owner::keeping::{Floor, KeptAnswer, KeptRevision};
 use tidings_router::owner::{Input, Output, Owner, Publish, Published};
 
 /// A batch that was applied or is about to be.
@@ -337,7 +337,8 @@ impl World {
             waiting.fates.push(match *published {
                 Published::Accepted(version) => {
                     records.push(Record::Version(draft.object, version));
-                    records.extend(draft.revision.map(|(key, revision)| Record::Revision(key, revision)));
+                    let mark = |(key, revision)| KeptRevision { key, revision, version };
+                    records.extend(draft.revision.map(mark).map(Record::Revision));
                     let answer = |key| KeptAnswer { key, version, wall_us };
                     records.extend(draft.key.map(|key| Record::Answer(answer(key))));
                     happened.push((draft.publish, shards.shard(draft.object), version));
@@ -404,7 +405,12 @@ impl World {
             let (shard, version) = (shards.shard(draft.object), *version);
             // The change goes before its marks: a copy that has a mark has what it is of.
             shell.sender.versions(shard, &[(draft.object, version)]);
-            let revisions: Vec<_> = draft.revision.iter().map(|(key, at)| (halves(*key), *at)).collect();
+            let revision = |(key, revision): &(u128, u64)| CopiedRevision {
+                key: halves(*key),
+                revision: *revision,
+                version,
+            };
+            let revisions: Vec<_> = draft.revision.iter().map(revision).collect();
             let answer = |key: &u128| CopiedAnswer {
                 key: halves(*key),
                 version,

@@ -123,8 +123,8 @@ impl World {
                 let revisions = owner.machine.kept_revisions(piece);
                 let answers = owner.machine.kept_answers(piece, now);
                 let here = |key: &u128| taking.here.contains_key(&shard_of_mark(shards_here, *key));
-                let revisions = revisions.into_iter().filter(|(key, _)| here(key));
-                records.extend(revisions.map(|(key, revision)| Record::Revision(key, revision)));
+                let revisions = revisions.into_iter().filter(|mark| here(&mark.key));
+                records.extend(revisions.map(Record::Revision));
                 let answers = answers.into_iter().filter(|answer| here(&answer.key));
                 records.extend(answers.map(Record::Answer));
             }
@@ -215,9 +215,9 @@ impl World {
             }
         }
         // In the order in which they were written, so that the newest are remembered.
-        for (key, revision) in &found.revisions {
-            let thread = thread_of(shard_of_mark(shards, *key));
-            recovered.owners[thread].machine.restore_revision(*key, *revision);
+        for mark in &found.revisions {
+            let thread = thread_of(shard_of_mark(shards, mark.key));
+            recovered.owners[thread].machine.restore_revision(*mark);
         }
         for answer in &found.answers {
             let thread = thread_of(shard_of_mark(shards, answer.key));

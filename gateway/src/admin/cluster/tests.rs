@@ -1,7 +1,8 @@
 //! What is told of a made-up cluster of three, the third of which is gone and a fourth on its way in.
 
+use super::names::Lost;
 use super::*;
-use crate::control::Peer;
+use crate::control::{Member, Peer, View};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -56,11 +57,13 @@ fn on_its_way() -> Member {
         formed: None,
         name: "fourth".to_owned(),
         client_url: "https://n4.example".to_owned(),
+        willing: true,
         release: String::new(),
     }
 }
 
-fn told() -> Value {
+/// A status with three nodes: this one, one that lives and is called `second`, and a third that is gone.
+fn status() -> Status {
     let peer = |node: u64, alive: bool| Peer {
         process: process(node),
         name: if node == 2 { "second".to_owned() } else { String::new() },
@@ -82,6 +85,20 @@ fn told() -> Value {
         leader: Some(NodeId(2)),
         voters: [1, 2, 3].map(NodeId).into(),
     };
+    let gone = Member {
+        verdict: Verdict::Dead,
+        ..on_its_way()
+    };
+    Status {
+        view: Arc::new(view),
+        term: 9,
+        learners: BTreeSet::new(),
+        members: [(NodeId(4), on_its_way()), (NodeId(5), gone)].into(),
+        lease_left_us: 1_500_000,
+    }
+}
+
+fn told_of(status: &Status) -> Value {
     let mine = Mine {
         name: "first",
         roles: tidings_membership::Roles {
@@ -97,18 +114,11 @@ fn told() -> Value {
             uptime_ms: 3,
         },
     };
-    let gone = Member {
-        verdict: Verdict::Dead,
-        ..on_its_way()
-    };
-    let status = Status {
-        view: Arc::new(view),
-        term: 9,
-        learners: BTreeSet::new(),
-        members: [(NodeId(4), on_its_way()), (NodeId(5), gone)].into(),
-        lease_left_us: 1_500_000,
-    };
-    serde_json::to_value(describe(&mine, "dev", &status)).expect("JSON")
+    serde_json::to_value(describe(&mine, "dev", status)).expect("JSON")
+}
+
+fn told() -> Value {
+    told_of(&status())
 }
 
 fn row(told: &Value, id: u64) -> Value {
@@ -180,4 +190,77 @@ fn a_shard_is_owned_while_its_owner_lives() {
         (&json!("second"), &json!(1))
     );
     assert_eq!(shards[1]["cause"], "versions_lost");
+}
+
+#[test]
+fn a_node_is_found_by_name_or_id_and_not_where_several_are_meant() {
+    let mut status = status();
+    let find = |status: &Status, text: &str| Names::of_status(status, "first").find(text);
+    assert_eq!(find(&status, "first"), Ok(NodeId(1)));
+    assert_eq!(find(&status, "second"), Ok(NodeId(2)));
+    assert_eq!(
+        find(&status, &NodeId(3).to_string()),
+        Ok(NodeId(3)),
+        "it never said its name"
+    );
+    assert_eq!(
+        find(&status, "fourth"),
+        Err(Lost::Unknown),
+        "it is not of the cluster yet"
+    );
+    assert_eq!(find(&status, ""), Err(Lost::Unknown));
+    let twin = Member {
+        name: "second".to_owned(),
+        ..on_its_way()
+    };
+    status.members.insert(NodeId(3), twin);
+    assert_eq!(
+        find(&status, "second"),
+        Err(Lost::Ambiguous(vec![NodeId(2), NodeId(3)]))
+    );
+}
+
+#[test]
+fn copies_what_is_on_the_way_and_what_is_missing_are_told() {
+    let mut map = agreed_map();
+    map.apply(&Command::SetCopies { copies: 2 }).expect("set");
+    let told_of_map = |map: &Map| {
+        let mut status = status();
+        let view = View {
+            map: Arc::new(map.clone()),
+            ..View::clone(&status.view)
+        };
+        status.view = Arc::new(view);
+        told_of(&status)
+    };
+    let seen = |map: &Map| Seen::of(map, ShardId(0)).expect("a shard");
+    let (filled, member) = (seen(&map), process(2));
+    map.apply(&Command::Fill { seen: filled, member }).expect("filled");
+    let (moved, to) = (seen(&map), Some(process(2)));
+    map.apply(&Command::Move { seen: moved, to }).expect("moved");
+    let told = told_of_map(&map);
+    assert_eq!((&told["copies"], &told["short_of_copies"]), (&json!(2), &json!(3)));
+    let shard = &told["shards"][0];
+    assert_eq!(
+        (&shard["filling"], &shard["moving"]),
+        (&json!(["second"]), &json!("second"))
+    );
+    assert_eq!((&shard["copies"], &shard["missing"]), (&json!([]), &json!(1)));
+    let second = row(&told, 2);
+    assert_eq!(
+        (&second["owned"], &second["copies"], &second["filling"]),
+        (&json!(1), &json!(0), &json!(1))
+    );
+    let joined = seen(&map);
+    map.apply(&Command::Join { seen: joined, member }).expect("joined");
+    let told = told_of_map(&map);
+    assert_eq!(
+        (&told["shards"][0]["copies"], &told["shards"][0]["missing"]),
+        (&json!(["second"]), &json!(0))
+    );
+    // The owner of the third is gone: its copy would count, the dead one does not.
+    assert_eq!(
+        (&told["shards"][2]["missing"], &told["short_of_copies"]),
+        (&json!(2), &json!(2))
+    );
 }

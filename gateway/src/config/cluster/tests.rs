@@ -77,6 +77,51 @@ fn a_lease_is_half_a_second_to_a_minute() {
 }
 
 #[test]
+fn copies_moves_fills_and_patience_have_bounds() {
+    type Set = fn(&mut Config, u64);
+    let keys: [(&str, Set, &[u64], &[u64]); 5] = [
+        (
+            "cluster.copies",
+            |config, to| config.cluster.copies = to,
+            &[1, 3],
+            &[0, 4],
+        ),
+        (
+            "cluster.moves",
+            |config, to| config.cluster.moves = to,
+            &[0, 256],
+            &[257],
+        ),
+        (
+            "cluster.fills",
+            |config, to| config.cluster.fills = to,
+            &[1, 64],
+            &[0, 65],
+        ),
+        (
+            "cluster.replace_voter_ms",
+            |config, to| config.cluster.replace_voter_ms = to,
+            &[5_000, 86_400_000],
+            &[4_999, 86_400_001],
+        ),
+        (
+            "cluster.forget_node_ms",
+            |config, to| config.cluster.forget_node_ms = to,
+            &[10_000, 2_592_000_000],
+            &[9_999, 2_592_000_001],
+        ),
+    ];
+    for (key, set, fine, wrong) in keys {
+        for value in fine {
+            assert_eq!(alone(|config| set(config, *value)), Ok(()), "{key} {value}");
+        }
+        for value in wrong {
+            refused(alone(|config| set(config, *value)), key, "must be from");
+        }
+    }
+}
+
+#[test]
 fn names_have_one_to_64_bytes() {
     assert_eq!(alone(|config| config.cluster.name = "n".repeat(64)), Ok(()));
     refused(

@@ -122,3 +122,106 @@ fn an_address_that_nobody_can_reach_is_refused() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn when_a_node_has_stopped_its_log_is_free() {
+    let mut stage = Stage::three().await;
+    stage.all_see("it has a lease", is_whole).await;
+    for round in 0..6 {
+        let node = round % 3;
+        stage.stop(node, round % 2 == 1).await;
+        let log = stage.folder.path().join(format!("{node}/control.redb"));
+        let free = std::fs::File::open(&log).is_ok_and(|file| file.try_lock().is_ok());
+        assert!(free, "round {round}: the file is in use still");
+        stage.start_again(node).await;
+        stage.formed(node).await;
+    }
+}
+
+/// Copies one file of a node's data directory somewhere, or back.
+fn copy(stage: &Stage, node: usize, file: &str, back: bool) {
+    let here = stage.folder.path().join(node.to_string()).join(file);
+    let aside = stage.folder.path().join(format!("{file}-of-{node}"));
+    let (from, to) = if back { (&aside, &here) } else { (&here, &aside) };
+    std::fs::copy(from, to).expect("a copy");
+}
+
+/// Waits until the node's log has gone on for a while.
+async fn goes_on(stage: &Stage, node: usize) {
+    let before = stage.view(node).map.ceiling();
+    stage
+        .sees(node, "its log goes on", |view| {
+            view.map.ceiling().0 > before.0 + 2_000_000
+        })
+        .await;
+}
+
+fn follower(stage: &Stage, leader: usize) -> usize {
+    stage
+        .running()
+        .into_iter()
+        .find(|node| *node != leader)
+        .expect("a follower")
+}
+
+#[tokio::test]
+async fn a_node_whose_log_is_an_older_copy_joins_its_cluster_under_another_name() {
+    let mut stage = Stage::three().await;
+    stage.all_see("it has a lease", is_whole).await;
+    let (identity, before) = (stage.identity(2), stage.view(2).me.node);
+    stage.stop(2, false).await;
+    copy(&stage, 2, "control.redb", false);
+    stage.start_again(2).await;
+    stage.formed(2).await;
+    assert_eq!(
+        stage.view(2).me.node,
+        before,
+        "the same node as long as nothing is wrong"
+    );
+    stage.sees(2, "it has a lease", is_whole).await;
+    goes_on(&stage, 2).await;
+    stage.stop(2, false).await;
+    copy(&stage, 2, "control.redb", true);
+    stage.start_again(2).await;
+    stage.formed(2).await;
+    assert_eq!(stage.identity(2), identity);
+    stage.sees(2, "it has a lease", is_whole).await;
+    assert_ne!(stage.view(2).me.node, before);
+    let aside = stage.folder.path().join("2/control.redb.older");
+    assert!(aside.exists(), "nothing is thrown away");
+}
+
+#[tokio::test]
+async fn a_node_whose_whole_directory_was_put_back_is_found_out_by_the_leader_and_does_no_harm() {
+    let mut stage = Stage::three().await;
+    stage.all_see("it has a lease", is_whole).await;
+    let leader = stage.leader().await;
+    let node = follower(&stage, leader);
+    let before = stage.view(node).me.node;
+    stage.stop(node, false).await;
+    for file in ["node", "control.redb"] {
+        copy(&stage, node, file, false);
+    }
+    stage.start_again(node).await;
+    stage.formed(node).await;
+    stage.sees(node, "it has a lease", is_whole).await;
+    goes_on(&stage, node).await;
+    assert_eq!(stage.leader().await, leader, "the same one leads throughout");
+    stage.stop(node, false).await;
+    for file in ["node", "control.redb"] {
+        copy(&stage, node, file, true);
+    }
+    stage.start_again(node).await;
+    stage.formed(node).await;
+    let mut over = stage.get(node).handle.over();
+    let why = tokio::time::timeout(super::stage::PATIENCE, over.wait_for(Option::is_some)).await;
+    let why = why.expect("it ends").expect("it says why").clone().expect("it does");
+    assert!(why.contains("put back from a copy"), "{why}");
+    stage.stop(node, true).await;
+    goes_on(&stage, leader).await;
+    assert_eq!(stage.leader().await, leader, "the leader goes on");
+    stage.start_again(node).await;
+    stage.formed(node).await;
+    stage.sees(node, "it has a lease", is_whole).await;
+    assert_ne!(stage.view(node).me.node, before);
+}

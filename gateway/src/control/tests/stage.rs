@@ -1,5 +1,6 @@
 //! Nodes' control planes, with folders of their own.
 
+use crate::control::seeds::Names;
 use crate::control::{Formed, Settings, Starting, View, start};
 use crate::storage::Identity;
 use std::net::SocketAddr;
@@ -30,8 +31,12 @@ pub(super) fn settings(expect: usize) -> Settings {
         name: "test".to_owned(),
         secret: "a secret that is long enough for a test".to_owned(),
         join: Vec::new(),
+        names: Names::of_the_system(),
         expect,
         shards: ShardCount::new(16).expect("a power of two"),
+        copies: 1,
+        moves: 0,
+        fills: 0,
         lease: Duration::from_secs(2),
         node_listen: "127.0.0.1:0".parse().expect("an address"),
         node_advertise: None,
@@ -185,21 +190,6 @@ impl Stage {
     pub(super) async fn start_at(&mut self, number: usize, join: Vec<String>) {
         let mut settings = self.settings[number].clone();
         settings.join = join;
-        let log = settings.data_dir.as_ref().map(|folder| folder.join("control.redb"));
-        for log in log.into_iter().filter(|log| log.exists()) {
-            // The file may be in use for a moment still: a process that was killed would have left it.
-            let free = async {
-                while !is_free(&log) {
-                    sleep(Duration::from_millis(20)).await;
-                }
-            };
-            timeout(PATIENCE, free).await.expect("its log is free");
-        }
         self.nodes[number] = Node::Starting(start(settings).expect("it starts"));
     }
-}
-
-/// Whether nobody has locked the file.
-fn is_free(file: &std::path::Path) -> bool {
-    std::fs::File::open(file).is_ok_and(|file| file.try_lock().is_ok())
 }

@@ -13,6 +13,7 @@ use crate::{clock, edge};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tidings_protocol::mesh::AckLevel;
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{ClusterId, Epoch, HashKey, NodeId, ObjectHash, ShardCount, ShardId, Version};
 use tidings_router::control::command::{Command, Seen, With};
@@ -201,7 +202,7 @@ impl Stage {
             extra: None,
         };
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        let results = self.owner.publish(vec![change], false, deadline).await?;
+        let results = self.owner.publish(vec![change], AckLevel::Replicated, deadline).await?;
         Ok(results[0])
     }
 
@@ -213,7 +214,7 @@ impl Stage {
     async fn known(&self) -> owner::Inspection {
         let nothing = self
             .owner
-            .publish(Vec::new(), false, tokio::time::Instant::now() + PATIENCE);
+            .publish(Vec::new(), AckLevel::Replicated, tokio::time::Instant::now() + PATIENCE);
         assert_eq!(nothing.await, Ok(Vec::new()));
         self.owner.inspect(OBJECT).await.expect("it lives")
     }

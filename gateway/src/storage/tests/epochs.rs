@@ -79,7 +79,11 @@ fn open_member(disk: &Simulated, boot: &str, memory: &Memory) -> Result<Member, 
     let opened = open(&disk, &plan(boot, 7))?;
     Ok(Member {
         owners: opened.machines,
-        holdings: opened.shelves.into_iter().map(Holdings::new).collect(),
+        holdings: opened
+            .shelves
+            .into_iter()
+            .map(|shelf| Holdings::new(machine(), shelf))
+            .collect(),
         handles: opened.handles,
         idle: opened.idle,
         memory: memory.clone(),
@@ -177,14 +181,16 @@ impl Member {
 
     fn release(&mut self, shard: u16) {
         let at = place(shard);
-        let tenure = self.holdings[at].release(&mut self.owners[at], now(), ShardId(shard), &mut Vec::new());
+        self.holdings[at].release(&mut self.owners[at], now(), ShardId(shard), &mut Vec::new());
+        // The map has no part in it for this process.
+        let tenure = self.holdings[at].forget(ShardId(shard));
         let written = self.tenure(tenure.expect("it was owned"));
         self.memory.shards.entry(ShardId(shard)).or_default().ended = written;
     }
 
     /// The map says that what lies on the shelf is of no use.
     fn drop_from_shelf(&mut self, shard: u16) {
-        let tenure = self.holdings[place(shard)].drop_from_shelf(ShardId(shard));
+        let tenure = self.holdings[place(shard)].forget(ShardId(shard));
         let written = self.tenure(tenure.expect("it lay there"));
         self.memory.shards.entry(ShardId(shard)).or_default().ended = written;
     }

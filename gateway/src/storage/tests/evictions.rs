@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{Epoch, ObjectHash, ShardId, Version};
 use tidings_router::owner::Config;
-use tidings_router::owner::keeping::{Floor, KeptAnswer, MARK_PIECES};
+use tidings_router::owner::keeping::{Floor, KeptAnswer, KeptRevision, MARK_PIECES};
 
 /// Room for some hundred objects an owner.
 fn tight() -> Config {
@@ -285,8 +285,13 @@ impl Source for Turning {
     fn marks(&self, _: usize, piece: usize) -> Option<Marks> {
         let half = MARK_PIECES / 2;
         let turned = self.0.fetch_add(1, Ordering::Relaxed) >= half as u64;
+        let mark = KeptRevision {
+            key: KEY,
+            revision: 17,
+            version: Version::ZERO,
+        };
         let here = piece == if turned { 3 } else { half + 3 };
-        Some((here.then_some((KEY, 17)).into_iter().collect(), Vec::new()))
+        Some((here.then_some(mark).into_iter().collect(), Vec::new()))
     }
 }
 
@@ -309,10 +314,12 @@ fn a_mark_that_grows_old_while_a_snapshot_is_taken_is_in_it() {
         .write(&turning, &Contents::default(), &mut || {})
         .expect("written");
     let after = open(&disk.back(Back::Process), "boot 1", &Memory::default());
-    let known = after
+    let known: Vec<_> = after
         .tables
         .owners
         .iter()
-        .flat_map(|owner| (0..MARK_PIECES).flat_map(|piece| owner.kept_revisions(piece)));
-    assert_eq!(known.collect::<Vec<_>>(), [(KEY, 17)]);
+        .flat_map(|owner| (0..MARK_PIECES).flat_map(|piece| owner.kept_revisions(piece)))
+        .map(|mark| (mark.key, mark.revision))
+        .collect();
+    assert_eq!(known, [(KEY, 17)]);
 }

@@ -9,7 +9,7 @@ use crate::storage::*;
 use std::collections::BTreeMap;
 use tidings_protocol::peer::OwnerToEdge;
 use tidings_protocol::{ObjectHash, ShardCount};
-use tidings_router::owner::keeping::{Floor, KeptAnswer};
+use tidings_router::owner::keeping::{Floor, KeptAnswer, KeptRevision};
 use tidings_router::owner::{Input, Output, Publish, PublishExtra, Published};
 
 pub(super) const WALL_US: u64 = 1_795_000_000_000_000;
@@ -206,7 +206,8 @@ impl World {
             let before = self.memory.highest.insert(machine().shards.shard(object), version);
             assert!(before < Some(version), "{version} was given before: {before:?}");
             payload.changes([(object, version)].into_iter());
-            payload.revisions(marks.revision.into_iter());
+            let revision = |(key, revision)| KeptRevision { key, revision, version };
+            payload.revisions(marks.revision.map(revision).into_iter());
             let answer = |key| KeptAnswer {
                 key,
                 version,

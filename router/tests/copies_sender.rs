@@ -1,0 +1,159 @@
+//! The sender of copies rule by rule, where random lives would seldom look.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "support/lab.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod lab;
+
+use lab::config;
+use tidings_protocol::peer::FloorCause;
+use tidings_protocol::{Epoch, NodeId, ObjectHash, ShardId, Version};
+use tidings_router::Now;
+use tidings_router::control::map::{Process, Shard};
+use tidings_router::copies::sender::{self, Output, Sender, Wish};
+use tidings_router::owner::{Input, Owner};
+
+const OWNER: Process = process(1);
+const COPY: Process = process(2);
+const NOW: Now = Now {
+    mono_us: 1_000_000,
+    wall_us: 1_000_000,
+};
+
+const fn process(node: u64) -> Process {
+    Process {
+        node: NodeId(node),
+        incarnation: 1,
+    }
+}
+
+/// Owned in epoch 1, with one copy in sync.
+fn shard(moving: Option<Process>) -> Shard {
+    Shard {
+        epoch: Epoch(1),
+        owner: Some(OWNER),
+        begins: Version(10),
+        floor: Version(10),
+        cause: FloorCause::Lost,
+        in_sync: vec![COPY],
+        filling: Vec::new(),
+        moving,
+        turn: 1,
+        pinned: None,
+    }
+}
+
+struct Bench {
+    owner: Owner,
+    sender: Sender,
+    out: Vec<Output>,
+}
+
+impl Bench {
+    /// Shards 0 and 1 are owned, and level with their copy, of which batch number one brought all.
+    fn new() -> Self {
+        let mut owner = Owner::new(config());
+        let assign = Input::Assign {
+            shards: vec![ShardId(0), ShardId(1)],
+            epoch: Epoch(1),
+            floor: Version(10),
+            cause: FloorCause::Lost,
+        };
+        owner.handle(NOW, assign, &mut Vec::new());
+        let config = sender::Config {
+            shards: config().shards,
+            window_bytes: 1 << 20,
+            queue_bytes: 1 << 20,
+            silence_us: 1_000_000,
+            again_us: 1_000,
+        };
+        let mut new = Self {
+            owner,
+            sender: Sender::new(OWNER, config),
+            out: Vec::new(),
+        };
+        for id in [ShardId(0), ShardId(1)] {
+            new.sender.heed(NOW, id, &shard(None), &new.owner, &mut new.out);
+        }
+        new.sender.link(NOW, COPY, true, &mut new.out);
+        let sent = new.flush();
+        new.confirm(*sent.last().unwrap());
+        new
+    }
+
+    /// Sends what there is; the numbers of the batches.
+    fn flush(&mut self) -> Vec<u64> {
+        self.sender.flush(NOW, &self.owner, &mut self.out);
+        let sent = self.out.drain(..).filter_map(|output| match output {
+            Output::Send { batch, .. } => Some(batch.place),
+            _ => None,
+        });
+        sent.collect()
+    }
+
+    fn confirm(&mut self, written: u64) {
+        assert!(self.sender.confirmed(NOW, COPY, 1, (written, 0), &mut self.out));
+    }
+
+    fn change(&mut self, id: u16) {
+        let object = ObjectHash(u64::from(id) << 62);
+        self.sender.versions(ShardId(id), &[(object, Version(20))]);
+    }
+
+    fn hands_over(&mut self, id: u16) -> bool {
+        let mut out = Vec::new();
+        self.sender.handle_deadline(
+            Now {
+                mono_us: NOW.mono_us + 10_000,
+                ..NOW
+            },
+            &mut out,
+        );
+        out.iter()
+            .any(|output| matches!(output, Output::Propose(Wish::HandOver { shard, .. }) if *shard == ShardId(id)))
+    }
+}
+
+#[test]
+fn a_shard_at_rest_is_handed_over_although_others_of_its_stream_are_busy() {
+    let mut bench = Bench::new();
+    bench.change(0);
+    let first = bench.flush();
+    bench
+        .sender
+        .heed(NOW, ShardId(0), &shard(Some(COPY)), &bench.owner, &mut bench.out);
+    assert!(bench.sender.is_leaving(ShardId(0)));
+    bench.change(1);
+    bench.flush();
+    assert!(!bench.hands_over(0), "its own last change is not confirmed");
+    bench.confirm(*first.last().unwrap());
+    assert!(bench.hands_over(0), "what is not confirmed is the other shard's");
+}
+
+#[test]
+fn an_answer_about_an_earlier_change_waits_for_that_and_not_for_other_shards() {
+    let mut bench = Bench::new();
+    bench.change(0);
+    let first = bench.flush();
+    bench.change(1);
+    bench.flush();
+    assert!(bench.sender.request(7, &[ShardId(0)], false), "it is not on the copy");
+    bench.confirm(*first.last().unwrap());
+    assert!(bench.out.contains(&Output::Confirmed { request: 7 }));
+    assert!(!bench.sender.request(8, &[ShardId(0)], false), "it is there");
+    assert!(bench.sender.request(9, &[ShardId(1)], false));
+}
+
+#[test]
+fn an_answer_that_wants_a_sync_waits_for_one_although_the_change_is_written() {
+    let mut bench = Bench::new();
+    bench.change(0);
+    let place = *bench.flush().last().unwrap();
+    bench.confirm(place);
+    assert!(!bench.sender.request(1, &[ShardId(0)], false));
+    assert!(bench.sender.request(2, &[ShardId(0)], true));
+    let synced = *bench.flush().last().unwrap();
+    assert!(bench.sender.confirmed(NOW, COPY, 1, (synced, synced), &mut bench.out));
+    assert!(bench.out.contains(&Output::Confirmed { request: 2 }));
+}
