@@ -54,9 +54,10 @@ impl World {
         }
         if self.healing {
             let gone = |node: tidings_protocol::NodeId| self.gone[node.0 as usize];
-            let mut nodes = self.agreement.map().nodes();
-            let draining = nodes.find(|(node, known)| known.draining && !gone(*node));
-            if let Some((node, _)) = draining {
+            let draining = self.agreement.map().nodes();
+            let draining = draining.filter(|(node, known)| known.draining && !gone(*node));
+            let draining = draining.map(|(node, _)| node).next();
+            if let Some(node) = draining {
                 self.operate(Command::Drain { node, draining: false });
             }
         }
