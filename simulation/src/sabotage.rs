@@ -1,5 +1,5 @@
 //! Deliberate breaks: shells that do not keep a rule. A simulation that is green with one of them has shown nothing about that
-//! rule; `tests/breaks.rs` demands that each is caught.
+//! rule; `tests/breaks.rs` holds those that were caught.
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
