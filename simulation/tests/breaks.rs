@@ -7,7 +7,12 @@ use simulation::run::run_plan;
 use simulation::sabotage::Sabotage;
 
 /// Those that were seen to be caught. The others of [`Sabotage::ALL`] were not within the seeds tried so far (`docs/testing.md`).
-const CAUGHT: &[Sabotage] = &[Sabotage::DoubtForgotten, Sabotage::MarksNotCopied, Sabotage::NotPaused];
+const CAUGHT: &[Sabotage] = &[
+    Sabotage::NoWait,
+    Sabotage::DoubtForgotten,
+    Sabotage::MarksNotCopied,
+    Sabotage::NotPaused,
+];
 
 /// The first seed that falls, and the invariant that objects.
 fn caught(sabotage: Sabotage, within: u64) -> Option<(u64, &'static str)> {
