@@ -1,77 +1,60 @@
 /**
+ * What one watch was told and has handled. An object has at most one change and one resync that wait: a newer one takes
+ * the place of the older. Pure.
+ * @param {string} [cursor] where it goes on
+ */
+export function createLedger(cursor?: string): {
+    add: (entries: [string, number?][], covered?: boolean) => (Start | undefined)[][];
+    join: () => {
+        cursor: string | undefined;
+        add: (Start | undefined)[][];
+    };
+    remove: (object: string) => boolean;
+    hear: (facts: Fact[], told?: string) => void;
+    take: () => Change | undefined;
+    settle: (object: string) => void;
+    again: (change: Change) => void;
+    /** Where a new process goes on: everything before it has been handled. */
+    cursor: () => string | undefined;
+    objects: () => string[];
+    /** Whether the hub speaks of everything. */
+    live: () => boolean;
+};
+/**
  * The blocks of an event stream, as the messages that a WebSocket would bring, and the rest that is not whole yet.
  * @param {string} text
  * @returns {[Message[], string]}
  */
 export function readEvents(text: string): [Message[], string];
 /**
+ * What the hub does in the world.
+ * @typedef {object} World
+ * @property {(to: string | undefined, message: Message) => void} post to one tab, or to all
+ * @property {(transport: Transport, ask: { body?: Message, token?: string }, on: (messages: Message[], end?: Message) => void) =>
+ *   { send?: (text: string) => void, close: () => void }} open `on` is never called before this returns
+ * @property {(ms: number, run: () => void) => () => void} timer returns what stops it
+ * @property {() => number} now milliseconds of a clock that only goes forward
+ * @property {() => number} random from 0 to below 1
+ * @property {(tab: string, gone: () => void) => void} attend says when the tab is gone
+ */
+/** A watch as the hub sees it, and what it has yet to be told. @typedef {{ tab: string, w: string, facts: Fact[] }} Member */
+/**
  * The one connection of many watches: `hear` takes what tabs say, `World.open` gives what the server says. Pure: it has
  * no other way to the world than `World`.
  *
  * It keeps nothing that outlives a connection: for each one, every watch joins anew and says from where on it has to be
  * caught up. So a hub can die without a loss.
- * @param {World} world @param {Options & { worked?: Transport }} [options]
+ * @param {World} world @param {HubOptions} [options]
  */
-export function createHub(world: World, options?: Options & {
-    worked?: Transport;
-}): {
+export function createHub(world: World, options?: HubOptions): {
     hear: (tab: string, message: Message) => void;
-    close: (over?: boolean) => void;
-    now: () => State;
+    close: () => void;
 };
 /** An error with a stable name. */
 export class TidingsError extends Error {
     /** @param {string} code @param {string} [message] */
     constructor(code: string, message?: string);
     code: string;
-}
-/**
- * What one watch was told and has handled. An object has at most one change and one resync that wait: a newer one takes
- * the place of the older. Pure.
- */
-export class Ledger {
-    /** @param {string} [cursor] */
-    constructor(cursor?: string);
-    /** @type {Map<string, { told?: number, from?: string, wait?: Change, doubt?: string }>} */
-    held: Map<string, {
-        told?: number;
-        from?: string;
-        wait?: Change;
-        doubt?: string;
-    }>;
-    /** Objects for which `resume` does not speak. @type {Set<string>} */
-    uncovered: Set<string>;
-    /** Objects that are not live at the present hub. @type {Set<string>} */
-    pending: Set<string>;
-    /** Where a new connection goes on. */
-    resume: string | undefined;
-    /** Where a new process goes on: everything before it has been handled. */
-    cursor: string | undefined;
-    /** `covered`: the cursor of the beginning speaks for it. @param {string} object @param {number} [version] */
-    add(object: string, version?: number, covered?: boolean): boolean;
-    /** @param {string} object */
-    remove(object: string): boolean;
-    /** From where on a hub has to catch up: a version, a cursor, or 0: from now on. @param {string} object */
-    start(object: string): string | number;
-    /** The hub speaks of it from now on; `start`: from where on. @param {string} object @param {number | string} [start] */
-    live(object: string, start?: number | string): void;
-    /** The hub does not speak of it for now. @param {string} object */
-    away(object: string): void;
-    /** @param {Change} change */
-    change(change: Change): void;
-    /** It has to be fetched. @param {string} object @param {string} cause */
-    fetch(object: string, cause: string): void;
-    /** The server cannot vouch for these. @param {Iterable<string>} objects @param {string} cause */
-    resync(objects: Iterable<string>, cause: string): void;
-    /** Everything that is live was told up to here. @param {string} cursor */
-    vouch(cursor: string): void;
-    /** The next change to be handled. @returns {Change | undefined} */
-    take(): Change | undefined;
-    /** It has been handled. @param {string} object */
-    settle(object: string): void;
-    /** It has not been handled: it is told again, or what is newer. @param {Change} change */
-    again(change: Change): void;
-    #private;
 }
 /**
  * Objects that are watched. Without a handler, `for await` tells their changes one by one: asking for the next one says
@@ -103,9 +86,9 @@ export class Watch {
     /** What a new hub has to know. @internal */
     _join(): void;
     /** What the hub tells. @internal @param {Message} m */
-    _hear({ live, changes, resync, fetch, refused, cause, cursor }: Message): void;
-    /** @internal @param {TidingsError} [error] */
-    _stop(error?: TidingsError): void;
+    _hear({ facts, cursor }: Message): void;
+    /** @internal @param {State} state of the connection */
+    _become(state: State): void;
     /** @returns {AsyncIterator<Change, undefined>} */
     [Symbol.asyncIterator](): AsyncIterator<Change, undefined>;
     #private;
@@ -148,7 +131,7 @@ export type World = {
     open: (transport: Transport, ask: {
         body?: Message;
         token?: string;
-    }, on: (kind: string, detail?: any) => void) => {
+    }, on: (messages: Message[], end?: Message) => void) => {
         send?: (text: string) => void;
         close: () => void;
     };
@@ -170,18 +153,13 @@ export type World = {
     attend: (tab: string, gone: () => void) => void;
 };
 /**
- * A watch as the hub sees it.
+ * A watch as the hub sees it, and what it has yet to be told.
  */
 export type Member = {
     tab: string;
     w: string;
-    objects: Set<string>;
-    joined?: boolean;
+    facts: Fact[];
 };
-/**
- * Objects by the cursor from where on they have to be caught up; under the empty one by a version (0: from now on).
- */
-export type Debts = Map<string, Map<string, number>>;
 /**
  * Something happened to an object.
  */
@@ -311,6 +289,28 @@ export type WatchOptions = {
      * the first wait before it is told again is at most this. Default: 1,000
      */
     againMs?: number | undefined;
+};
+/**
+ * What is said of an object: a change; or that it may have changed (`cause`); that it is refused (`error`); or that it is
+ * live, and from where on (`start`).
+ */
+export type Fact = {
+    object: string;
+    version?: number;
+    cause?: string;
+    error?: Message;
+    start?: Start;
+};
+/**
+ * From where on an object has to be caught up: a cursor, a version, or 0: from now on.
+ */
+export type Start = string | number;
+/**
+ * What a hub has to know; it can be sent elsewhere.
+ */
+export type HubOptions = Omit<Options, "token" | "share" | "WebSocket" | "fetch"> & {
+    auth?: boolean;
+    worked?: Transport;
 };
 /**
  * What tabs and hub say to each other.

@@ -7,7 +7,7 @@
  *
  * | room | knows | does not know |
  * | --- | --- | --- |
- * | `Ledger` | what one watch was told and has handled, its cursor | connections, time |
+ * | `createLedger` | what one watch was told and has handled, its cursor | connections, time |
  * | `createHub` | the one connection of many watches: what to ask, when to come back and how | sockets, clocks, tabs |
  * | `open…`, `serve` | sockets, fetch, timers; tabs that share one hub | what is decided |
  * | `Watch`, `Tidings` | handlers, events, promises | the protocol |
@@ -73,15 +73,28 @@
  */
 
 /**
+ * What is said of an object: a change; or that it may have changed (`cause`); that it is refused (`error`); or that it is
+ * live, and from where on (`start`).
+ * @typedef {{ object: string, version?: number, cause?: string, error?: Message, start?: Start }} Fact
+ */
+
+/** From where on an object has to be caught up: a cursor, a version, or 0: from now on. @typedef {string | number} Start */
+
+/**
+ * What a hub has to know; it can be sent elsewhere.
+ * @typedef {Omit<Options, "token" | "share" | "WebSocket" | "fetch"> & { auth?: boolean, worked?: Transport }} HubOptions
+ */
+
+/**
  * What tabs and hub say to each other.
  * @typedef {Record<string, any>} Message
  */
 
-/** In the order of preference. @type {Transport[]} */
+/** In the order of preference. @type {any[]} */
 const TRANSPORTS = ["websocket", "events", "poll"];
 
 /** After a resync of another cause, versions cannot be compared with those before. */
-const COMPARABLE = /^(cursor_unreadable|versions_.*|power_lost|storage_damaged)$/;
+const COMPARABLE = /^(added|cursor_unreadable|versions_.*|power_lost|storage_damaged)$/;
 
 /** What coming back would not mend, by close code or HTTP status. @type {Record<number, string>} */
 const STOPS = {
@@ -91,9 +104,42 @@ const STOPS = {
   4506: "operator",
 };
 
+/** @param {Start} [start] @returns {start is number} */
+const isVersion = start => typeof start === "number";
+
 /** Full jitter under a ceiling that doubles. After M. Brooker, "Exponential Backoff And Jitter" (2015). */
 const jitter = (/** @type {number} */ first, /** @type {number} */ longest, /** @type {number} */ failures, random = Math.random()) =>
   random * Math.min(longest, first * 2 ** failures);
+
+/** @type {World["timer"]} */
+const startTimer = (ms, run) => {
+  const timer = setTimeout(run, ms);
+  return () => clearTimeout(timer);
+};
+
+/**
+ * Timers by name: what sets one, in the place of the one of that name (or none, without `run`), and those that run.
+ * @param {World["timer"]} start
+ * @returns {[(name: string, ms?: number, run?: () => void) => void, Map<string, () => void>]}
+ */
+function createTimers(start) {
+  /** @type {Map<string, () => void>} */
+  const timers = new Map();
+  return [
+    (name, ms = 0, run) => {
+      timers.get(name)?.();
+      timers.delete(name);
+      if (!run) return;
+      const end = () => {
+        timers.delete(name);
+        run();
+      };
+      // What is beyond the range of timers comes earlier: nothing here minds.
+      timers.set(name, start(Math.min(ms, 2 ** 31 - 1), end));
+    },
+    timers,
+  ];
+}
 
 /** An error with a stable name. */
 export class TidingsError extends Error {
@@ -107,160 +153,173 @@ export class TidingsError extends Error {
 /**
  * What one watch was told and has handled. An object has at most one change and one resync that wait: a newer one takes
  * the place of the older. Pure.
+ * @param {string} [cursor] where it goes on
  */
-export class Ledger {
-  /** @type {Map<string, { told?: number, from?: string, wait?: Change, doubt?: string }>} */
-  held = new Map();
+export function createLedger(cursor) {
+  /** `at`: the newest version that was told, or from where on to catch up. @type {Map<string, { at?: Start, wait?: Change, doubt?: Change }>} */
+  const held = new Map();
+  /** Where a new connection goes on. */
+  let resume = cursor;
   /** Objects for which `resume` does not speak. @type {Set<string>} */
-  uncovered = new Set();
+  let uncovered = new Set();
   /** Objects that are not live at the present hub. @type {Set<string>} */
-  pending = new Set();
+  let pending = new Set();
   /** Objects with something waiting, and when the oldest part of it came. @type {Map<string, number>} */
-  #queue = new Map();
+  const queue = new Map();
   /** Objects that are being handled. @type {Map<string, number>} */
-  #out = new Map();
-  #clock = 0;
+  const out = new Map();
+  let clock = 0;
   /** Cursors that wait for what was told before them: the next one, and the last. @type {[number, string][]} */
-  #places = [];
+  let places = [];
 
-  /** @param {string} [cursor] */
-  constructor(cursor) {
-    /** Where a new connection goes on. */
-    this.resume = cursor;
-    /** Where a new process goes on: everything before it has been handled. */
-    this.cursor = cursor;
-  }
-
-  /** `covered`: the cursor of the beginning speaks for it. @param {string} object @param {number} [version] */
-  add(object, version, covered = false) {
-    if (this.held.has(object)) return false;
-    this.held.set(object, { told: version });
-    this.pending.add(object);
-    if (!covered) {
-      this.uncovered.add(object);
+  /**
+   * Adds objects, with the versions that are known of them; `covered`: the cursor of the beginning speaks for them.
+   * @param {[string, number?][]} entries
+   */
+  function add(entries, covered = false) {
+    const added = [];
+    for (const [object, at] of entries) {
+      if (held.has(object)) continue;
+      held.set(object, { at });
+      pending.add(object);
+      added.push(object);
+      if (covered) continue;
+      uncovered.add(object);
       // What is known from elsewhere may be older than the cursor: the next one will speak for it.
-      if (version !== undefined) this.cursor = void (this.#places = []);
+      if (isVersion(at)) cursor = void (places = []);
     }
-    return true;
+    return added.map(from);
   }
 
-  /** @param {string} object */
-  remove(object) {
-    this.#queue.delete(object);
-    this.pending.delete(object);
-    this.uncovered.delete(object);
-    this.#advance();
-    return this.held.delete(object);
+  /** An object, and from where on a hub has to catch up; `undefined`: from `resume` on. @param {string} object */
+  function from(object) {
+    const at = held.get(object)?.at;
+    return [object, uncovered.has(object) ? (at === 0 ? 1 : at ?? 0) : undefined];
   }
 
-  /** From where on a hub has to catch up: a version, a cursor, or 0: from now on. @param {string} object */
-  start(object) {
-    const { told, from } = this.held.get(object) ?? {};
-    return told === undefined ? (from ?? 0) : told || 1;
-  }
-
-  /** The hub speaks of it from now on; `start`: from where on. @param {string} object @param {number | string} [start] */
-  live(object, start) {
-    this.pending.delete(object);
-    const held = this.held.get(object);
-    if (held && this.uncovered.has(object) && held.told === undefined && held.from === undefined) {
-      if (typeof start === "string") held.from = start;
-      else held.told = start;
-    }
+  /** What a new hub has to know. */
+  function join() {
+    const objects = [...held.keys()];
+    objects.forEach(away);
+    return { cursor: resume, add: objects.map(from) };
   }
 
   /** The hub does not speak of it for now. @param {string} object */
-  away(object) {
-    const held = this.held.get(object);
-    if (held) {
-      this.pending.add(object);
-      if (!this.uncovered.has(object)) held.from = this.resume;
-    }
-  }
-
-  /** @param {Change} change */
-  change(change) {
-    const held = this.held.get(change.object);
-    // Older than, or the same as, what was told before.
-    if (!held || change.version === null || change.version <= (held.told ?? -1)) return;
-    held.told = change.version;
-    held.wait = change;
-    this.#wait(change.object);
-  }
-
-  /** It has to be fetched. @param {string} object @param {string} cause */
-  fetch(object, cause) {
-    const held = this.held.get(object);
-    if (!held) return;
-    held.doubt ??= cause;
-    this.#wait(object);
-  }
-
-  /** The server cannot vouch for these. @param {Iterable<string>} objects @param {string} cause */
-  resync(objects, cause) {
-    const anew = !COMPARABLE.test(cause);
-    for (const object of anew ? new Set([...objects, ...this.uncovered]) : objects) {
-      const held = this.held.get(object);
-      if (anew && held) held.told = 0;
-      this.fetch(object, cause);
-    }
+  function away(object) {
+    const one = held.get(object);
+    pending.add(object);
+    if (one && !uncovered.has(object) && !isVersion(one.at)) one.at = resume;
   }
 
   /** @param {string} object */
-  #wait(object) {
-    if (!this.#queue.has(object)) this.#queue.set(object, ++this.#clock);
+  function remove(object) {
+    for (const one of [queue, pending, uncovered]) one.delete(object);
+    advance();
+    return held.delete(object);
   }
 
-  /** Everything that is live was told up to here. @param {string} cursor */
-  vouch(cursor) {
-    this.resume = cursor;
-    this.uncovered = new Set(this.pending);
-    if (this.pending.size) return;
-    this.#places[this.#places.length && 1] = [++this.#clock, cursor];
-    this.#advance();
+  /** What a hub tells, and that with it everything that is live was told up to here. @param {Fact[]} facts @param {string} [told] */
+  function hear(facts, told) {
+    let strange;
+    for (const fact of facts) {
+      const { object, version, cause, error, start } = fact;
+      const one = held.get(object);
+      if (!one) continue;
+      if (version) {
+        // Else it is older than, or the same as, what was told before.
+        if (!isVersion(one.at) || version > one.at) {
+          one.at = version;
+          one.wait = /** @type {Change} */ (fact);
+          wait(object);
+        }
+      } else if ("cause" in fact) {
+        if (doubt(object, `${cause}`)) strange = `${cause}`;
+      } else if (!error) {
+        pending.delete(object);
+        if (uncovered.has(object)) one.at ??= start;
+      } else if (error.retryable) away(object);
+      else remove(object);
+    }
+    // What was known of another cluster says nothing here.
+    if (strange) for (const object of uncovered) doubt(object, strange);
+    if (!told) return;
+    resume = told;
+    uncovered = new Set(pending);
+    if (pending.size) return;
+    places[places.length && 1] = [++clock, told];
+    advance();
+  }
+
+  /** It has to be fetched. @param {string} object @param {string} cause */
+  function doubt(object, cause) {
+    const one = held.get(object);
+    const strange = !COMPARABLE.test(cause);
+    if (one) {
+      if (strange) one.at = 0;
+      one.doubt ??= { object, version: null, cause };
+      wait(object);
+    }
+    return strange;
+  }
+
+  /** @param {string} object */
+  function wait(object) {
+    if (!queue.has(object)) queue.set(object, ++clock);
   }
 
   /** The next change to be handled. @returns {Change | undefined} */
-  take() {
-    for (const [object, since] of this.#queue) {
-      const held = this.held.get(object);
-      if (this.#out.has(object) || !held) continue;
-      let change = held.wait;
-      if (held.doubt === undefined) held.wait = undefined;
-      else {
-        change = { object, version: null, cause: held.doubt };
-        held.doubt = undefined;
-      }
-      if (!held.wait) this.#queue.delete(object);
-      this.#out.set(object, since);
-      return change;
+  function take() {
+    for (const [object, since] of queue) {
+      const one = held.get(object);
+      if (out.has(object) || !one) continue;
+      const { doubt, wait } = one;
+      one.doubt = undefined;
+      if (!doubt) one.wait = undefined;
+      if (!one.wait) queue.delete(object);
+      out.set(object, since);
+      return doubt ?? wait;
     }
   }
 
   /** It has been handled. @param {string} object */
-  settle(object) {
-    this.#out.delete(object);
-    this.#advance();
+  function settle(object) {
+    out.delete(object);
+    advance();
   }
 
   /** It has not been handled: it is told again, or what is newer. @param {Change} change */
-  again(change) {
+  function again(change) {
     const { object } = change;
-    const held = this.held.get(object);
-    const since = this.#out.get(object);
-    this.#out.delete(object);
-    if (!held || since === undefined) return this.#advance();
-    if (change.version === null) held.doubt ??= change.cause ?? "";
-    else held.wait ??= change;
-    this.#queue.set(object, since);
+    const one = held.get(object);
+    const since = out.get(object);
+    if (one && since) {
+      one[change.version === null ? "doubt" : "wait"] ??= change;
+      queue.set(object, since);
+    }
+    settle(object);
   }
 
-  #advance() {
-    for (let place; (place = this.#places[0]); this.#places.shift()) {
-      for (const times of [this.#queue, this.#out]) for (const since of times.values()) if (since <= place[0]) return;
-      this.cursor = place[1];
+  function advance() {
+    for (let place; (place = places[0]); places.shift()) {
+      for (const times of [queue, out]) for (const since of times.values()) if (since <= place[0]) return;
+      cursor = place[1];
     }
   }
+
+  return {
+    add,
+    join,
+    remove,
+    hear,
+    take,
+    settle,
+    again,
+    /** Where a new process goes on: everything before it has been handled. */
+    cursor: () => cursor,
+    objects: () => [...held.keys()],
+    /** Whether the hub speaks of everything. */
+    live: () => !pending.size,
+  };
 }
 
 /**
@@ -274,17 +333,9 @@ export function readEvents(text) {
   /** @type {Message[]} */
   const messages = [];
   for (const block of blocks) {
-    /** @type {Record<string, string>} */
-    const field = {};
-    for (const line of block.split(/\r?\n/)) {
-      const [, name, value] = /^([^:]*):? ?(.*)$/.exec(line) ?? [];
-      if (name) field[name] = name === "data" && name in field ? `${field[name]}\n${value}` : value;
-    }
-    if (field.data) {
-      const data = JSON.parse(field.data);
-      messages.push(field.event ? { [field.event]: data } : { changes: [data] });
-    }
-    if (field.id) messages.push({ cursor: field.id });
+    const { event, data, id } = Object.fromEntries(block.split(/\r?\n/).map(line => line.split(/: ?(.*)/s)));
+    if (data) messages.push(event ? { [event]: JSON.parse(data) } : { changes: [JSON.parse(data)] });
+    if (id) messages.push({ cursor: id });
   }
   return [messages, rest];
 }
@@ -293,7 +344,7 @@ export function readEvents(text) {
  * What the hub does in the world.
  * @typedef {object} World
  * @property {(to: string | undefined, message: Message) => void} post to one tab, or to all
- * @property {(transport: Transport, ask: { body?: Message, token?: string }, on: (kind: string, detail?: any) => void) =>
+ * @property {(transport: Transport, ask: { body?: Message, token?: string }, on: (messages: Message[], end?: Message) => void) =>
  *   { send?: (text: string) => void, close: () => void }} open `on` is never called before this returns
  * @property {(ms: number, run: () => void) => () => void} timer returns what stops it
  * @property {() => number} now milliseconds of a clock that only goes forward
@@ -301,17 +352,7 @@ export function readEvents(text) {
  * @property {(tab: string, gone: () => void) => void} attend says when the tab is gone
  */
 
-/** A watch as the hub sees it. @typedef {{ tab: string, w: string, objects: Set<string>, joined?: boolean }} Member */
-
-/** Objects by the cursor from where on they have to be caught up; under the empty one by a version (0: from now on). @typedef {Map<string, Map<string, number>>} Debts */
-
-/** @param {Debts} debts @param {string} key @param {string} object @param {number} version */
-function owe(debts, key, object, version) {
-  const entries = debts.get(key) ?? new Map();
-  debts.set(key, entries);
-  const old = entries.get(object);
-  entries.set(object, old && version ? Math.min(old, version) : old || version);
-}
+/** A watch as the hub sees it, and what it has yet to be told. @typedef {{ tab: string, w: string, facts: Fact[] }} Member */
 
 /**
  * The one connection of many watches: `hear` takes what tabs say, `World.open` gives what the server says. Pure: it has
@@ -319,19 +360,17 @@ function owe(debts, key, object, version) {
  *
  * It keeps nothing that outlives a connection: for each one, every watch joins anew and says from where on it has to be
  * caught up. So a hub can die without a loss.
- * @param {World} world @param {Options & { worked?: Transport }} [options]
+ * @param {World} world @param {HubOptions} [options]
  */
-export function createHub(world, options) {
-  const set = { firstMs: 1e3, longestMs: 3e4, openingMs: 1e4, graceMs: 1e4, pollMs: 25e3, betterMs: 3e4, ...options };
-  const fixed = set.transport;
+export function createHub(world, options = {}) {
+  const { auth, transport: fixed, firstMs = 1e3, longestMs = 3e4, openingMs = 1e4, graceMs = 1e4, pollMs = 25e3, betterMs = 3e4 } = options;
   /** @type {Set<string>} */
   const tabs = new Set();
   /** @type {Map<string, Member>} */
   const members = new Map();
   /** @type {Map<string, Set<Member>>} */
   const held = new Map();
-  /** @type {Record<string, () => void>} */
-  const timers = {};
+  const [timer, timers] = createTimers(world.timer);
 
   // Of the connection.
   /** Counts requests and sockets: what comes over an older one is passed over. */
@@ -339,16 +378,16 @@ export function createHub(world, options) {
   /** @type {ReturnType<World["open"]> | undefined} */
   let line;
   let greeted = false;
-  /** Greeted, and authenticated if need be. */
+  /** A WebSocket that has greeted, and has taken the token if there is one. */
   let ready = false;
   /** Answered. @type {Set<string>} */
   const live = new Set();
-  /** Still to be asked. @type {Debts} */
-  const ask = new Map();
-  /** Asked, and not answered yet. @type {{ id?: number, debts: Debts } | undefined} */
+  /** Still to be asked. @type {[string, Start][]} */
+  let ask = [];
+  /** Asked, and not answered yet. @type {Map<string, Start> | undefined} */
   let asked;
-  /** Refused for now, and from where on they were asked for. @type {Map<string, [string, number]>} */
-  const later = new Map();
+  /** Refused for now. @type {[string, Start][]} */
+  let later = [];
   /** Of these a stream or poll cannot tell what was missed. @type {Set<string>} */
   const strange = new Set();
   /** The last cursor, and a poll's session. @type {string | undefined} */
@@ -358,12 +397,11 @@ export function createHub(world, options) {
   /** @type {string | undefined} */
   let token;
   let tokenId = 0;
-  let wished = false;
+  let pageId = 0;
   let silence = 0;
-  let heardAt = 0;
-  let polledAt = 0;
-  let pageObjects = 1;
-  let pageBytes = 1;
+  let askedAt = 0;
+  /** @type {Message} */
+  let limits = {};
 
   // Of all connections.
   /** @type {State} */
@@ -372,30 +410,35 @@ export function createHub(world, options) {
   let online = true;
   let failures = 0;
   let asks = 0;
-  /** Whether the tabs have tokens. */
-  let auth = false;
   /** The last token was refused. */
   let refused = false;
   let turn = 0;
-  let transport = Math.max(TRANSPORTS.indexOf(fixed ?? set.worked ?? "websocket"), 0);
-  /** The transport that worked last. @type {number | undefined} */
-  let worked;
+  let transport = Math.max(TRANSPORTS.indexOf(fixed ?? options.worked), 0);
+  /** The transport that worked last; -1: none. */
+  let worked = -1;
   /** Transports in a row that cannot be had. */
   let unusable = 0;
   let strikes = 0;
-  let betterMs = set.betterMs;
+  /** When a better one is tried, and how long after that again. */
+  let betterAt = world.now() + betterMs;
+  let patienceMs = betterMs;
 
   /** What a tab says. @param {string} tab @param {Message} message */
   function hear(tab, message) {
-    const known = tabs.has(tab);
-    if (!known) world.attend(tab, () => leave(tab));
-    tabs.add(tab);
-    auth ||= message.auth;
-    if (message.hello) world.post(tab, { hello: true, known, state });
+    if (!tabs.has(tab)) {
+      tabs.add(tab);
+      world.attend(tab, () => leave(tab));
+      if (!message.join) greet(tab);
+    }
     if (message.w) change(tab, message);
     if (message.number) gotToken(message);
     if ("online" in message) wake(message.online);
     if (message.retry && !line) connect();
+  }
+
+  /** Every watch that hears this joins. @param {string} [tab] */
+  function greet(tab) {
+    world.post(tab, { hello: true, state });
   }
 
   /** @param {string} tab */
@@ -403,74 +446,50 @@ export function createHub(world, options) {
     tabs.delete(tab);
     for (const member of members.values()) if (member.tab === tab) change(tab, { w: member.w, over: true });
     // It may have been the one that was to get a token.
-    if (timers.token) askToken();
+    if (timers.has("token")) askToken();
   }
 
   /** A watch joins, changes or ends. @param {string} tab @param {Message} message */
-  function change(tab, { w, cursor, covered, add = [], remove = [], over }) {
-    const name = `${tab} ${w}`;
-    /** @type {Member} */
-    const member = members.get(name) ?? { tab, w, objects: new Set() };
-    members.set(name, member);
-    if (over) members.delete(name);
+  function change(tab, { w, join, cursor, add = [], remove = [], over }) {
+    const member = members.get(w) ?? (join && { tab, w, facts: [] });
+    // It has yet to hear that the connection is another one, and will join.
+    if (!member) return;
+    members.set(w, member);
+    if (over) members.delete(w);
     const gone = [];
-    for (const object of over ? member.objects : remove) {
+    for (const object of over ? held.keys() : remove) {
       const watching = held.get(object);
-      watching?.delete(member);
-      member.objects.delete(object);
-      if (watching?.size === 0) {
+      if (watching?.delete(member) && !watching.size) {
         held.delete(object);
-        later.delete(object);
-        if (live.delete(object)) gone.push(object);
+        if (live.delete(object) || asked?.has(object)) gone.push(object);
       }
     }
-    if (covered) {
-      member.joined = true;
-      for (const object of covered) add.push([object, cursor]);
-    }
-    const known = [];
-    let asking = false;
-    for (const [object, start] of add) {
-      member.objects.add(object);
+    for (const [object, start = cursor] of add) {
       held.set(object, (held.get(object) ?? new Set()).add(member));
       // Whoever comes with a place of its own has not been told what others were told since.
-      if (!start && resume && live.has(object)) known.push([object, resume]);
-      else {
-        if (typeof start === "string") owe(ask, start, object, 0);
-        else owe(ask, "", object, start);
-        asking = true;
-      }
+      if (!start && resume && live.has(object)) member.facts.push({ object, start: resume });
+      else ask.push([object, start]);
     }
-    if (known.length) world.post(tab, { w, live: known });
+    share([]);
     if (!held.size) {
       if ((over || remove.length) && state.state !== "stopped") {
         close();
         say({ state: "idle" });
       }
     } else if (state.state === "idle") connect();
-    else if (ready && !transport) {
-      unsubscribe(gone);
+    else if (ready) {
+      // An ID takes half a KiB of a frame at most.
+      const most = limits.frame_bytes >> 10 || 1;
+      for (let n = 0; n < gone.length; n += most) write({ unsubscribe: { objects: gone.slice(n, n + most) } });
       go();
       // Those who join at the same time cost one request.
-    } else if (asking && (line ? transport : state.state === "connecting" && !timers.token)) timer("change", 5, line ? open : begin);
+    } else if (ask.length && (line ? transport : state.state === "connecting" && !timers.has("token"))) timer("change", 5, begin);
   }
 
-  /**
-   * Gives everyone what is theirs.
-   * @template T
-   * @param {string} kind @param {T[]} items @param {(item: T) => string} object @param {Message} [more]
-   */
-  function share(kind, items, object, more) {
-    /** @type {Map<Member, T[]>} */
-    const parts = new Map();
-    for (const item of items) {
-      for (const member of held.get(object(item)) ?? []) {
-        const part = parts.get(member);
-        if (part) part.push(item);
-        else parts.set(member, [item]);
-      }
-    }
-    for (const [{ tab, w }, part] of parts) world.post(tab, { w, [kind]: part, ...more });
+  /** Tells everyone what is theirs of these, and the cursor. @param {Fact[]} facts @param {string} [cursor] */
+  function share(facts, cursor) {
+    for (const fact of facts) for (const member of held.get(fact.object) ?? []) member.facts.push(fact);
+    for (const { tab, w, facts } of members.values()) if (cursor || facts.length) world.post(tab, { w, facts: facts.splice(0), cursor });
   }
 
   /** @param {State} now */
@@ -481,31 +500,21 @@ export function createHub(world, options) {
   /** @param {string} code @param {string} message */
   const tell = (code, message) => world.post(undefined, { error: { code, message } });
 
-  /** Replaces the timer of this name. @param {string} name @param {number} [ms] @param {() => void} [run] */
-  function timer(name, ms = 0, run) {
-    timers[name]?.();
-    delete timers[name];
-    if (run) {
-      // What is beyond the range of timers comes earlier: nothing here minds.
-      timers[name] = world.timer(Math.min(ms, 2 ** 31 - 1), () => {
-        delete timers[name];
-        run();
-      });
-    }
-  }
-
   /** @param {number} failures */
-  const wait = failures => jitter(set.firstMs, set.longestMs, failures, world.random());
+  const wait = failures => jitter(firstMs, longestMs, failures, world.random());
 
-  /** Ends the connection; for good, if it is `over`. */
-  function close(over = false) {
+  /** Ends the connection. */
+  function close() {
     number++;
     line?.close();
     line = asked = session = token = resume = undefined;
     greeted = ready = false;
     tokenId = 0;
-    for (const one of [live, later, ask, strange]) one.clear();
-    for (const name in timers) if (over || name !== "better") timer(name);
+    ask = [];
+    later = [];
+    live.clear();
+    strange.clear();
+    for (const name of timers.keys()) timer(name);
   }
 
   function connect() {
@@ -513,12 +522,11 @@ export function createHub(world, options) {
     held.clear();
     members.clear();
     state = { state: "connecting", transport: TRANSPORTS[transport] };
-    // Every watch joins.
-    world.post(undefined, { hello: true, state });
+    greet();
   }
 
   function begin() {
-    if (auth) askToken();
+    if (auth && !token) askToken();
     else open();
   }
 
@@ -526,39 +534,38 @@ export function createHub(world, options) {
   function open() {
     line?.close();
     session = undefined;
-    if (transport > 1) return poll();
-    hears(set.openingMs);
-    send(transport ? list() : undefined);
+    request();
   }
 
-  /** @param {Message} [body] */
-  function send(body) {
+  function request() {
+    const body = session ? { session, cursor: resume } : transport ? list() : {};
+    // Whoever asks for something new wants to know soon that it is live.
+    const wait_ms = transport < 2 ? undefined : asked ? 0 : pollMs;
+    hears(openingMs + (wait_ms ?? 0));
+    askedAt = world.now();
     const mine = ++number;
-    line = world.open(TRANSPORTS[transport], { body, token }, (kind, detail) => {
-      if (mine === number) wire(kind, detail);
-    });
+    try {
+      line = world.open(TRANSPORTS[transport], { body: { ...body, wait_ms }, token }, (messages, end) => {
+        if (mine === number) wire(messages, end);
+      });
+    } catch (error) {
+      closed({ code: 501, reason: error });
+    }
   }
 
   /** One of the tabs gets a token; another one the next time. */
   function askToken() {
-    const all = [...tabs];
-    const mine = number;
-    const late = { number: mine, error: "no token in time" };
-    timer("token", set.openingMs, () => gotToken(late));
-    world.post(all[turn++ % all.length] ?? "", { number: mine });
+    timer("token", openingMs, () => gotToken({ number }));
+    world.post([...tabs][turn++ % tabs.size] ?? "", { number });
   }
 
   /** @param {Message} message */
-  function gotToken({ number: mine, token: given, error = "no token" }) {
+  function gotToken({ number: mine, token: given, error = "no token came" }) {
     // What was asked for another connection is not used for this one.
     if (mine !== number) return;
     timer("token");
-    if (given) {
-      token = given;
-      if (line) sendToken();
-      else open();
-      return;
-    }
+    token = given;
+    if (token) return line ? sendToken() : open();
     tell("token_failed", error);
     // Never without one.
     if (line) timer("refresh", wait(asks++), askToken);
@@ -578,60 +585,51 @@ export function createHub(world, options) {
   /** There was a sign of life: the next one comes within this. */
   function hears(ms = silence) {
     silence = ms;
-    heardAt = world.now();
     timer("silence", ms, silent);
   }
 
-  function silent() {
-    strike();
-    comeBack("nothing was heard");
-  }
+  const silent = () => closed({ code: 1006, reason: "nothing was heard" });
 
-  /** What comes over the connection. @param {string} kind @param {any} detail */
-  function wire(kind, detail) {
+  /** What comes over the connection, and how it has ended. @param {Message[]} messages @param {Message} [end] */
+  function wire(messages, end) {
     if (greeted) hears();
     const mine = number;
-    if (kind === "messages") {
-      for (const one of detail) if (mine === number) message(one);
-    } else if (kind === "answer") answer(detail);
-    else if (kind === "closed") closed(detail);
-    else if (kind === "status") status(detail);
-    else if (kind === "unusable") next(detail);
-    else {
-      if (kind === "cut") strike();
-      // No transport's fault: the best one comes first again.
-      else if (worked === undefined && !fixed) transport = 0;
-      comeBack(detail);
-    }
+    for (const one of messages) if (mine === number) message(one);
+    if (end) closed(end);
   }
 
   /** @param {Message} m */
   function message(m) {
-    if (m.changes) share("changes", m.changes, one => one.object);
-    else if (m.cursor) vouch(m.cursor);
-    else if (m.hello) hello(m.hello);
-    else if (m.subscribed) answered(m);
-    else if (m.resync) share("resync", m.resync.objects ?? [...held.keys()], object => object, { cause: m.resync.cause });
-    else if (m.reconnect) comeBack(m.reconnect.reason, m.reconnect.after_ms, true);
-    else if (m.refused) for (const { object, error } of m.refused) refuse(object, error);
-    else if ("stale" in m) say({ ...state, stale: m.stale });
-    else if (m.session_unknown) comeBack("session_unknown");
-    else if (m.authenticated) authenticated(m);
-    else if (m.error) failed(m);
+    for (const { object, error } of m.refused ?? []) refuse(object, error);
+    if (m.changes) share(m.changes);
+    if (m.resync) share((m.resync.objects ?? [...held.keys()]).map(doubt(m.resync.cause)));
+    if (m.cursor) vouch(m.cursor);
+    if (m.hello) hello(m.hello);
+    if (m.subscribed) answered(m);
+    if (m.reconnect) comeBack(m.reconnect.reason, m.reconnect.after_ms);
+    if ("stale" in m) say({ ...state, stale: m.stale });
+    if (m.session_unknown) comeBack("session_unknown");
+    if (m.authenticated) authenticated(m);
+    if (m.error) failed(m);
+    if (m.session) polled(m);
   }
 
+  /** @param {string} cause */
+  const doubt = cause => (/** @type {string} */ object) => ({ object, cause });
+
   /** @param {Message} hello */
-  function hello({ ping_ms = 25e3, limits: { objects = 1e3, frame_bytes = 65536 } = {} }) {
+  function hello(hello) {
     greeted = true;
-    hears(Math.min(ping_ms, 36e5) + set.graceMs);
-    pageObjects = Math.min(objects, 1e3);
-    pageBytes = Math.min(frame_bytes, 131072);
+    limits = hello.limits;
+    hears(hello.ping_ms + graceMs);
     if (transport) return;
     if (token) sendToken();
-    else {
-      ready = true;
-      go();
-    }
+    else begins();
+  }
+
+  function begins() {
+    ready = true;
+    go();
   }
 
   /** @param {Message} m */
@@ -640,101 +638,96 @@ export function createHub(world, options) {
     asks = 0;
     // Well before it expires, but not all the time.
     if (ms) timer("refresh", Math.max(ms - Math.min(ms / 4, 6e4), 1e3), askToken);
-    ready = true;
-    go();
+    begins();
   }
 
   /** Asks for the next page, if none is waiting for its answer: so no cursor can skip one. */
   function go() {
     if (asked) return;
-    for (const [key, entries] of ask) {
-      const page = new Map();
-      // A character takes three bytes at most.
-      let room = (pageBytes - 200 - key.length) / 3;
-      for (const [object, version] of entries) {
-        room -= JSON.stringify(entry(object, version)).length + 1;
-        // One is always asked for: if even that is too much, the server says so.
-        if (page.size && (room < 0 || page.size >= pageObjects)) break;
-        entries.delete(object);
-        if (held.has(object)) page.set(object, version);
-      }
-      if (!entries.size) ask.delete(key);
-      if (!page.size) continue;
-      const objects = [...page].map(([object, version]) => entry(object, version));
-      const id = write({ subscribe: { objects, cursor: key || undefined, more: ask.size > 0 || undefined } });
-      asked = { id, debts: new Map([[key, page]]) };
-      return;
-    }
-    settled();
+    ask = ask.filter(([object]) => held.has(object));
+    if (transport || !ask.length) return settled();
+    const cursor = place(ask[0][1]);
+    /** @type {Map<string, Start>} */
+    const page = new Map();
+    // A cursor has at most 2 KiB, and a character takes three bytes at most.
+    let room = (limits.frame_bytes - 2200) / 3;
+    ask = ask.filter(([object, start]) => {
+      if (place(start) !== cursor) return true;
+      if (page.has(object)) return page.get(object) !== start;
+      room -= JSON.stringify(entry([object, start])).length + 1;
+      // One is always asked for: if even that is too much, the server says so.
+      if (page.size && (room < 0 || page.size >= limits.objects)) return true;
+      page.set(object, start);
+    });
+    asked = page;
+    pageId = write({ subscribe: { objects: [...page].map(entry), cursor, more: ask.length > 0 || undefined } });
   }
 
-  /** @param {string} object @param {number} [version] */
-  const entry = (object, version) => (version ? { object, version } : object);
+  /** @param {Start} start */
+  const place = start => (isVersion(start) ? undefined : start);
 
-  /** @param {string[]} objects */
-  function unsubscribe(objects) {
-    for (let n = 0; n < objects.length; n += 100) write({ unsubscribe: { objects: objects.slice(n, n + 100) } });
-  }
+  /** @param {[string, Start]} of */
+  const entry = ([object, start]) => (start && isVersion(start) ? { object, version: start } : object);
 
   /** @param {Message} m */
   function answered({ id, subscribed }) {
-    if (id !== asked?.id) return;
-    /** @type {[string, number?][]} */
-    const told = [];
-    const gone = [];
-    // With a cursor, the version may be of a change that is still to be told.
-    const begins = asked?.debts.has("");
+    if (id !== pageId || !asked) return;
     for (const { object, version, error } of subscribed.objects) {
       if (error) refuse(object, error);
-      else if (held.has(object)) {
-        live.add(object);
-        told.push(begins ? [object, version ?? 0] : [object]);
-      } else gone.push(object);
+      // With a cursor, the version may be of a change that is still to be told: all begin at that cursor.
+      else if (isVersion(asked.get(object))) asked.set(object, version ?? 0);
+    }
+    arrived();
+  }
+
+  /** What was asked for and not refused is live. */
+  function arrived() {
+    const facts = [];
+    for (const [object, start] of asked ?? []) {
+      if (!held.has(object)) continue;
+      live.add(object);
+      facts.push({ object, start: transport && isVersion(start) ? undefined : start });
     }
     asked = undefined;
-    share("live", told, ([object]) => object);
-    unsubscribe(gone);
+    share(facts);
+    share([...strange].map(doubt("added")));
+    strange.clear();
     go();
   }
 
   /** @param {Message} m */
   function failed({ id, error }) {
-    if (id && id === tokenId) {
+    if (id === tokenId) {
       if (error.retryable) comeBack(error.message);
       else stop("unauthenticated", error.message);
-    } else if (id && id === asked?.id) {
-      for (const entries of asked?.debts.values() ?? []) for (const object of entries.keys()) refuse(object, error);
-      asked = undefined;
-      go();
+    } else if (id === pageId && asked) {
+      for (const object of asked.keys()) refuse(object, error);
+      arrived();
     } else tell(error.code, error.message);
   }
 
   /** The server will not speak of it, now or ever. @param {string} object @param {Message} error */
   function refuse(object, error) {
     if (!held.has(object)) return;
-    share("refused", [{ object, error }], one => one.object);
+    share([{ object, error }]);
     live.delete(object);
-    if (error.retryable) {
-      later.set(object, [resume ?? "", 0]);
-      for (const [key, entries] of asked?.debts ?? []) if (entries.has(object)) later.set(object, [key, entries.get(object) ?? 0]);
-    } else {
-      for (const member of held.get(object) ?? []) member.objects.delete(object);
-      held.delete(object);
-    }
+    if (error.retryable) later.push([object, asked?.get(object) ?? resume ?? 0]);
+    else held.delete(object);
+    asked?.delete(object);
   }
 
   /** Asks again for what was refused for now. */
   function askAgain() {
-    for (const [object, [key, version]] of later) owe(ask, key, object, version);
-    later.clear();
+    ask = ask.concat(later);
+    later = [];
     if (transport) open();
     else go();
   }
 
   /** Everything is asked and answered. */
   function settled() {
-    if (!later.size) asks = 0;
-    else if (!timers.ask) timer("ask", wait(asks++), askAgain);
+    if (!later.length) asks = 0;
+    else if (!timers.has("ask")) timer("ask", wait(asks++), askAgain);
     refused = false;
     strikes = unusable = 0;
     worked = transport;
@@ -742,11 +735,10 @@ export function createHub(world, options) {
     say({ state: "live", transport: TRANSPORTS[transport] });
     // A connection that lives for so long was a good one: the next wait is a first one again.
     timer("well", 1e4, () => (failures = 0));
-    if (!transport) betterMs = set.betterMs;
-    else if (!fixed && !timers.better) {
-      timer("better", betterMs, () => {
-        if (state.state !== "live") return;
-        betterMs = Math.min(betterMs * 2, 6e5);
+    if (!transport) patienceMs = betterMs;
+    else if (!fixed) {
+      timer("better", betterAt - world.now(), () => {
+        patienceMs = Math.min(patienceMs * 2, 6e5);
         transport = 0;
         connect();
       });
@@ -757,83 +749,53 @@ export function createHub(world, options) {
   function vouch(cursor) {
     // Of a stream it says too that all is live that was asked for.
     if (transport && asked) arrived();
-    if (asked || ask.size || !greeted) return;
+    if (asked) return;
     resume = cursor;
-    for (const { tab, w, joined } of members.values()) if (joined) world.post(tab, { w, cursor });
+    share([], cursor);
   }
 
   /** Everything, where one cursor has to speak for all: what it cannot speak for has to be fetched. */
   function list() {
-    for (const [key, entries] of asked?.debts ?? []) for (const [object, version] of entries) owe(ask, key, object, version);
-    for (const object of live) owe(ask, resume ?? "", object, 0);
-    const cursor = resume ?? [...ask.keys()].find(key => key) ?? "";
-    asked = { debts: new Map(ask) };
-    ask.clear();
-    const objects = new Map();
-    for (const [key, entries] of asked.debts) {
-      for (const [object, version] of entries) {
-        if (!held.has(object)) continue;
-        objects.set(object, entry(object, cursor ? 0 : version));
-        if (key !== cursor && (key || version)) strange.add(object);
-      }
+    /** @type {[string, Start][]} */
+    const all = [...ask, ...(asked ?? [])];
+    for (const object of live) all.push([object, resume ?? 0]);
+    const cursor = resume ?? all.map(([, start]) => place(start)).find(Boolean);
+    ask = [];
+    asked = new Map();
+    for (const [object, start] of all) {
+      if (!held.has(object)) continue;
+      if (start && start !== cursor && (cursor || asked.has(object))) strange.add(object);
+      if (!asked.has(object)) asked.set(object, cursor ?? start);
     }
-    return { objects: [...objects.values()], cursor: cursor || undefined };
+    return { objects: cursor ? [...asked.keys()] : [...asked].map(entry), cursor };
   }
 
-  function poll() {
-    const body = session ? { session, cursor: resume } : list();
-    // Whoever asks for something new wants to know soon that it is live.
-    const wait_ms = asked ? 0 : set.pollMs;
-    hears(wait_ms + set.graceMs);
-    polledAt = heardAt;
-    send({ ...body, wait_ms });
-  }
-
-  /** To a poll. @param {Message} answer */
-  function answer({ changes, resync, refused, cursor, session: given, more, poll_after_ms }) {
-    const soon = !asked && !more && !resync && !changes.length && heardAt - polledAt < 100;
+  /** That was the answer to a poll. @param {Message} m */
+  function polled(m) {
+    const soon = session && !m.changes.length && world.now() - askedAt < 100;
     greeted = true;
-    session = given;
-    message({ refused });
-    if (asked) arrived();
-    message({ changes });
-    if (resync) message({ resync });
-    if (cursor) vouch(cursor);
-    if (poll_after_ms != null) comeBack("drain", poll_after_ms, true);
+    session = m.session;
+    if (m.poll_after_ms != null) comeBack("drain", m.poll_after_ms);
     // Somebody on the way may answer without waiting.
-    else if (!timers.change) soon ? timer("change", 1e3, poll) : poll();
+    else if (!timers.has("change")) soon ? timer("change", 1e3, request) : request();
   }
 
-  /** What a stream or poll was asked for is live. */
-  function arrived() {
-    const told = [];
-    for (const entries of asked?.debts.values() ?? []) {
-      for (const object of entries.keys()) if (held.has(object) && !later.has(object)) told.push([object]), live.add(object);
-    }
-    asked = undefined;
-    share("live", told, ([object]) => object);
-    share("fetch", [...strange].filter(object => live.has(object)), object => object, { cause: "added" });
-    strange.clear();
-    settled();
-  }
-
-  /** @param {{ code: number, reason: string }} closed */
-  function closed({ code, reason }) {
-    const text = `closed with code ${code} ${reason}`;
-    const why = STOPS[code] ?? (code >= 4500 && "closed");
+  /**
+   * The connection has ended: with a close code (1006: without one), with an answer of HTTP that is not the one asked for,
+   * or with 0: there is nobody.
+   * @param {Message} end
+   */
+  function closed({ code, reason, after = 0, ours }) {
+    const text = `${reason || "closed"} (${code})`;
+    // A bad request is one if our server says so; of somebody on the way it says that the transport is unknown.
+    const why = STOPS[ours && /^4(00|15)$/.test(code) ? 4500 : code] ?? (code > 4499 && "closed");
     if (why) return stop(why, text);
-    strike();
-    comeBack(text);
-  }
-
-  /** An answer of HTTP that is not the one asked for. @param {Message} answer */
-  function status({ status, retryAfter, problem }) {
-    const text = `HTTP status ${status} ${problem.detail ?? ""}`;
-    const why = STOPS[status] ?? (problem.code && (status === 400 || status === 415) && "protocol");
-    if (why) stop(why, text);
-    else if ([408, 409, 410, 425, 429, 500].includes(status) || status > 501) comeBack(text, retryAfter * 1e3);
-    // From anybody but one of ours it says that the transport is unknown.
-    else next(text);
+    if (code === 501 || (code < 500 && ![0, 408, 409, 410, 425, 429].includes(code))) return next(text);
+    if (code > 599) strike();
+    // No transport's fault: the best one comes first again.
+    if (!code && worked < 0 && !fixed) transport = 0;
+    // Where all are told the same, they spread behind it.
+    comeBack(text, after ? after * 1e3 + wait(failures) : undefined);
   }
 
   /** The transport does not work here: another one, or stop if there is none. @param {string} text */
@@ -845,15 +807,18 @@ export function createHub(world, options) {
 
   /** The path gave way before anything was told on it: that may be the transport's fault. */
   function strike() {
-    if (greeted || fixed) return;
-    // From one that was tried because it is better, back at once.
-    if (++strikes > 1 || (worked !== undefined && worked !== transport)) fall();
+    if (!greeted && !fixed && (++strikes > 1 || tries())) fall();
   }
+
+  /** Whether this is one that is tried because it is better. */
+  const tries = () => worked >= 0 && worked !== transport;
 
   function fall() {
     strikes = 0;
-    transport = worked !== undefined && worked !== transport ? worked : (transport + 1) % 3;
-    worked = undefined;
+    betterAt = world.now() + patienceMs;
+    // Back at once to the one that worked.
+    transport = tries() ? worked : (transport + 1) % 3;
+    worked = -1;
   }
 
   /** Coming back would end the same way. @param {string} reason @param {string} message */
@@ -869,65 +834,49 @@ export function createHub(world, options) {
     say({ state: "stopped", reason, message });
   }
 
-  /**
-   * The connection has ended; another one after a while: of our own, or at least, or exactly so many milliseconds.
-   * @param {string} message
-   */
-  function comeBack(message, atLeast = 0, exact = false) {
+  /** Another connection after this long, or after a wait of our own. @param {string} message @param {number} [ms] */
+  function comeBack(message, ms) {
     close();
     const own = wait(failures++);
     if (!online) return say({ state: "offline", message });
-    // Where all are told the same, they spread behind it.
-    const ms = Math.min(atLeast, 6e5) + (exact ? 0 : own);
-    wished = atLeast > 0;
-    say({ state: "waiting", message, wait: ms });
-    timer("connect", ms, connect);
+    const waits = Math.min(ms ?? own, 6e5);
+    say({ state: "waiting", message, wait: waits });
+    timer(ms === undefined ? "own" : "wish", waits, connect);
   }
 
   /** The network came or went, or somebody looks. @param {boolean} now */
   function wake(now) {
     const back = now && !online;
     online = now;
-    const waits = state.state === "waiting";
-    if (waits && !online) {
-      timer("connect");
-      say({ state: "offline" });
-    } else if (online && (state.state === "offline" || (waits && !wished))) timer("connect", wait(0), connect);
-    else if (greeted && !transport) {
+    if (!online && state.state === "waiting") comeBack(state.message ?? "");
+    // What the server wishes is not shortened.
+    else if (online && (state.state === "offline" || timers.has("own"))) timer("own", wait(0), connect);
+    else if (ready) {
       // Whether the path still is one.
       write({ ping: {} });
       timer("silence", 5e3, silent);
-    } else if (greeted && (back || world.now() - heardAt > silence)) connect();
+    } else if (greeted && back) connect();
   }
 
-  return { hear, close, now: () => state };
+  greet();
+  return { hear, close };
 }
 
 /**
  * A WebSocket, as the hub wants it.
- * @param {typeof WebSocket} Socket @param {string} url @param {(kind: string, detail?: any) => void} on
+ * @param {typeof WebSocket} Socket @param {string} url @param {(messages: Message[], end?: Message) => void} on
  */
 function openSocket(Socket, url, on) {
-  /** @type {WebSocket} */
-  let line;
-  try {
-    line = new Socket(`${url.replace(/^http/, "ws")}/v1/ws`, "tidings.v1.json");
-  } catch (error) {
-    queueMicrotask(() => on("unusable", String(error)));
-    return { close() {} };
-  }
+  const line = new Socket(`${url.replace(/^http/, "ws")}/v1/ws`, "tidings.v1.json");
   line.onmessage = ({ data }) => {
-    let messages;
     try {
-      messages = JSON.parse(`[${data.trim().replace(/\n+/g, ",")}]`);
+      on(data.trim().split(/\n+/).map((/** @type {string} */ one) => JSON.parse(one)));
     } catch (error) {
-      return on("cut", String(error));
+      on([], { code: 1006, reason: error });
     }
-    on("messages", messages);
   };
-  line.onclose = closed => on("closed", closed);
-  // A close event follows, but not everywhere.
-  line.onerror = () => on("closed", { code: 1006, reason: "" });
+  // After an error, a close event follows, but not everywhere.
+  line.onclose = line.onerror = (/** @type {Message} */ { code = 1006, reason }) => on([], { code, reason });
   return {
     send: (/** @type {string} */ text) => line.send(text),
     close: () => line.close(),
@@ -937,33 +886,35 @@ function openSocket(Socket, url, on) {
 /**
  * An event stream or a poll, as the hub wants it.
  * @param {typeof fetch} get @param {string} url @param {{ body?: Message, token?: string }} ask
- * @param {(kind: string, detail?: any) => void} on
+ * @param {(messages: Message[], end?: Message) => void} on
  */
 function openFetch(get, url, { body, token }, on) {
   const stop = new AbortController();
   /** @type {Record<string, string>} */
   const headers = { "content-type": "application/json" };
   if (token) headers.authorization = `Bearer ${token}`;
-  let kind = "unreachable";
+  let code = 0;
   const run = async () => {
     const answer = await get(url, { method: "POST", headers, body: JSON.stringify(body), signal: stop.signal });
-    kind = "cut";
+    code = 1006;
     const type = answer.headers.get("content-type") ?? "";
-    const retryAfter = +(answer.headers.get("retry-after") ?? 0);
-    if (!answer.ok) return on("status", { status: answer.status, retryAfter, problem: /json/.test(type) ? await answer.json() : {} });
-    if (/json/.test(type)) return on("answer", await answer.json());
-    if (!/event-stream/.test(type) || !answer.body) return on("unusable", type);
-    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    let text = "";
-    for (;;) {
-      const { value, done } = await reader.read();
-      if (done) return on("cut", "the end");
-      const [messages, rest] = readEvents(text + value);
-      if ((text = rest).length > 2 ** 24) return on("cut", "too long");
-      on("messages", messages);
+    const said = /json/.test(type) ? await answer.json() : {};
+    if (!answer.ok) on([], { code: answer.status, reason: said.detail, ours: said.code, after: +(answer.headers.get("retry-after") ?? 0) });
+    else if (said.session) on([said]);
+    else if (!/event-stream/.test(type) || !answer.body) on([], { code: 501 });
+    else {
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (let text = ""; text.length < 2 ** 24; ) {
+        const { value, done } = await reader.read();
+        if (done) break;
+        const [messages, rest] = readEvents(text + value);
+        text = rest;
+        on(messages);
+      }
+      on([], { code });
     }
   };
-  run().catch(error => on(kind, String(error)));
+  run().catch(reason => on([], { code, reason }));
   return { close: () => stop.abort() };
 }
 
@@ -972,60 +923,52 @@ function openFetch(get, url, { body, token }, on) {
  * @param {string} url @param {Options} options @param {World["post"]} post @param {World["attend"]} attend
  * @returns {World}
  */
-function world(url, options, post, attend) {
-  return {
-    post,
-    attend,
-    open: (transport, ask, on) =>
-      transport === "websocket"
-        ? openSocket(options.WebSocket ?? globalThis.WebSocket, url, on)
-        : openFetch(options.fetch ?? fetch, `${url}/v1/${transport}`, ask, on),
-    timer(ms, run) {
-      const timer = setTimeout(run, ms);
-      return () => clearTimeout(timer);
-    },
-    now: () => performance.now(),
-    random: Math.random,
-  };
-}
+const createWorld = (url, options, post, attend) => ({
+  post,
+  attend,
+  open: (transport, ask, on) =>
+    transport === "websocket"
+      ? openSocket(options.WebSocket ?? WebSocket, url, on)
+      : openFetch(options.fetch ?? fetch, `${url}/v1/${transport}`, ask, on),
+  timer: startTimer,
+  now: () => performance.now(),
+  random: Math.random,
+});
 
 const newName = () => Math.random().toString(36).slice(2);
 
 /**
  * A hub for all tabs on a channel, for as long as its lock is held. A tab holds a lock of its own name while it lives.
- * @param {string} url @param {Options} options @param {string} name @param {AbortSignal} [signal]
+ * @param {string} url @param {HubOptions} options @param {string} name @param {AbortSignal} [signal]
  */
-async function serve(url, options, name, signal) {
-  await navigator.locks.request(name, { signal }, async () => {
+const serve = (url, options, name, signal) =>
+  navigator.locks.request(name, { signal }, async () => {
     const channel = new BroadcastChannel(name);
     const from = newName();
-    /** @type {World["post"]} */
-    const post = (to, message) => channel.postMessage({ to, from, ...message });
-    const attend = (/** @type {string} */ tab, /** @type {() => void} */ gone) => {
-      navigator.locks.request(name + tab, { signal }, gone).catch(() => {});
-    };
-    const hub = createHub(world(url, options, post, attend), options);
+    const hub = createHub(
+      createWorld(
+        url,
+        options,
+        (to, message) => channel.postMessage({ to, from, ...message }),
+        (tab, gone) => void navigator.locks.request(name + tab, { signal }, gone).catch(() => {}),
+      ),
+      options,
+    );
     channel.onmessage = ({ data }) => {
       if (data.to === from || data.to === "hub") hub.hear(data.from, data);
     };
-    post(undefined, { hello: true, state: hub.now() });
     await new Promise(over => signal?.addEventListener("abort", over));
-    hub.close(true);
+    hub.close();
     channel.close();
   });
-}
 
-/** A hub in a SharedWorker, where one can be had. @param {string} url @param {Options} options @param {string} name */
+/** A hub in a SharedWorker, where one can be had. @param {string} url @param {HubOptions} options @param {string} name */
 const serveElsewhere = (url, options, name) =>
   new Promise(resolve => {
     setTimeout(resolve, 3e3);
-    try {
-      const worker = new SharedWorker(new URL("./tidings.js", import.meta.url), { type: "module" });
-      worker.onerror = worker.port.onmessage = resolve;
-      worker.port.postMessage([url, options, name]);
-    } catch (error) {
-      resolve(error);
-    }
+    const worker = new SharedWorker(new URL("./tidings.js", import.meta.url), { type: "module" });
+    worker.onerror = worker.port.onmessage = resolve;
+    worker.port.postMessage([url, options, name]);
   });
 
 /** This module is the SharedWorker. */
@@ -1062,13 +1005,12 @@ export class Watch {
   #ledger;
   #handler;
   #options;
+  #timer;
+  #timers;
   #running = 0;
   /** How often handling failed. @type {Map<string, number>} */ #failed = new Map();
-  /** @type {Set<ReturnType<typeof setTimeout>>} */ #timers = new Set();
-  /** @type {[() => void, (error: Error) => void][]} */ #eager = [];
-  /** @type {[(result: IteratorResult<Change, undefined>) => void, (error: Error) => void][]} */ #readers = [];
-  /** @type {Change | undefined} */ #last;
-  /** @type {TidingsError | undefined} */ #stopped;
+  /** Whoever waits for news. @type {(() => void)[]} */ #waiting = [];
+  /** @type {State} */ #state = { state: "idle" };
   #closed = false;
   #cursor;
 
@@ -1078,36 +1020,33 @@ export class Watch {
    * @param {WatchOptions} options @param {(message: Message) => void} send @param {(type: string, detail: Message) => void} tell
    */
   constructor(objects, handler, options, send, tell) {
-    const { cursor } = options;
-    this.#ledger = new Ledger(cursor);
-    this.#cursor = cursor;
-    this.#handler = handler;
     this.#options = { parallel: 1, tries: 5, againMs: 1e3, ...options };
+    this.#ledger = createLedger((this.#cursor = options.cursor));
+    this.#ledger.add([...objects].map(read), !!options.cursor);
+    this.#handler = handler;
     this.#send = send;
     this.#tell = tell;
-    for (const entry of objects) this.#ledger.add(...read(entry), !!cursor);
+    [this.#timer, this.#timers] = createTimers(startTimer);
   }
 
   /** What is watched. */
   get objects() {
-    return [...this.#ledger.held.keys()];
+    return this.#ledger.objects();
   }
 
   /** A place that may be stored: everything before it has been handled. A later watch of the same objects goes on there. */
   get cursor() {
-    return this.#ledger.cursor;
+    return this.#ledger.cursor();
   }
 
   /** Watches these too, from now on. @param {...Entry} objects */
   add(...objects) {
-    const added = objects.map(read).filter(([object, version]) => this.#ledger.add(object, version));
-    if (added.length && !this.#closed) this.#send({ add: added.map(([object]) => [object, this.#ledger.start(object)]) });
+    this.#send({ add: this.#ledger.add(objects.map(read)) });
   }
 
   /** Watches these no longer: nothing more is told of them. @param {...string} objects */
   remove(...objects) {
-    const remove = objects.filter(object => this.#ledger.remove(object));
-    if (remove.length && !this.#closed) this.#send({ remove });
+    this.#send({ remove: objects.filter(object => this.#ledger.remove(object)) });
     this.#run();
   }
 
@@ -1115,8 +1054,9 @@ export class Watch {
   close() {
     if (this.#closed) return;
     this.#closed = true;
+    this.#state = { state: "stopped" };
     this.#send({ over: true });
-    for (const timer of this.#timers) clearTimeout(timer);
+    for (const stop of this.#timers.values()) stop();
     this.#run();
   }
 
@@ -1125,108 +1065,101 @@ export class Watch {
    * state. It fails with a `TidingsError` if the connection has stopped or the watch is closed.
    * @returns {Promise<void>}
    */
-  ready() {
-    return new Promise((ok, bad) => {
-      this.#eager.push([ok, bad]);
-      this.#run();
-    });
+  async ready() {
+    for (;;) {
+      this.#check();
+      if (this.#ledger.live()) return;
+      await this.#news();
+    }
   }
 
   /** @returns {AsyncIterator<Change, undefined>} */
   [Symbol.asyncIterator]() {
+    /** @type {Change | undefined} */
+    let last;
+    const end = /** @type {const} */ ({ value: undefined, done: true });
     return {
-      next: () =>
-        new Promise((ok, bad) => {
-          if (this.#last) this.#ledger.settle(this.#last.object);
-          this.#last = undefined;
-          this.#readers.push([ok, bad]);
-          this.#run();
-        }),
+      next: async () => {
+        if (last) this.#ledger.settle(last.object);
+        this.#run();
+        while (!this.#closed) {
+          if ((last = this.#ledger.take())) return { value: last, done: false };
+          this.#check();
+          await this.#news();
+        }
+        return end;
+      },
       return: async () => {
         this.close();
-        return { value: undefined, done: true };
+        return end;
       },
     };
   }
 
   /** What a new hub has to know. @internal */
   _join() {
-    const { held, uncovered, pending, resume } = this.#ledger;
-    /** @type {string[]} */
-    const covered = [];
-    const add = [];
-    for (const object of held.keys()) {
-      pending.add(object);
-      if (uncovered.has(object)) add.push([object, this.#ledger.start(object)]);
-      else covered.push(object);
-    }
-    this.#send({ cursor: resume, covered, add });
+    this.#send({ join: true, ...this.#ledger.join() });
   }
 
   /** What the hub tells. @internal @param {Message} m */
-  _hear({ live = [], changes = [], resync, fetch = [], refused = [], cause, cursor }) {
-    const ledger = this.#ledger;
-    for (const [object, start] of live) ledger.live(object, start);
-    for (const change of changes) ledger.change(change);
-    for (const object of fetch) ledger.fetch(object, cause);
-    if (resync) ledger.resync(resync, cause);
-    for (const { object, error } of refused) {
-      if (error.retryable) ledger.away(object);
-      else ledger.remove(object);
-      this.#tell("error", { ...error, code: "object_refused", why: error.code, object });
-    }
-    if (cursor) ledger.vouch(cursor);
+  _hear({ facts, cursor }) {
+    this.#ledger.hear(facts, cursor);
+    for (const { object, error } of facts) if (error) this.#tell("error", { ...error, code: "object_refused", why: error.code, object });
     this.#run();
   }
 
-  /** @internal @param {TidingsError} [error] */
-  _stop(error) {
-    this.#stopped = error;
+  /** @internal @param {State} state of the connection */
+  _become(state) {
+    this.#state = state;
     this.#run();
   }
 
-  /** Hands out what there is to whoever wants it. */
+  /** Fails if nothing comes any more. */
+  #check() {
+    const { state, reason = "closed", message } = this.#state;
+    if (state === "stopped") throw new TidingsError(reason, message);
+  }
+
+  /** @returns {Promise<void>} */
+  #news() {
+    return new Promise(ok => this.#waiting.push(ok));
+  }
+
+  /** Something is new: whoever waits looks for it. */
   #run() {
-    const over = this.#closed ? new TidingsError("closed") : this.#stopped;
-    if (over || !this.#ledger.pending.size) for (const [ok, bad] of this.#eager.splice(0)) over ? bad(over) : ok();
-    let change;
-    while (!this.#closed && (this.#handler ? this.#running < this.#options.parallel : this.#readers.length) && (change = this.#ledger.take())) {
-      if (this.#handler) this.#handle(this.#handler, change);
-      else this.#readers.shift()?.[0]({ value: (this.#last = change), done: false });
-    }
-    if (over) for (const [ok, bad] of this.#readers.splice(0)) this.#closed ? ok({ value: undefined, done: true }) : bad(over);
-    if (this.#cursor !== this.#ledger.cursor) {
-      this.#cursor = this.#ledger.cursor;
-      if (this.#cursor) this.#tell("cursor", { cursor: this.#cursor });
-    }
+    for (const ok of this.#waiting.splice(0)) ok();
+    if (this.#handler) for (let n = this.#running; n < this.#options.parallel; n++) this.#handle();
+    const { cursor } = this;
+    if (cursor === this.#cursor) return;
+    this.#cursor = cursor;
+    if (cursor) this.#tell("cursor", { cursor });
   }
 
-  /** @param {(change: Change, watch: Watch) => any} handler @param {Change} change */
-  async #handle(handler, change) {
-    const { object } = change;
+  /** Handles what there is, one after the other. */
+  async #handle() {
     this.#running++;
-    try {
-      await handler(change, this);
-      this.#failed.delete(object);
-    } catch (error) {
-      const times = (this.#failed.get(object) ?? 0) + 1;
-      const last = times >= this.#options.tries;
-      this.#failed.set(object, last ? 0 : times);
-      this.#tell("error", { code: last ? "handler_gave_up" : "handler_failed", message: String(error), error, change, times });
-      if (!last && !this.#closed) {
-        const timer = setTimeout(() => {
-          this.#timers.delete(timer);
-          this.#ledger.again(change);
-          this.#run();
-        }, jitter(this.#options.againMs, 3e4, times - 1));
-        this.#timers.add(timer);
-        return;
+    for (let change; !this.#closed && (change = this.#ledger.take()); this.#run()) {
+      const { object } = change;
+      try {
+        await this.#handler?.(change, this);
+      } catch (error) {
+        const times = (this.#failed.get(object) ?? 0) + 1;
+        this.#failed.set(object, times);
+        const last = times >= this.#options.tries;
+        this.#tell("error", { code: last ? "handler_gave_up" : "handler_failed", message: String(error), error, change, times });
+        if (!last) {
+          const again = () => {
+            this.#ledger.again(change);
+            this.#run();
+          };
+          if (!this.#closed) this.#timer(object, jitter(this.#options.againMs, 3e4, times - 1), again);
+          continue;
+        }
       }
-    } finally {
-      this.#running--;
-      queueMicrotask(() => this.#run());
+      this.#failed.delete(object);
+      this.#ledger.settle(object);
     }
-    this.#ledger.settle(object);
+    this.#running--;
   }
 }
 
@@ -1241,7 +1174,7 @@ export class Tidings extends EventTarget {
   #url;
   #options;
   /** @type {Map<string, Watch>} */ #watches = new Map();
-  /** @type {((message: Message) => void) | undefined} */ #post;
+  #post = (/** @type {Message} */ _) => {};
   /** Which hub listens. @type {string | undefined} */ #hub;
   #began = false;
   #over = new AbortController();
@@ -1273,20 +1206,20 @@ export class Tidings extends EventTarget {
       options,
       message => {
         if (message.over) this.#watches.delete(w);
-        if (this.#hub) this.#post?.({ w, auth: !!this.#options.token, ...message });
+        if (this.#hub) this.#post({ w, ...message });
       },
       (type, detail) => this.#tell(type, { ...detail, watch }),
     );
     this.#watches.set(w, watch);
+    watch._become(this.#state);
+    if (this.#hub) watch._join();
     if (!this.#began) this.#begin();
-    else if (this.#hub) watch._join();
-    if (this.#state.state === "stopped") watch._stop(new TidingsError(this.#state.reason ?? "closed", this.#state.message));
     return watch;
   }
 
   /** Comes back at once, also after a stop: for instance once somebody has logged in. */
   retry() {
-    this.#post?.({ retry: true });
+    this.#post({ retry: true });
   }
 
   /** Ends all watches. */
@@ -1297,35 +1230,36 @@ export class Tidings extends EventTarget {
 
   #begin() {
     this.#began = true;
-    const { share = true, WebSocket, fetch, token } = this.#options;
-    const signal = this.#over.signal;
-    const wake = () => this.#post?.({ hello: true, auth: !!token, online: navigator.onLine !== false });
-    for (const name of ["online", "offline", "pageshow"]) globalThis.addEventListener?.(name, wake, { signal });
-    const page = globalThis.document;
-    page?.addEventListener("visibilitychange", () => page.hidden || wake(), { signal });
-    if (share && page && !WebSocket && !fetch && globalThis.BroadcastChannel && navigator.locks) {
+    const { token, WebSocket, fetch, share = true, ...plain } = this.#options;
+    // What can be sent elsewhere.
+    const auth = !!token;
+    const options = { ...plain, auth, worked: this.#worked() };
+    const { signal } = this.#over;
+    const wake = () => this.#post({ online: navigator.onLine !== false });
+    for (const name of ["online", "offline", "pageshow", "visibilitychange"]) globalThis.addEventListener?.(name, wake, { signal });
+    if (share && globalThis.document && !WebSocket && !fetch && navigator.locks) {
       // The number is that of what hub and tabs say to each other: a newer module does not talk to an older one.
-      this.#join(`tidings 1 ${this.#url} ${share}${token ? " +" : ""}`).catch(error => {
+      this.#join(`tidings 1 ${share} ${auth} ${this.#url}`, options).catch(error => {
         if (signal.aborted) return;
         this.#tell("error", { code: "sharing_failed", message: String(error), error });
-        this.#alone();
+        this.#alone(options);
       });
-    } else this.#alone();
+    } else this.#alone(options);
   }
 
-  /** With a hub of one's own. */
-  #alone() {
-    const later = (/** @type {() => void} */ run) => queueMicrotask(() => this.#over.signal.aborted || run());
-    const post = (/** @type {string | undefined} */ _, /** @type {Message} */ message) => later(() => this.#hear({ from: "own", ...message }));
-    const hub = createHub(world(this.#url, this.#options, post, () => {}), this.#memory());
-    this.#over.signal.addEventListener("abort", () => hub.close(true));
+  /** With a hub of one's own. @param {HubOptions} options */
+  #alone(options) {
+    const { signal } = this.#over;
+    const later = (/** @type {() => void} */ run) => queueMicrotask(() => signal.aborted || run());
+    const world = createWorld(this.#url, this.#options, (_, message) => later(() => this.#hear({ from: "own", ...message })), () => {});
+    const hub = createHub(world, options);
+    signal.addEventListener("abort", hub.close);
     this.#post = message => later(() => hub.hear("", message));
-    this.#post({ hello: true, auth: !!this.#options.token });
   }
 
-  /** With the hub of all tabs. @param {string} name */
-  async #join(name) {
-    const signal = this.#over.signal;
+  /** With the hub of all tabs. @param {string} name @param {HubOptions} options */
+  async #join(name, options) {
+    const { signal } = this.#over;
     const id = newName();
     await new Promise((ok, bad) => {
       const hold = () => new Promise(free => ok(signal.addEventListener("abort", free)));
@@ -1337,20 +1271,14 @@ export class Tidings extends EventTarget {
       if (data.to === undefined || data.to === id) this.#hear(data);
     };
     this.#post = message => channel.postMessage({ to: this.#hub ?? "hub", from: id, ...message });
-    this.#post({ hello: true, auth: !!this.#options.token });
-    const options = this.#memory();
-    if (!String(this.#options.share).startsWith("tabs")) await serveElsewhere(this.#url, options, name);
+    // If there is a hub, it greets.
+    this.#post({});
+    if (!/^tidings 1 tabs/.test(name)) await serveElsewhere(this.#url, options, name).catch(() => {});
     // Where there is no such worker, or none any more, the tab that comes first has the hub.
     await serve(this.#url, options, name, signal);
   }
 
-  /** What a hub is to know, as it can be sent elsewhere. */
-  #memory() {
-    const options = Object.entries(this.#options).filter(([, value]) => typeof value !== "function");
-    return Object.fromEntries([...options, ["worked", this.#worked()]]);
-  }
-
-  /** The transport that worked last. @param {string} [now] */
+  /** The transport that worked last. @param {Transport} [now] @returns {Transport | undefined} */
   #worked(now) {
     try {
       const name = `tidings ${this.#url}`;
@@ -1363,7 +1291,7 @@ export class Tidings extends EventTarget {
 
   /** What the hub says. @param {Message} m */
   #hear(m) {
-    if (m.hello && (m.from !== this.#hub || !m.known)) {
+    if (m.hello) {
       this.#hub = m.from;
       for (const watch of this.#watches.values()) watch._join();
     }
@@ -1378,18 +1306,17 @@ export class Tidings extends EventTarget {
   #become(state) {
     this.#state = state;
     if (state.state === "live") this.#worked(state.transport);
-    const stop = state.state === "stopped" ? new TidingsError(state.reason ?? "closed", state.message) : undefined;
-    for (const watch of this.#watches.values()) watch._stop(stop);
+    for (const watch of this.#watches.values()) watch._become(state);
     this.#tell("state", state);
-    if (stop) this.#tell("error", { ...state, code: "stopped" });
+    if (state.state === "stopped") this.#tell("error", { ...state, code: "stopped" });
   }
 
   /** @param {number} number */
   async #getToken(number) {
     try {
-      this.#post?.({ number, token: await this.#options.token?.() });
+      this.#post({ number, token: await this.#options.token?.() });
     } catch (error) {
-      this.#post?.({ number, error: String(error) });
+      this.#post({ number, error: String(error) });
     }
   }
 

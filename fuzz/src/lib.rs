@@ -4,6 +4,7 @@
 //! itself or an oracle. `fuzz/run TARGET SECONDS` searches with coverage; the tests run the corpus and some thousands of its
 //! mutations each.
 
+mod copies;
 mod decoders;
 mod machines;
 mod random;
@@ -34,6 +35,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cursors", decoders::cursors),
     ("hints", decoders::hints),
     ("mesh_frames", decoders::mesh_frames),
+    ("copy_frames", copies::copy_frames),
     ("server_messages", decoders::server_messages),
     ("event_streams", decoders::event_streams),
     ("websocket_frames", decoders::websocket_frames),

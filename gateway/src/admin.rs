@@ -77,6 +77,7 @@ async fn metrics(State(app): State<App>) -> Response {
     for (thread, owner) in app.node.owners.iter().enumerate() {
         if let Some(report) = owner.report().await {
             gathered.extend(samples::of_owner(thread, &report.stats));
+            gathered.extend(samples::of_copies(thread, &report.copies));
         }
     }
     for (thread, lane) in app.node.lanes.iter().enumerate() {

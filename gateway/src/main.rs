@@ -33,7 +33,7 @@ enum Word {
     Watch(WatchArgs),
     /// Start a cluster on this machine, to try things out; all of it ends with this program.
     Dev(DevArgs),
-    /// Ask a node about its cluster.
+    /// Ask a cluster how it is, or tell it what to do.
     Cluster {
         #[command(subcommand)]
         what: ClusterWord,
@@ -214,7 +214,7 @@ async fn live(config: Config, until_stdin_ends: bool) -> Result<ExitCode, String
         _ = drained.wait_for(|draining| *draining) => {}
     }
     tracing::info!("stopping: no new connections, requests in flight are answered (a second signal stops at once)");
-    running.drain();
+    running.leave();
     tokio::spawn(async move {
         stops.asked().await;
         tracing::warn!("stopped at once");

@@ -4,6 +4,7 @@
 //! subscribers and its owner of shards, and they speak through channels.
 
 mod forming;
+mod leaving;
 mod starting;
 #[cfg(test)]
 mod tests;
@@ -65,6 +66,8 @@ pub struct Node {
     pub first_version: Version,
     /// When it started.
     pub started: Instant,
+    /// Becomes true when a node of a cluster is asked to give up what it has before it stops.
+    pub leaving: watch::Sender<bool>,
     /// Becomes true when the node is about to stop.
     pub draining: watch::Sender<bool>,
     /// Its open connections.
@@ -134,7 +137,17 @@ pub struct RunningNode {
 }
 
 impl RunningNode {
-    /// Begins to stop: not ready, no new connections, subscribers sent elsewhere, requests in flight answered.
+    /// Begins to stop: not ready, no new connections, subscribers sent elsewhere, requests in flight answered. A node of a cluster
+    /// gives its shards up first, and serves meanwhile.
+    pub fn leave(&self) {
+        if self.node.control.is_some() {
+            self.node.leaving.send_replace(true);
+        } else {
+            self.drain();
+        }
+    }
+
+    /// The same without giving shards up: others find out by themselves.
     pub fn drain(&self) {
         self.node.draining.send_replace(true);
     }
@@ -221,6 +234,7 @@ async fn accept(
 ) -> io::Result<()> {
     if let Some(control) = &node.control {
         tokio::task::spawn_local(end_with(Arc::clone(&node), control.over()));
+        tokio::task::spawn_local(leaving::leave_then_drain(Arc::clone(&node)));
     }
     let result = server::accept(listener, Arc::clone(&node), admission, dealers).await;
     if result.is_err() {

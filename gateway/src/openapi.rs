@@ -25,7 +25,7 @@ pub(crate) fn routes() -> Router<App> {
     ),
     paths(
         publish, object, poll, poll_by_query, sessions, events, events_by_body, ws, connections, connection,
-        close_connection, explain, cluster, healthz, readyz, metrics
+        close_connection, explain, cluster, drain, relocate, remove, copies, healthz, readyz, metrics
     ),
     tags(
         (name = "publish", description = "Say that something changed"),
@@ -250,6 +250,10 @@ struct Cluster {
     lease_left_ms: Option<u64>,
     /// A quorum confirmed the map since this node started.
     confirmed: Option<bool>,
+    /// How many copies each shard should have, its owner's among them.
+    copies: Option<u8>,
+    /// Shards that lack copies.
+    short_of_copies: Option<u64>,
 }
 
 /// A node as another knows it.
@@ -274,6 +278,12 @@ struct ClusterNode {
     draining: bool,
     /// Whether the cluster agreed on it; else it is on its way in.
     member: bool,
+    /// Shards that it owns.
+    owned: u64,
+    /// Shards of which it has a complete copy.
+    copies: u64,
+    /// Shards of which it is getting a copy.
+    filling: u64,
     /// Of the node that answers only.
     threads: Option<u64>,
     /// Of the node that answers only.
@@ -294,8 +304,89 @@ struct ClusterShard {
     cause: Option<String>,
     /// Who else has everything that was acknowledged.
     copies: Vec<String>,
+    /// Who is getting a copy.
+    filling: Option<Vec<String>>,
+    /// To whom it goes as soon as that one has everything.
+    moving: Option<String>,
+    /// How many copies of living nodes it lacks.
+    missing: u64,
     /// Its owner lives and is the process it was assigned to.
     owned: bool,
+}
+
+/// A node is to give up what it has, or to take part again.
+#[derive(Serialize, ToSchema)]
+struct DrainOrder {
+    /// Its name or id.
+    #[schema(example = "node-7400")]
+    node: String,
+    /// It is to take part again.
+    undo: Option<bool>,
+}
+
+/// A shard is to go to a node and stay there.
+#[derive(Serialize, ToSchema)]
+struct MoveOrder {
+    shard: u16,
+    /// The node's name or id.
+    #[schema(example = "node-7400")]
+    to: String,
+}
+
+/// A node is gone for good.
+#[derive(Serialize, ToSchema)]
+struct RemoveOrder {
+    /// Its name or id.
+    #[schema(example = "node-7400")]
+    node: String,
+    /// Also if only it has some shards: they then begin empty, and everybody who watches one of their objects is told to fetch.
+    force: Option<bool>,
+}
+
+/// So many copies should a shard have, its owner's among them.
+#[derive(Serialize, ToSchema)]
+struct CopiesOrder {
+    /// 1 to 3.
+    #[schema(example = 2)]
+    copies: u8,
+}
+
+/// What a node has left.
+#[derive(Serialize, ToSchema)]
+struct NodeLeft {
+    node: String,
+    id: String,
+    draining: bool,
+    owned: u64,
+    copies: u64,
+    filling: u64,
+}
+
+/// Where a shard is, and where it goes.
+#[derive(Serialize, ToSchema)]
+struct ShardMoved {
+    shard: u16,
+    owner: String,
+    to: String,
+    /// It is there.
+    done: bool,
+}
+
+/// How far a removal has come.
+#[derive(Serialize, ToSchema)]
+struct NodeRemoved {
+    node: String,
+    id: String,
+    removed: bool,
+    /// Shards that still name it.
+    shards: u64,
+}
+
+/// How many copies there should be, and how many shards lack some.
+#[derive(Serialize, ToSchema)]
+struct CopiesWanted {
+    copies: u8,
+    short: u64,
 }
 
 #[utoipa::path(post, path = "/v1/publish", tag = "publish",
@@ -402,6 +493,43 @@ fn explain() {}
     responses((status = 200, description = "Nodes, and for each shard its owner, epoch and floor; in a cluster also what was agreed and how long this node may act on it", body = Cluster)))]
 fn cluster() {}
 
+#[utoipa::path(post, path = "/v1/cluster/drain", tag = "operate", request_body = DrainOrder,
+    responses((status = 200, description = "Agreed. What the node has yet to give up", body = NodeLeft),
+        (status = 400, description = "Not an order", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such node", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Not as things are; nothing was changed", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Nobody leads; nothing was changed", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "It may have been carried out", body = Problem, content_type = "application/problem+json")))]
+fn drain() {}
+
+#[utoipa::path(post, path = "/v1/cluster/move", tag = "operate", request_body = MoveOrder, operation_id = "move_shard",
+    responses((status = 200, description = "Agreed. It goes as soon as the target has a copy", body = ShardMoved),
+        (status = 400, description = "Not an order", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such node or shard", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Not as things are; nothing was changed", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Nobody leads; nothing was changed", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "It may have been carried out", body = Problem, content_type = "application/problem+json")))]
+fn relocate() {}
+
+#[utoipa::path(post, path = "/v1/cluster/remove", tag = "operate", request_body = RemoveOrder,
+    responses((status = 200, description = "It is forgotten", body = NodeRemoved),
+        (status = 202, description = "Some of its shards are yet to get another owner: order it again", body = NodeRemoved),
+        (status = 400, description = "Not an order", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such node", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Not as things are; nothing was changed", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Nobody leads; nothing was changed", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "It may have been carried out", body = Problem, content_type = "application/problem+json")))]
+fn remove() {}
+
+#[utoipa::path(post, path = "/v1/cluster/copies", tag = "operate", request_body = CopiesOrder,
+    responses((status = 200, description = "Agreed", body = CopiesWanted),
+        (status = 400, description = "Not an order", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such node", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Not as things are; nothing was changed", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Nobody leads; nothing was changed", body = Problem, content_type = "application/problem+json"),
+        (status = 504, description = "It may have been carried out", body = Problem, content_type = "application/problem+json")))]
+fn copies() {}
+
 #[utoipa::path(get, path = "/healthz", tag = "operate", responses((status = 200, description = "Alive", body = String)))]
 fn healthz() {}
 
@@ -440,7 +568,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 16);
+        assert_eq!(count, 20);
     }
 
     #[test]

@@ -58,9 +58,10 @@ fn dev_starts_a_cluster_that_survives_a_killed_node_and_ends_with_the_word() {
     ws.subscribe(&["tried"]);
     let version = publish(nodes[2].0, "tried");
     ws.until_told(&[("tried", version)]);
-    let told = status(nodes[0].0, &[]);
-    let out = text(&told.stdout);
-    assert!(told.status.success(), "{out}{}", text(&told.stderr));
+    eventually("every shard has its copies", || {
+        status(nodes[0].0, &[]).status.success()
+    });
+    let out = text(&status(nodes[0].0, &[]).stdout);
     for words in ["3 nodes", "n1", "n2", "n3", "leader", "Healthy."] {
         assert!(out.contains(words), "{words}: {out}");
     }

@@ -192,6 +192,8 @@ pub struct Counters {
     pub suspicions: u64,
     /// Members told that they are held dead.
     pub death_notices: u64,
+    /// Members told of deaths that they had missed.
+    pub reminders: u64,
     /// Pauses of our own process.
     pub stalls: u64,
     /// Packets that the library refused.

@@ -23,6 +23,7 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt as _, SeedableRng as _};
 use std::mem::Discriminant;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU8;
 use std::time::Duration;
 use tidings_protocol::{ClusterId, NodeId};
 
@@ -30,6 +31,11 @@ use tidings_protocol::{ClusterId, NodeId};
 const STRANGERS: usize = 64;
 /// How long the same news about strangers and conflicts is not told again.
 const REPEAT_US: u64 = 60_000_000;
+/// How often each member hands a record on: some in a hundred members miss it then and ask.
+const RECORD_TOLD: NonZeroU8 = match NonZeroU8::new(5) {
+    Some(times) => times,
+    None => NonZeroU8::MIN,
+};
 /// To so many members we say good-bye; they tell the others.
 const FAREWELLS: u8 = 10;
 
@@ -386,8 +392,7 @@ impl Membership {
         if let Some(first) = self.roster.sharer(id).filter(|_| up == Some(true)) {
             self.name_shared(now, first, id);
         }
-        self.roster.verdict(id, up);
-        self.roster.changed_at = now;
+        self.roster.verdict(now, id, up);
         self.roster.review(id.node, now, &mut self.events);
         if self.roster.get(id.node).is_some_and(|known| known.lacks(0)) {
             // In a large cluster the rumour is given time to bring it: a newcomer is not asked by everybody at once.
@@ -425,7 +430,23 @@ impl Membership {
     }
 
     fn spread_record(&mut self) {
-        let taken = self.foca.add_broadcast(&self.record.bytes);
+        let (bytes, parting) = (self.record.bytes.clone(), self.record.parting);
+        self.hand_on(&bytes, parting);
+    }
+
+    /// Hands a record on. Who misses metadata asks for it, so it is told fewer times than news of life and death; nobody
+    /// is left to ask for a good-bye.
+    fn hand_on(&mut self, record: &[u8], parting: bool) {
+        let swim = self.config.swim(self.sized, self.packet_size());
+        let fewer = foca::Config {
+            max_transmissions: if parting { swim.max_transmissions } else { RECORD_TOLD },
+            ..swim.clone()
+        };
+        let taken = self
+            .foca
+            .set_config(fewer)
+            .and_then(|()| self.foca.add_broadcast(record))
+            .and_then(|_| self.foca.set_config(swim));
         self.counters.rejected += u64::from(taken.is_err());
     }
 

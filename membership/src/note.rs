@@ -37,6 +37,12 @@ pub(crate) enum Note {
         about: Identity,
         newest: Identity,
     },
+    /// "These are gone, and you seem not to know": a rumour of death that passed somebody by.
+    Gone {
+        from: Identity,
+        /// Members held dead; a record stands beside those that said good-bye.
+        gone: Vec<Entry>,
+    },
 }
 
 /// Which members.
@@ -71,7 +77,9 @@ impl Note {
     pub(crate) fn from(&self) -> &Identity {
         match self {
             Self::Page(page) => &page.from,
-            Self::Ask { from, .. } | Self::Doubt { from, .. } | Self::Dead { from, .. } => from,
+            Self::Ask { from, .. } | Self::Doubt { from, .. } | Self::Dead { from, .. } | Self::Gone { from, .. } => {
+                from
+            }
         }
     }
 
@@ -239,7 +247,15 @@ mod tests {
             next: Some(NodeId(3)),
         };
         let named = Wanted::Named(vec![NodeId(1), NodeId(2)]);
+        let gone = Entry {
+            member: Member::down(identity(4)),
+            record: vec![],
+        };
         for note in [
+            Note::Gone {
+                from: identity(1),
+                gone: vec![gone],
+            },
             Note::Page(page),
             Note::Ask {
                 from: identity(1),

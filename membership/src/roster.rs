@@ -24,6 +24,8 @@ pub(crate) struct Known {
     pub(crate) identity: Option<Identity>,
     pub(crate) up: bool,
     pub(crate) suspect: bool,
+    /// When it came or went last.
+    turned_at: MonoUs,
     pub(crate) record: Option<Record>,
     window: Option<Window>,
     /// As what it was last shown to the gateway.
@@ -42,6 +44,7 @@ impl Known {
             identity: None,
             up: false,
             suspect: false,
+            turned_at: 0,
             record: None,
             window: None,
             shown: None,
@@ -185,9 +188,35 @@ impl Roster {
         (*other != identity.node && self.known.get(other).is_some_and(|known| known.up)).then_some(*other)
     }
 
+    /// Those held dead of whom somebody whose digest differs from ours by this may not know: the one whose absence explains
+    /// all of it, or else whoever went between the two times.
+    pub(crate) fn missed_deaths(&self, differs: u32, from: MonoUs, to: MonoUs) -> Vec<(Identity, Option<&Record>)> {
+        let mut late = Vec::new();
+        for known in self.known.values().filter(|known| !known.up && known.turned_at <= to) {
+            let Some(identity) = known.identity else {
+                continue;
+            };
+            let record = known.record.as_ref().filter(|_| known.parted());
+            if mark(&identity) == differs {
+                return vec![(identity, record)];
+            }
+            if known.turned_at >= from {
+                late.push((identity, record));
+            }
+        }
+        late
+    }
+
+    /// Whether anybody is remembered who is not up.
+    pub(crate) fn any_gone(&self) -> bool {
+        self.known.len() > self.up
+    }
+
     /// The library goes by this identity for the node, and holds it alive or not.
-    pub(crate) fn verdict(&mut self, identity: &Identity, up: Option<bool>) {
+    pub(crate) fn verdict(&mut self, now: MonoUs, identity: &Identity, up: Option<bool>) {
+        self.changed_at = now;
         let known = self.known.entry(identity.node).or_insert_with(Known::new);
+        known.turned_at = now;
         let before = known.identity.replace(*identity);
         let was_up = known.up;
         if let Some(before) = before.filter(|_| was_up) {
@@ -368,7 +397,7 @@ mod tests {
         let digest = |verdicts: &[(Identity, bool)]| {
             let mut roster = Roster::default();
             for (identity, up) in verdicts {
-                roster.verdict(identity, Some(*up));
+                roster.verdict(0, identity, Some(*up));
             }
             (roster.up(), roster.digest())
         };
@@ -378,5 +407,27 @@ mod tests {
         assert_ne!(digest(&after_restart).1, both.1);
         let after_death = [(identity(1, 1), true), (identity(2, 1), true), (identity(2, 1), false)];
         assert_eq!(digest(&after_death), digest(&[(identity(1, 1), true)]));
+    }
+
+    #[test]
+    fn one_missed_death_is_told_apart_whenever_it_was_and_of_many_the_late_ones() {
+        let identity = |node| Identity::new(NodeId(node), Incarnation(1), "10.0.0.1:1".parse().unwrap());
+        let mut roster = Roster::default();
+        for node in 1..=3 {
+            roster.verdict(0, &identity(node), Some(true));
+        }
+        assert!(!roster.any_gone());
+        let theirs = roster.digest();
+        let missed = |roster: &Roster, from, to| -> Vec<u64> {
+            let missed = roster.missed_deaths(theirs ^ roster.digest(), from, to);
+            missed.into_iter().map(|(identity, _)| identity.node.0).collect()
+        };
+        roster.verdict(10, &identity(1), Some(false));
+        assert!(roster.any_gone());
+        assert_eq!(missed(&roster, 100, 200), [1], "long ago, but nothing else differs");
+        assert!(missed(&roster, 0, 9).is_empty(), "the rumour is still under way");
+        roster.verdict(150, &identity(2), Some(false));
+        assert_eq!(missed(&roster, 100, 200), [2]);
+        assert_eq!(missed(&roster, 0, 200), [1, 2]);
     }
 }

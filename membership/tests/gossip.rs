@@ -5,6 +5,8 @@
 #[path = "gossip/world.rs"]
 mod world;
 
+#[path = "gossip/crowd.rs"]
+mod crowd;
 #[path = "gossip/faults.rs"]
 mod faults;
 #[path = "gossip/hostile.rs"]

@@ -8,6 +8,7 @@
 //! there. After PacificA (Lin, Yang, Zhang, Zhou, Microsoft Research 2008, sections 2 and 3). They do not know sockets, disks, or what a
 //! change means to subscribers.
 
+mod leaving;
 mod pieces;
 pub mod receiver;
 pub mod sender;

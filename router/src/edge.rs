@@ -20,6 +20,7 @@ mod place;
 mod requests;
 mod schedule;
 mod sessions;
+mod silence;
 mod subscribers;
 mod upstream;
 
@@ -152,6 +153,7 @@ pub struct Lane {
     cramped: Vec<SubscriberKey>,
     /// No version of the cluster is above.
     ceiling: Version,
+    silence: silence::Silence,
     counters: inspect::Counters,
 }
 
@@ -169,6 +171,7 @@ impl Lane {
             idle: sessions::IdleSessions::default(),
             cramped: Vec::new(),
             ceiling: Version::ZERO,
+            silence: silence::Silence::default(),
             counters: inspect::Counters::default(),
             config,
         }
@@ -279,15 +282,22 @@ impl Lane {
     #[must_use]
     pub fn next_deadline(&self) -> Option<MonoUs> {
         let linger_us = self.objects.next_linger(self.config.lingering_objects);
-        [linger_us, self.wheel.next_deadline(), self.next_session_end()]
-            .into_iter()
-            .flatten()
-            .min()
+        let silence_us = self.silence_due_us();
+        [
+            linger_us,
+            self.wheel.next_deadline(),
+            self.next_session_end(),
+            silence_us,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Does what is due: heartbeats, cursors, stuck sinks, sessions and objects that nobody came back for.
     pub fn handle_deadline(&mut self, now: Now, out: &mut Vec<Output>) {
         self.run_wheel(now, out);
+        self.look_for_silence(now);
         while let Some(slot) = self.objects.pop_lingered(now.mono_us, self.config.lingering_objects) {
             self.retire(slot);
         }

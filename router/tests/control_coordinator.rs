@@ -504,3 +504,42 @@ fn what_is_planned_to_even_out_shares_is_not_planned_again_while_its_fate_is_unk
     stage.coordinator.handle_deadline(stage.now(), &stage.map, &mut out);
     assert!(matches!(out[..], [Output::Propose { .. }]), "{out:?}");
 }
+
+#[test]
+fn a_node_is_heard_from_its_first_grant_until_its_lease_is_over_and_only_in_its_present_life() {
+    let mut stage = Stage::new(&[]);
+    let hears = |stage: &Stage, node| stage.coordinator.hears(stage.now().mono_us, &stage.map, NodeId(node));
+    assert!(!hears(&stage, 1), "it is in the map, which is not enough");
+    stage.renew(process(1, 1));
+    assert!(hears(&stage, 1) && !hears(&stage, 2));
+    stage.us += LEASE - 1;
+    assert!(hears(&stage, 1));
+    stage.us += 1;
+    assert!(!hears(&stage, 1), "silent for a lease");
+    stage.renew(process(1, 1));
+    stage.map.apply(&register(process(1, 2))).unwrap();
+    assert!(!hears(&stage, 1), "another process of it");
+    stage.renew(process(1, 2));
+    assert!(hears(&stage, 1));
+    stage.tell(Input::Deposed);
+    assert!(!hears(&stage, 1), "who does not lead hears nobody");
+}
+
+#[test]
+fn a_coordinator_that_may_fill_nothing_fills_nothing() {
+    let mut stage = Stage::new(&[]);
+    stage.map.apply(&Command::SetCopies { copies: 2 }).unwrap();
+    let config = Config {
+        fills: 0,
+        moves: 0,
+        ..Config::default()
+    };
+    stage.coordinator = Coordinator::new(config);
+    stage.tell(Input::Elected { term: 1 });
+    let all = [process(1, 1), process(2, 1), process(3, 1)];
+    assert_eq!(stage.pass_renewing(3_000_000, &all), None);
+    stage.coordinator = Coordinator::new(Config { fills: 1, ..config });
+    stage.tell(Input::Elected { term: 1 });
+    let (_, command) = stage.pass_renewing(3_000_000, &all).expect("a copy is wanted");
+    assert!(matches!(command, Command::Fill { .. }), "{command:?}");
+}

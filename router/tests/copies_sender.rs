@@ -157,3 +157,23 @@ fn an_answer_that_wants_a_sync_waits_for_one_although_the_change_is_written() {
     assert!(bench.sender.confirmed(NOW, COPY, 1, (synced, synced), &mut bench.out));
     assert!(bench.out.contains(&Output::Confirmed { request: 2 }));
 }
+
+#[test]
+fn a_hand_over_is_proposed_anew_when_something_else_was_agreed_about_the_shard() {
+    let mut bench = Bench::new();
+    bench
+        .sender
+        .heed(NOW, ShardId(0), &shard(Some(COPY)), &bench.owner, &mut bench.out);
+    assert!(bench.hands_over(0));
+    assert!(!bench.hands_over(0), "its fate is not known yet");
+    // A third one is to be filled: the proposal took the turn before for granted and is void.
+    let filled = Shard {
+        filling: vec![process(3)],
+        turn: 2,
+        ..shard(Some(COPY))
+    };
+    bench
+        .sender
+        .heed(NOW, ShardId(0), &filled, &bench.owner, &mut bench.out);
+    assert!(bench.hands_over(0));
+}

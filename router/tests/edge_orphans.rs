@@ -198,3 +198,66 @@ fn a_web_socket_is_told_of_a_page_only_behind_its_answer() {
         [&*subscribed, &*format!("changes {here}@9100000"), "cursor"]
     );
 }
+
+/// One WebSocket for each shard's object; the second shard's owner falls silent.
+fn silent_owner() -> (Stage, SubscriberKey, SubscriberKey) {
+    let (here, gone) = names();
+    let mut stage = both();
+    let now = stage.now;
+    stage.lane.tell_silence_after(now, 5_000_000);
+    let mut watch = |owner: usize, object: &str| {
+        let who = stage.web_socket();
+        stage.subscribe(who, &[object], None);
+        stage.answer(owner, &[(object, 8_000_000)]);
+        stage.writes();
+        who
+    };
+    let (fine, cut_off) = (watch(0, here), watch(1, gone));
+    for second in 0..4 {
+        stage.wait(1_000_000);
+        stage.closed(0, 10_000_000 + second);
+    }
+    (stage, fine, cut_off)
+}
+
+fn stale(told: &[String]) -> Vec<&str> {
+    let words = told.iter().map(String::as_str);
+    words.filter(|word| word.starts_with("stale")).collect()
+}
+
+#[test]
+fn whoever_watches_a_shard_that_nothing_is_heard_of_is_told_so_and_when_that_is_over() {
+    let (mut stage, fine, cut_off) = silent_owner();
+    assert_eq!(stale(&stage.told(cut_off)), [""; 0], "not before its time");
+    for second in 0..3 {
+        stage.wait(1_000_000);
+        stage.closed(0, 11_000_000 + second);
+    }
+    assert_eq!(stale(&stage.told(cut_off)), ["stale true"]);
+    assert_eq!(stale(&stage.told(fine)), [""; 0], "its owner is heard");
+    stage.wait(1_000_000);
+    assert_eq!(stale(&stage.told(cut_off)), [""; 0], "once is enough");
+    stage.closed(1, 12_000_000);
+    stage.closed(0, 12_000_000);
+    stage.wait(2_000_000);
+    assert_eq!(stale(&stage.told(cut_off)), ["stale false"]);
+    assert_eq!(stale(&stage.told(fine)), [""; 0]);
+}
+
+#[test]
+fn whoever_comes_while_nothing_is_heard_is_told_with_the_answer() {
+    let (mut stage, _, _) = silent_owner();
+    let (_, gone) = names();
+    for second in 0..3 {
+        stage.wait(1_000_000);
+        stage.closed(0, 11_000_000 + second);
+    }
+    stage.writes();
+    let late = stage.web_socket();
+    stage.subscribe(late, &[gone], None);
+    let told = stage.told(late);
+    assert_eq!(
+        told[..2],
+        [format!("subscribed {gone}@8000000"), "stale true".to_owned()]
+    );
+}

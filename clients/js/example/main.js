@@ -29,6 +29,7 @@ const watch = tidings.watch([], change => {
   if (!card) return;
   // A real page fetches the object's state here. The next change waits until that has ended.
   card.times.firstChild.data = `${++card.heard} `;
+  card.times.lastChild.textContent = card.heard === 1 ? "change heard" : "changes heard";
   card.when.textContent = change.version === null ? "may have changed" : `at ${time.format(change.version / 1000)}`;
   flash(card.item);
   say(change.object, change.kind ?? (change.version === null ? change.cause : "changed"));

@@ -43,8 +43,11 @@ describe("asking", () => {
   it("a frame never exceeds the server's limit, whatever the objects are called", () => {
     for (const name of ["x", "ü", "\u{1f600}", "\\\"", "語"]) {
       const world = new FakeWorld();
-      world.watch(ids(300).map(id => [...(id + name.repeat(50))].slice(0, 70).join("")), { cursor: "c".repeat(2000) });
+      const objects = ids(300).map(id => [...(id + name.repeat(50))].slice(0, 60).join(""));
+      const watch = world.watch(objects, { cursor: "c".repeat(2000) });
       world.lives("c1", { frame_bytes: 8192 });
+      watch.remove(...objects.slice(1));
+      assert.deepEqual(world.line.sent.flatMap(one => one.unsubscribe?.objects ?? []), objects.slice(1));
       const frames = world.line.sent.map(one => Buffer.byteLength(JSON.stringify(one)));
       assert.ok(frames.length > 3 && Math.max(...frames) <= 8192, `${name}: ${frames}`);
     }
@@ -86,6 +89,18 @@ describe("asking", () => {
     assert.deepEqual(pages.find(page => page.cursor).objects, ["a", "b"]);
     assert.equal(pages.find(page => page.cursor).cursor, "c1");
     assert.deepEqual(pages.find(page => !page.cursor).objects, [{ object: "new", version: 77 }]);
+  });
+
+  it("what is added while a page waits for its answer is asked for behind it", () => {
+    const world = new FakeWorld();
+    const watch = world.watch(["a"]);
+    world.hello();
+    watch.add("b");
+    assert.deepEqual(subscribes(world.line).map(page => page.objects), [["a"]]);
+    world.answers();
+    assert.deepEqual(subscribes(world.line).map(page => page.objects), [["a"], ["b"]]);
+    world.answers();
+    assert.deepEqual(world.heard("live").map(([object]) => object), ["a", "b"]);
   });
 
   it("one that was asked for and let go meanwhile is taken back", () => {
@@ -136,7 +151,7 @@ describe("coming back", () => {
       world => world.line.on(...closed(4000)),
       world => world.says({ reconnect: { after_ms: 5, reason: "drain" } }),
       world => world.pass(100_000),
-      world => world.line.on("cut", "x"),
+      world => world.line.on(...closed(1006)),
       world => world.hear("t", { online: true }) ?? world.pass(6000),
     ];
     for (const transport of ["websocket", "events", "poll"]) {
@@ -253,7 +268,7 @@ describe("coming back", () => {
   it("a wait is over when the network goes, too", () => {
     const world = new FakeWorld();
     world.watch(["a"]);
-    world.line.on("unreachable", "x");
+    world.line.on(...closed(0));
     assert.equal(world.state, "waiting");
     world.hear("t", { online: false });
     world.pass(1e6);
@@ -319,11 +334,11 @@ describe("transports", () => {
   it("what cannot be had at all is left at once; where nothing can be had it stops", () => {
     const world = new FakeWorld();
     world.watch(["a"]);
-    world.line.on("unusable", "no WebSocket");
+    world.line.on(...closed(501));
     world.pass(5);
-    world.line.on("status", { status: 404, retryAfter: 0, problem: {} });
+    world.line.on("closed", { code: 404 });
     world.pass(5);
-    world.line.on("status", { status: 404, retryAfter: 0, problem: {} });
+    world.line.on("closed", { code: 404 });
     assert.deepEqual(transports(world), ["websocket", "events", "poll"]);
     assert.deepEqual([world.state, world.said.reason], ["stopped", "no_server"]);
   });
@@ -333,7 +348,7 @@ describe("transports", () => {
     world.watch(["a"]);
     for (let n = 0; n < 9; n++) {
       if (world.line.transport === "websocket") world.line.on(...closed(1006));
-      else world.line.on("unreachable", "away");
+      else world.line.on(...closed(0));
       settled(world);
     }
     assert.ok(!transports(world).includes("poll"), `${transports(world)}`);
@@ -356,7 +371,7 @@ describe("transports", () => {
     world.line.on("answer", { ...answer, changes: [{ object: "a", version: 9 }], cursor: "p2" });
     assert.deepEqual(world.heard("changes"), [{ object: "a", version: 9 }]);
     assert.deepEqual(world.line.body, { session: "s", cursor: "p2", wait_ms: 25000 });
-    world.line.on("status", { status: 410, retryAfter: 0, problem: { code: "session_unknown" } });
+    world.line.on("closed", { code: 410, ours: "session_unknown" });
     settled(world);
     assert.deepEqual(world.line.body, { objects: ["a", "b"], cursor: "p2", wait_ms: 0 });
   });
@@ -393,14 +408,15 @@ describe("transports", () => {
     world.pass(100);
     world.hello();
     world.says({ cursor: "c2" });
-    assert.deepEqual(world.told.filter(one => one.fetch).map(({ w, fetch, cause }) => [w, fetch, cause]), [["other", ["b"], "added"]]);
+    const doubts = world.told.flatMap(({ w, facts = [] }) => facts.filter(fact => "cause" in fact).map(({ object, cause }) => [w, object, cause]));
+    assert.deepEqual(doubts, [["other", "b", "added"]]);
   });
 
   it("says what HTTP statuses command", () => {
     for (const [status, state, reason] of [[401, "stopped", "unauthenticated"], [403, "stopped", "forbidden"], [413, "stopped", "limit"], [503, "waiting"], [429, "waiting"], [410, "waiting"]]) {
       const world = new FakeWorld({ transport: "poll" });
       world.watch(["a"]);
-      world.line.on("status", { status, retryAfter: 7, problem: {} });
+      world.line.on("closed", { code: status, after: 7 });
       assert.deepEqual([world.state, world.said.reason], [state, reason], String(status));
       if (state === "waiting") assert.ok(world.said.wait >= 7000);
     }
@@ -409,10 +425,10 @@ describe("transports", () => {
 
 describe("tokens", () => {
   const start = (options = {}) => {
-    const world = new FakeWorld(options);
+    const world = new FakeWorld({ auth: true, ...options });
     const asked = [];
     world.onToken = (number, tab) => asked.push([number, tab]);
-    world.watch(["a"], { auth: true });
+    world.watch(["a"]);
     const gives = token => world.hear(asked.at(-1)[1], { number: asked.at(-1)[0], token });
     return { world, asked, gives };
   };
@@ -520,7 +536,7 @@ describe("tokens", () => {
     const { world, gives } = start({ transport: "events" });
     gives("one");
     assert.equal(world.line.token, "one");
-    world.line.on("status", { status: 401, problem: {} });
+    world.line.on("closed", { code: 401 });
     world.pass(5);
     gives("two");
     assert.equal(world.line.token, "two");
@@ -528,7 +544,7 @@ describe("tokens", () => {
 
   it("a tab that does not answer, or is gone, is not waited for", () => {
     const { world, asked, gives } = start();
-    world.watch(["b"], { tab: "other", w: "v", auth: true });
+    world.watch(["b"], { tab: "other", w: "v" });
     assert.equal(asked.at(-1)[1], "t");
     world.leaves("t");
     assert.equal(asked.at(-1)[1], "other");
@@ -587,6 +603,19 @@ describe("tabs", () => {
     world.answers();
     world.answers();
     assert.deepEqual(subscribes(world.line).map(page => page.cursor).sort(), ["c3", "c5"], "what one is owed is not paid by the cursor of another");
+  });
+
+  it("that begin now, while others are caught up, are told after a break what came since then", () => {
+    const world = new FakeWorld();
+    world.watch(["a"], { cursor: "c1" });
+    world.watch(["a"], { tab: "other", w: "v" });
+    world.hello();
+    world.answers();
+    assert.deepEqual(world.heard("live", "v"), [["a", "c1"]], "live by the page of another");
+    world.line.on(...closed(1006));
+    world.reconnects();
+    world.hello();
+    assert.deepEqual(subscribes(world.line), [{ objects: ["a"], cursor: "c1" }], "from now on would be too late");
   });
 
   it("that are gone are watched for no longer, and without any the connection ends", () => {

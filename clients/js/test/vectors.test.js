@@ -34,8 +34,8 @@ describe("golden frames", () => {
   });
 
   it("what the hub asks has the shape of the golden requests", () => {
-    const world = new FakeWorld();
-    const watch = world.watch(["a", { object: "b", version: 7 }], { auth: true });
+    const world = new FakeWorld({ auth: true });
+    const watch = world.watch(["a", { object: "b", version: 7 }]);
     world.hear("t", { number: world.told.find(one => one.number).number, token: "t" });
     world.hello();
     world.says({ authenticated: {}, id: world.line.sent[0].id });

@@ -1,5 +1,6 @@
 //! The numbers of owners and lanes under their names in the metrics.
 
+use crate::owner::CopyStats;
 use crate::telemetry::{Sample, SampleKind};
 use tidings_router::edge::LaneStats;
 use tidings_router::owner::Stats;
@@ -91,6 +92,43 @@ pub(super) fn of_owner(thread: usize, stats: &Stats) -> Vec<Sample> {
         thread,
         cause: None,
         value,
+    })
+    .collect()
+}
+
+/// Of the copies that an owner feeds, and of those that lie on its thread.
+pub(super) fn of_copies(thread: usize, copies: &CopyStats) -> Vec<Sample> {
+    [
+        (
+            "copies_behind",
+            "Copies elsewhere of shards owned here that have not everything yet",
+            copies.behind,
+        ),
+        (
+            "copies_unconfirmed_bytes",
+            "Bytes for copies elsewhere that they have not confirmed",
+            copies.unconfirmed_bytes,
+        ),
+        (
+            "copies_held",
+            "Whole copies here of shards owned elsewhere",
+            copies.held,
+        ),
+        ("copies_filling", "Copies here that are being filled", copies.filling),
+        (
+            "copies_bytes",
+            "Bytes of the version tables of copies here",
+            copies.held_bytes,
+        ),
+    ]
+    .into_iter()
+    .map(|(name, help, value)| Sample {
+        name,
+        help,
+        kind: SampleKind::Gauge,
+        thread,
+        cause: None,
+        value: value as u64,
     })
     .collect()
 }

@@ -121,9 +121,9 @@ sections! {
         copies: u64 = 2;
         /// Shards on their way to another owner at one time: 0 to 256. More empties a node sooner and costs more at once; with 0
         /// shards stay where they are, also on a node that drains.
-        moves: u64 = 8;
+        moves: u64 = 16;
         /// Copies that one node fills at one time: 1 to 64. More brings copies back sooner and costs more at once.
-        fills: u64 = 4;
+        fills: u64 = 16;
         /// Milliseconds after which a voter that does not answer is replaced by another node: 5000 to 86400000. Shorter than a
         /// restart takes, a restart costs a vote.
         replace_voter_ms: u64 = 60_000;
@@ -227,6 +227,9 @@ sections! {
         linger_ms: u64 = 30_000;
         /// Objects that one thread keeps registered without a subscriber. Beyond it the longest unwatched go at once.
         lingering_objects: u64 = 1_000_000;
+        /// Milliseconds without a word from the owner of an object's shard after which its subscribers on WebSockets and event streams are
+        /// told that they are `stale`. Longer than a failover takes. Only in a cluster.
+        stale_ms: u64 = 5000;
         /// Milliseconds that `at_least` may wait on a WebSocket or event stream for a version to arrive. A long-poll has its
         /// own wait.
         at_least_ms: u64 = 4_000;
@@ -273,6 +276,9 @@ sections! {
         deadline_ms: u64 = 10_000;
         /// Milliseconds over which subscribers are asked to come back elsewhere.
         spread_ms: u64 = 5_000;
+        /// Milliseconds that a node of a cluster waits, before it stops, for others to take its shards over. 0: it does not give them
+        /// up; others find out by themselves.
+        leave_ms: u64 = 15_000;
     }
     /// What the server says about itself.
     log: Log {

@@ -10,9 +10,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The addresses of a name, once they are found.
+type Found = BoxFuture<'static, io::Result<Vec<SocketAddr>>>;
+
 /// Looks the addresses of one `host:port` up.
 #[derive(Clone)]
-pub struct Names(Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>);
+pub struct Names(Arc<dyn Fn(String) -> Found + Send + Sync>);
 
 impl std::fmt::Debug for Names {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -28,9 +31,7 @@ impl Names {
     }
 
     /// By this.
-    pub(super) fn new(
-        look_up: impl Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync + 'static,
-    ) -> Self {
+    pub(super) fn new(look_up: impl Fn(String) -> Found + Send + Sync + 'static) -> Self {
         Self(Arc::new(look_up))
     }
 }

@@ -51,7 +51,10 @@ async fn step_down(plane: &Plane, part: &Part) -> bool {
 
 /// Says who lost what it had acknowledged, here and to that node. `told`: in how many looks it is told again.
 fn tell_who_went_back(plane: &Arc<Plane>, part: &Part, told: &mut BTreeMap<NodeId, u32>) {
-    let went_back = part.consensus.went_back().borrow().clone();
+    let roll = Arc::clone(&plane.roll.borrow());
+    let mut went_back = part.consensus.went_back().borrow().clone();
+    // Who has ended needs not be told.
+    went_back.retain(|node, _| roll.alive.contains_key(node));
     told.retain(|node, _| went_back.contains_key(node));
     for (node, entries) in went_back {
         let looks = told.entry(node).or_insert(0);

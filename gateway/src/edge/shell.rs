@@ -57,6 +57,9 @@ impl Shell {
         };
         let mut lane = Lane::new(config);
         let mut out = Vec::new();
+        if node.control.is_some() {
+            lane.tell_silence_after(clock::now(), limits.stale_ms * 1000);
+        }
         for owner in 0..node.owners.len() {
             lane.owner_up(clock::now(), owner, crate::owner::GENERATION, &mut out);
         }

@@ -193,6 +193,7 @@ impl Starting {
             address: addr,
             first_version: Version(clock::now().wall_us),
             started: Instant::now(),
+            leaving: watch::Sender::new(false),
             draining: watch::Sender::new(false),
             admission,
             config,

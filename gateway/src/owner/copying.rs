@@ -4,7 +4,7 @@
 
 use super::CopyStats;
 use super::draft::Copied;
-use crate::control::{self, View};
+use crate::control::{self, ProposeError, View};
 use crate::peers::CopyRoad;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -52,6 +52,8 @@ pub(super) struct Copying {
     heeded: Arc<Map>,
     roads: HashMap<Process, CopyRoad>,
     proposing: Rc<Cell<usize>>,
+    /// A proposal was not made, or nobody knows what became of it.
+    failed: Rc<Cell<bool>>,
     out: Vec<Output>,
 }
 
@@ -74,6 +76,7 @@ impl Copying {
             heeded: Arc::clone(&view.map),
             roads: HashMap::new(),
             proposing: Rc::default(),
+            failed: Rc::default(),
             out: Vec::new(),
         }
     }
@@ -173,6 +176,9 @@ impl Copying {
 
     /// Does what is due, and sends what was gathered. What came of it for others.
     pub(super) fn flush(&mut self, now: Now, machine: &Owner) -> Vec<Came> {
+        if self.failed.take() {
+            self.sender.retry(now);
+        }
         if self.sender.next_deadline().is_some_and(|at| at <= now.mono_us) {
             self.sender.handle_deadline(now, &mut self.out);
         }
@@ -215,11 +221,17 @@ impl Copying {
         if commands.is_empty() || self.proposing.get() >= PROPOSING {
             return;
         }
-        let (control, proposing) = (self.control.clone(), Rc::clone(&self.proposing));
+        let (control, proposing, failed) = (
+            self.control.clone(),
+            Rc::clone(&self.proposing),
+            Rc::clone(&self.failed),
+        );
         proposing.set(proposing.get() + 1);
         tokio::task::spawn_local(async move {
             if let Err(error) = control.propose_all(commands).await {
                 tracing::debug!(%error, "what an owner wants agreed about copies is not, yet");
+                // What the map has otherwise by now shows there.
+                failed.set(!matches!(error, ProposeError::Changed(_)));
             }
             proposing.set(proposing.get() - 1);
         });

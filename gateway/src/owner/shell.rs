@@ -373,7 +373,7 @@ impl Shell {
                     copying.answered(clock::now(), from, &frame, &self.machine);
                 }
             }
-            Command::CopiesCame { from, reply, batch } => self.take_copies(from, reply, batch),
+            Command::CopiesCame { from, reply, batch } => self.take_copies(from, &reply, batch),
             Command::Inspect { object, reply } => {
                 let shard = self.node.shards.shard(object);
                 // Whoever asked may have gone; so everywhere below.

@@ -113,13 +113,14 @@ impl Membership {
         let taken = self.foca.handle_data(&bytes, &mut self.effects);
         self.counters.rejected += u64::from(taken.is_err());
         self.absorb(now, out);
-        self.settle(src.node, packet.updates.iter().map(|(member, _)| member.id().node));
+        self.settle(now, src.node, packet.updates.iter().map(|(member, _)| member.id().node));
         self.learn_all(now, unknown);
         let lacks = |known: &Known| known.lacks(standing.revision);
         if self.roster.get(src.node).is_some_and(lacks) {
             self.chores.want(src.node, now, standing.revision);
         }
         self.compare(now, src, standing, out);
+        self.remind(now, src, standing, out);
         self.recheck(&doubtful);
     }
 
@@ -292,7 +293,7 @@ impl Membership {
     }
 
     /// Takes those out again that the library did not take in.
-    pub(super) fn settle(&mut self, src: NodeId, others: impl Iterator<Item = NodeId>) {
+    pub(super) fn settle(&mut self, now: MonoUs, src: NodeId, others: impl Iterator<Item = NodeId>) {
         for node in std::iter::once(src).chain(others) {
             let unknown = self.roster.get(node).is_some_and(|known| known.identity.is_none());
             if unknown {
@@ -301,7 +302,7 @@ impl Membership {
                     .iter_membership_state()
                     .find(|member| member.id().node == node);
                 match found.map(|member| (*member.id(), member.state() != State::Down)) {
-                    Some((id, up)) => self.roster.verdict(&id, Some(up)),
+                    Some((id, up)) => self.roster.verdict(now, &id, Some(up)),
                     None => self.roster.forget(node),
                 }
             }
@@ -322,21 +323,22 @@ impl Membership {
 
     fn learn_all(&mut self, now: MonoUs, records: Vec<Record>) {
         for record in records {
-            self.learn(now, record);
+            self.learn(now, record, true);
         }
     }
 
-    /// Keeps a record that is news, and hands it on.
-    pub(super) fn learn(&mut self, now: MonoUs, record: Record) {
+    /// Keeps a record that is news, and hands it on if others may not have it either.
+    pub(super) fn learn(&mut self, now: MonoUs, record: Record, spread: bool) {
         let node = record.node;
         if node == self.me().node {
             return;
         }
         let was_parted = self.roster.get(node).is_none_or(Known::parted);
-        let bytes = record.bytes.clone();
+        let (bytes, parting) = (record.bytes.clone(), record.parting);
         if self.roster.learn(record) {
-            let taken = self.foca.add_broadcast(&bytes);
-            self.counters.rejected += u64::from(taken.is_err());
+            if spread {
+                self.hand_on(&bytes, parting);
+            }
             self.roster.review(node, now, &mut self.events);
             if !was_parted {
                 self.roster.belated(node, &mut self.events);

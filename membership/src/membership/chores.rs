@@ -79,6 +79,8 @@ pub(super) struct Chores {
     told_at: MonoUs,
     /// Not before this are views compared again.
     compare_at: MonoUs,
+    /// Not before this is anybody reminded of the dead.
+    pub(super) remind_at: MonoUs,
     pub(super) namesake_at: MonoUs,
     pub(super) conflict_at: MonoUs,
 }
@@ -100,6 +102,7 @@ impl Chores {
             dirty: false,
             told_at: now,
             compare_at: now,
+            remind_at: now,
             namesake_at: now,
             conflict_at: now,
         }

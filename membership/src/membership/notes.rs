@@ -1,17 +1,27 @@
 //! What members say to one another beside SWIM: asking for members, doubts, and notices of death.
 
 use super::Membership;
+use super::chores::Asked;
 use crate::event::{MonoUs, Output};
 use crate::identity::Identity;
 use crate::metadata::Record;
-use crate::note::{Entry, Note, Page, Wanted};
+use crate::note::{Entry, Note, Page, Standing, Wanted};
 use crate::seal::{OVERHEAD, Origin};
 use foca::{Member, State};
+use rand::RngExt as _;
 use std::collections::BTreeMap;
 use tidings_protocol::NodeId;
 
 /// Room for what stands in a page beside records and entries.
 const PAGE_HEAD: usize = 96;
+/// What an entry has beside its record, in bytes: an identity of at most 48, state, and lengths.
+const ENTRY: usize = 56;
+/// We remind somebody of the dead at most this often.
+const REMIND_US: u64 = 50_000;
+/// Of deaths younger than that nobody is reminded: the rumour is still under way.
+const RUMOUR_US: u64 = 500_000;
+/// If more than one death explains the difference, all of so much time are named, as many as there is room for.
+const LATELY_US: u64 = 60_000_000;
 /// So many members are looked at for one page.
 const CANDIDATES: usize = 48;
 
@@ -53,6 +63,11 @@ impl Membership {
                     self.counters.copies += 1;
                 }
             }
+            Note::Gone { from, gone } => {
+                if self.sender_counts(now, &from, origin, out) {
+                    self.gone(now, &from, gone, out);
+                }
+            }
         }
     }
 
@@ -90,8 +105,7 @@ impl Membership {
         for (node, member) in members {
             let known = self.roster.get(node).and_then(|known| known.record.as_ref());
             let record = known.map(|record| record.bytes.to_vec()).unwrap_or_default();
-            // An entry is its record, an identity of at most 48 bytes, state, and lengths.
-            let size = record.len() + 56;
+            let size = record.len() + ENTRY;
             if size > room {
                 cut = true;
                 break;
@@ -142,19 +156,85 @@ impl Membership {
         let taken = self.foca.apply_many(members.into_iter(), broadcast, &mut self.effects);
         self.counters.rejected += u64::from(taken.is_err());
         self.absorb(now, out);
-        self.settle(page.from.node, nodes.into_iter());
+        self.settle(now, page.from.node, nodes.into_iter());
         for record in records
             .iter()
             .filter(|record| !record.is_empty())
             .filter_map(|record| Record::read(record))
         {
-            self.learn(now, record);
+            // What we asked for because we missed it, the others have.
+            self.learn(now, record, broadcast && asked != Asked::Record);
         }
         self.recheck(&doubtful);
         if stranger {
             self.announce(now, page.from, out);
         }
         self.turn_page(now, page.token, asked, page.from, page.next, out);
+    }
+
+    /// Somebody counts members that are gone, so a rumour passed it by: it is told of them.
+    pub(super) fn remind(&mut self, now: MonoUs, to: Identity, theirs: Standing, out: &mut Vec<Output>) {
+        let ours = self.standing();
+        let differs = ours.digest ^ theirs.digest;
+        if differs == 0 || theirs.members <= ours.members || !self.roster.any_gone() || now < self.chores.remind_at {
+            return;
+        }
+        self.chores.remind_at = now + REMIND_US;
+        let (from, to_us) = (now.saturating_sub(LATELY_US), now.saturating_sub(RUMOUR_US));
+        let mut missed = self.roster.missed_deaths(differs, from, to_us);
+        missed.retain(|(identity, _)| identity.node != to.node);
+        let mut room = self.config.max_datagram.saturating_sub(OVERHEAD + PAGE_HEAD);
+        let mut gone = Vec::new();
+        let start = if missed.is_empty() {
+            0
+        } else {
+            self.rng.random_range(0..missed.len())
+        };
+        let (later, sooner) = missed.split_at(start);
+        for (identity, record) in sooner.iter().chain(later) {
+            let record = record.map(|record| record.bytes.to_vec()).unwrap_or_default();
+            let size = record.len() + ENTRY;
+            if size > room {
+                break;
+            }
+            room -= size;
+            gone.push(Entry {
+                member: Member::down(*identity),
+                record,
+            });
+        }
+        if !gone.is_empty() {
+            self.counters.reminders += 1;
+            let from = self.me();
+            self.send_note(to.addr, &Note::Gone { from, gone }, out);
+        }
+    }
+
+    /// Somebody holds members dead whom we count: the news passed us by.
+    fn gone(&mut self, now: MonoUs, from: &Identity, gone: Vec<Entry>, out: &mut Vec<Output>) {
+        // Who is no member here is not believed; of those we never knew, nothing is learned.
+        if !self.roster.get(from.node).is_some_and(|known| known.up) {
+            return;
+        }
+        let mut doubtful = Vec::new();
+        let mut members = Vec::new();
+        for Entry { member, record } in gone {
+            let node = member.id().node;
+            let up = self.roster.get(node).is_some_and(|known| known.up);
+            if !up || node == self.me().node || member.state() != State::Down {
+                continue;
+            }
+            if let Some(record) = Record::read(&record).filter(|record| record.node == node && record.parting) {
+                self.learn(now, record, true);
+            }
+            if self.vet(now, &member, &mut doubtful, out) {
+                members.push(member);
+            }
+        }
+        let taken = self.foca.apply_many(members.into_iter(), true, &mut self.effects);
+        self.counters.rejected += u64::from(taken.is_err());
+        self.absorb(now, out);
+        self.recheck(&doubtful);
     }
 
     /// Somebody suspects us: speak up to all, and to the one who does.

@@ -256,3 +256,69 @@ fn a_starved_observer_accuses_nobody() {
     assert_eq!(world.downs(), []);
     assert!(world.agreed());
 }
+
+/// Node 0 ends, and nothing reaches the last node while the rumour of it runs. What follows within three seconds?
+fn missed_by_one(seed: u64, size: usize, end: impl Fn(&mut World)) -> World {
+    let mut world = cluster(seed, size);
+    let straggler = size - 1;
+    // It may leave with a word to some.
+    world.cuts.insert((0, straggler));
+    end(&mut world);
+    world
+        .until(10 * S, |world| (1..straggler).any(|by| !world.sees(by, 0)))
+        .unwrap();
+    for other in 0..straggler {
+        world.cuts.insert((other, straggler));
+    }
+    world.run(1_500 * MS);
+    assert!(world.sees(straggler, 0), "seed {seed}: it missed the news");
+    assert!(
+        (1..straggler).all(|by| !world.sees(by, 0)),
+        "seed {seed}: all others have it"
+    );
+    world.heal();
+    world.run(3 * S);
+    assert!(!world.sees(straggler, 0), "seed {seed}: nobody told it");
+    world
+}
+
+#[test]
+fn who_missed_the_rumour_of_a_death_is_reminded_of_it() {
+    for seed in 0..5 {
+        let world = missed_by_one(seed, 40, |world| world.crash(0));
+        let gone = |event: &Event| matches!(event, Event::Down { node: gone, .. } if *gone == node(0));
+        let told = world.events(gone).iter().filter(|(_, by, _)| *by == 39).count();
+        assert_eq!(told, 1, "seed {seed}");
+        assert_eq!(world.downs().len(), 39, "seed {seed}: nobody else was held dead");
+        let reminders: u64 = (1..39).map(|by| world.machine(by).counters().reminders).sum();
+        assert!(reminders > 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn who_missed_a_good_bye_is_told_that_it_was_one() {
+    for seed in 0..5 {
+        let world = missed_by_one(seed, 40, |world| {
+            world.input(0, Input::Leave);
+            world.crash(0);
+        });
+        assert_eq!(world.downs(), [], "seed {seed}: it left");
+        let left = |event: &Event| matches!(event, Event::Left { node: gone, .. } if *gone == node(0));
+        let told = world.events(left).iter().filter(|(_, by, _)| *by == 39).count();
+        assert_eq!(told, 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn while_nobody_missed_anything_nobody_is_reminded() {
+    let mut world = cluster(1, 20);
+    world.crash(7);
+    world.run(10 * S);
+    let reminders = |world: &World| -> u64 {
+        let alive = world.alive().into_iter();
+        alive.map(|by| world.machine(by).counters().reminders).sum()
+    };
+    let before = reminders(&world);
+    world.run(60 * S);
+    assert_eq!(reminders(&world), before, "all agree");
+}

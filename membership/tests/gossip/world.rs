@@ -1,6 +1,6 @@
 //! A whole cluster on virtual time: members, and a network that delays, loses, copies and cuts.
 //!
-//! One seed, one run. Shared by the tests and by the example `gossip`.
+//! One seed, one run.
 
 #![allow(
     dead_code,
@@ -134,6 +134,8 @@ pub struct World {
     /// When a paused process goes on: whether it looks at its timers before it reads.
     pub timers_first: bool,
     pub log: Vec<(MonoUs, usize, Event)>,
+    /// Which events are logged: those of a thousand nodes would fill gigabytes.
+    pub worth: fn(&Event) -> bool,
     /// Every datagram sent, if wanted: from, to, bytes.
     pub tape: Option<Vec<(usize, SocketAddr, Vec<u8>)>>,
     pub sent: u64,
@@ -160,6 +162,7 @@ impl World {
             buffer: 256,
             timers_first: true,
             log: Vec::new(),
+            worth: |_| true,
             tape: None,
             sent: 0,
             sent_bytes: 0,
@@ -316,7 +319,11 @@ impl World {
     fn perform(&mut self, i: usize, out: &mut Vec<Output>) {
         for output in out.drain(..) {
             match output {
-                Output::Event(event) => self.log.push((self.now, i, event)),
+                Output::Event(event) => {
+                    if (self.worth)(&event) {
+                        self.log.push((self.now, i, event));
+                    }
+                }
                 Output::Send { to, datagram } => {
                     self.sent += 1;
                     self.sent_bytes += datagram.len() as u64;

@@ -109,8 +109,8 @@ pub(super) struct Part {
     /// The batch with the last `Begin`.
     begun: u64,
     /// The last batch that says anything of the shard, pieces of what a copy lacks apart.
-    last: u64,
-    in_sync: bool,
+    pub(super) last: u64,
+    pub(super) in_sync: bool,
     /// Acknowledgements wait for it.
     pub(super) waited_for: bool,
     /// Requests that wait, with the batch and whether it is to be synced.
@@ -122,9 +122,11 @@ pub(super) struct Part {
 #[derive(Debug)]
 pub struct Sender {
     pub(super) config: Config,
-    me: Process,
+    pub(super) me: Process,
     connected: BTreeSet<Process>,
-    epochs: BTreeMap<ShardId, Epoch>,
+    pub(super) epochs: BTreeMap<ShardId, Epoch>,
+    /// How often something was agreed about the shard, as far as was heeded.
+    turns: BTreeMap<ShardId, u64>,
     pub(super) parts: BTreeMap<(ShardId, Process), Part>,
     pub(super) streams: BTreeMap<Process, Stream>,
     /// How many parts a request still waits for.
@@ -132,7 +134,7 @@ pub struct Sender {
     /// Parts whose copy lacks pieces.
     pub(super) sending: BTreeSet<(ShardId, Process)>,
     /// Shards that are being handed over, to whom, and when that was proposed.
-    leaving: BTreeMap<ShardId, (Process, Option<MonoUs>)>,
+    pub(super) leaving: BTreeMap<ShardId, (Process, Option<MonoUs>)>,
     pub(super) look_us: MonoUs,
 }
 
@@ -145,6 +147,7 @@ impl Sender {
             me,
             connected: BTreeSet::new(),
             epochs: BTreeMap::new(),
+            turns: BTreeMap::new(),
             parts: BTreeMap::new(),
             streams: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -166,6 +169,9 @@ impl Sender {
         } else {
             self.reconsider(id, shard.moving);
         }
+        if self.turns.insert(id, shard.turn) != Some(shard.turn) {
+            self.propose_anew(id);
+        }
         let named = |process: &Process| shard.in_sync.contains(process) || shard.filling.contains(process);
         let gone: Vec<Process> = self.members(id).filter(|process| !named(process)).collect();
         for process in gone {
@@ -183,19 +189,21 @@ impl Sender {
         self.look_us = now.mono_us;
     }
 
-    /// The map does not want the shard to go where it is going. If that was proposed already, it may yet be applied: then the
-    /// shard is handed over to this process itself, which makes the earlier proposal void.
-    fn reconsider(&mut self, id: ShardId, moving: Option<Process>) {
-        let Some((to, proposed_us)) = self.leaving.get_mut(&id) else {
-            return;
-        };
-        if *to == self.me || moving == Some(*to) {
-            return;
+    /// Some proposals came to nothing, or nobody knows what became of them: all are made again at the next look.
+    pub fn retry(&mut self, now: Now) {
+        let shards: Vec<ShardId> = self.epochs.keys().copied().collect();
+        shards.into_iter().for_each(|id| self.propose_anew(id));
+        self.look_us = now.mono_us;
+    }
+
+    /// Something was agreed about the shard: what was proposed before was applied with it or never will be, because it took the
+    /// turn before for granted.
+    fn propose_anew(&mut self, id: ShardId) {
+        for (_, part) in range_mut(&mut self.parts, id) {
+            part.proposed_us = None;
         }
-        if proposed_us.is_none() {
-            self.leaving.remove(&id);
-        } else {
-            (*to, *proposed_us) = (self.me, None);
+        if let Some((_, proposed_us)) = self.leaving.get_mut(&id) {
+            *proposed_us = None;
         }
     }
 
@@ -232,6 +240,7 @@ impl Sender {
     /// The shard is owned here no more. Requests that waited for its copies are never confirmed.
     pub fn end(&mut self, id: ShardId, out: &mut Vec<Output>) {
         self.epochs.remove(&id);
+        self.turns.remove(&id);
         self.leaving.remove(&id);
         let members: Vec<Process> = self.members(id).collect();
         for process in members {
@@ -430,13 +439,6 @@ impl Sender {
         }
     }
 
-    /// Whether the shard is being handed over, because the map wants it elsewhere and who is to have it is in sync: nothing may
-    /// be given out.
-    #[must_use]
-    pub fn is_leaving(&self, shard: ShardId) -> bool {
-        self.leaving.contains_key(&shard)
-    }
-
     /// Whether no more changes should be taken, because copies are behind.
     #[must_use]
     pub fn is_congested(&self) -> bool {
@@ -493,31 +495,6 @@ impl Sender {
             }
         }
         self.propose_handovers(now, out);
-    }
-
-    fn propose_handovers(&mut self, now: Now, out: &mut Vec<Output>) {
-        let parts = &self.parts;
-        let streams = &self.streams;
-        for (shard, (to, proposed_us)) in &mut self.leaving {
-            let settled = |((_, process), part): (&(ShardId, Process), &Part)| {
-                let stream = streams.get(process);
-                let level = part.level == Level::Reached;
-                // The shard is at rest; others of the stream are not.
-                !part.waited_for || (level && stream.is_some_and(|stream| part.last <= stream.written))
-            };
-            let in_sync = parts.get(&(*shard, *to)).is_some_and(|part| part.in_sync);
-            let ready = *to == self.me || (in_sync && range(parts, *shard).all(settled));
-            let due = proposed_us.is_none_or(|at| now.mono_us >= at + 4 * self.config.again_us);
-            if ready && due {
-                *proposed_us = Some(now.mono_us);
-                let epoch = self.epochs.get(shard).copied().unwrap_or_default();
-                out.push(Output::Propose(Wish::HandOver {
-                    shard: *shard,
-                    epoch,
-                    to: *to,
-                }));
-            }
-        }
     }
 
     fn members(&self, id: ShardId) -> impl Iterator<Item = Process> {
@@ -577,7 +554,7 @@ fn bounds(shard: ShardId) -> std::ops::RangeInclusive<(ShardId, Process)> {
     (shard, process(0, 0))..=(shard, process(u64::MAX, u64::MAX))
 }
 
-fn range(
+pub(super) fn range(
     parts: &BTreeMap<(ShardId, Process), Part>,
     shard: ShardId,
 ) -> impl Iterator<Item = (&(ShardId, Process), &Part)> {

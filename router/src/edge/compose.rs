@@ -168,6 +168,7 @@ impl Lane {
         let answered = !frame.is_empty();
         self.write_resync(index, encoding, &mut frame);
         let more = self.write_changes(now, index, encoding, &mut frame);
+        self.write_stale(index, encoding, answered, &mut frame);
         self.write_cursor(now, index, encoding, &mut frame);
         let subscriber = self.subscribers.at_mut(index)?;
         let last = subscriber.farewell.is_some();
@@ -378,6 +379,7 @@ fn lone_change(subscriber: &Subscriber) -> Option<u32> {
         && subscriber.resync.is_empty()
         && subscriber.farewell.is_none()
         && !subscriber.cursor_owed
+        && subscriber.stale == subscriber.stale_told
         && !subscriber.ping_owed;
     match subscriber.pending {
         IdSet::One(slot) if plain => Some(slot),

@@ -194,6 +194,7 @@ impl Lane {
         let subscriber = self.take_over(who, out).ok_or(RequestError::Unknown)?;
         subscriber.sink = Sink::free(kind);
         subscriber.trace = trace;
+        subscriber.stale_told = false;
         subscriber.stuck_since_us = now.mono_us;
         let verdict = self.read_cursor(cursor, now);
         self.schedule_heartbeat(now, who);

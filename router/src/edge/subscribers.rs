@@ -125,6 +125,10 @@ pub(super) struct Subscriber {
     pub(super) ping_owed: bool,
     /// It stands among those that wait for a shard without an owner.
     pub(super) orphan: bool,
+    /// Nothing is heard of a shard that it watches.
+    pub(super) stale: bool,
+    /// What it was told of that.
+    pub(super) stale_told: bool,
     /// Kept when its stream ends: it was made as a session.
     pub(super) session: bool,
     pub(super) sink: Sink,
@@ -225,6 +229,8 @@ impl Subscribers {
             page_open: false,
             cursor_owed: false,
             ping_owed: false,
+            stale: false,
+            stale_told: false,
             orphan: false,
             session: matches!(sink, Sink::Idle),
             sink,

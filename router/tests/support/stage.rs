@@ -297,6 +297,7 @@ fn short(message: &Message) -> String {
     match name.as_str() {
         "changes" => format!("changes{}", list(body)),
         "subscribed" => format!("subscribed{}", list(&body["objects"])),
+        "stale" => format!("stale {body}"),
         "resync" => {
             let cause = body["cause"].as_str().unwrap_or_default();
             match body["objects"].as_array() {

@@ -1,12 +1,13 @@
 // A real browser, told what to do over a pipe (Chrome DevTools Protocol), without any library.
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { until } from "./waiting.js";
 
 const places = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome", "/usr/bin/google-chrome-stable", "/snap/bin/chromium"];
-const chromium = places.find(path => path && existsSync(path));
+// Some systems have a script in its place that only says how to install it.
+const chromium = places.find(path => path && existsSync(path) && spawnSync(path, ["--version"], { timeout: 20_000 }).status === 0);
 export const withoutChromium = chromium ? false : "SKIPPED: there is no Chromium (set CHROMIUM to its path)";
 
 export class Browser {

@@ -16,19 +16,22 @@ export class FakeWorld {
   watches = new Map();
   #post = [];
   #busy = false;
+  #state = { state: "idle" };
 
   constructor(options = {}) {
     this.hub = createHub(
       {
         post: (to, message) => {
           this.told.push({ to, ...structuredClone(message) });
+          this.#state = message.state ?? this.#state;
           if (message.number) this.onToken(message.number, to);
           this.#post.push([to, structuredClone(message)]);
         },
         open: (transport, { body, token }, on) => {
           const number = this.lines.length + 1;
           const line = { transport, body: body && JSON.parse(JSON.stringify(body)), token, sent: [], closed: false, number };
-          line.on = (kind, detail) => this.#settle(() => on(kind, detail));
+          // "messages" of a socket or stream, the "answer" to a poll, or "closed".
+          line.on = (kind, detail) => this.#settle(() => (kind === "closed" ? on([], detail) : on(kind === "answer" ? [detail] : detail)));
           this.lines.push(line);
           this.story.push(`open ${number}`);
           return {
@@ -50,6 +53,8 @@ export class FakeWorld {
       },
       options,
     );
+    // Its greeting, which nobody hears yet.
+    this.#settle(() => {});
   }
 
   /** Does something, and lets everyone answer. */
@@ -61,7 +66,7 @@ export class FakeWorld {
       const [to, message] = next;
       for (const { tab, w, watch } of [...this.watches.values()]) {
         if (to !== undefined && to !== tab) continue;
-        if (message.hello && !message.known) watch._join();
+        if (message.hello) watch._join();
         if (message.w === w) watch._hear(message);
       }
     }
@@ -73,11 +78,11 @@ export class FakeWorld {
   }
 
   get state() {
-    return this.hub.now().state;
+    return this.#state.state;
   }
 
   get said() {
-    return this.hub.now();
+    return this.#state;
   }
 
   /** What a tab says. */
@@ -114,9 +119,9 @@ export class FakeWorld {
   }
 
   /** A tab watches. */
-  watch(objects, { tab = "t", w = "w", auth = false, cursor = undefined, waits = true } = {}) {
+  watch(objects, { tab = "t", w = "w", cursor = undefined, waits = true } = {}) {
     const tell = () => {};
-    const watch = new Watch(objects, () => {}, { cursor }, message => this.hear(tab, { w, auth, ...message }), tell);
+    const watch = new Watch(objects, () => {}, { cursor }, message => this.hear(tab, { w, ...message }), tell);
     this.watches.set(`${tab} ${w}`, { tab, w, watch });
     watch._join();
     // Those who join together are waited for.
@@ -159,9 +164,17 @@ export class FakeWorld {
     this.says({ cursor });
   }
 
-  /** What a watch was told of this kind. */
+  /** What a watch was told of this kind: changes, live (object and start), refused, resync (objects), cursor. */
   heard(kind, w = "w") {
-    return this.told.filter(one => one.w === w && kind in one).flatMap(one => one[kind]);
+    const facts = this.told.filter(one => one.w === w).flatMap(({ facts = [], cursor }) => [...facts, ...(cursor ? [{ cursor }] : [])]);
+    const kinds = {
+      changes: fact => "version" in fact && fact,
+      refused: fact => "error" in fact && fact,
+      resync: fact => "cause" in fact && fact.object,
+      cursor: fact => fact.cursor,
+      live: fact => "object" in fact && !("version" in fact || "error" in fact || "cause" in fact) && [fact.object, fact.start],
+    };
+    return facts.map(kinds[kind]).filter(Boolean);
   }
 
   errors() {

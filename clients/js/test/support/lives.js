@@ -65,11 +65,11 @@ export async function life(browser, seed) {
     tabs.push({ page, objects: mine, begun: { ...newest } });
   };
   const judge = async tab => {
-    const { told, resyncs, backwards, rejections, errors } = await tab.page.run("({ told, resyncs, backwards, rejections, errors })");
+    const { told, resyncs, backwards, rejections, errors, states } = await tab.page.run("({ told, resyncs, backwards, rejections, errors, states })");
     const unexpected = errors.filter(one => !one.startsWith("handler_failed"));
     const lost = [...tab.objects].filter(object => newest[object] > (tab.begun[object] ?? 0) && !(told[object] >= newest[object]));
     counts.told += Object.keys(told).length;
-    return { lost, resyncs, backwards, rejections, errors: unexpected, thrown: tab.page.thrown };
+    return { lost, resyncs, backwards, rejections, errors: unexpected, thrown: tab.page.thrown, states: states.slice(-4), mine: tab.objects.size };
   };
   const acts = {
     publish: async () => {
@@ -138,7 +138,7 @@ export async function life(browser, seed) {
     };
     await until(fine, "all is told", 20_000).catch(() => {});
     const bad = verdicts.filter(({ lost, backwards, rejections, errors, thrown }) => lost.length || backwards || rejections.length || errors.length || thrown.length);
-    return { seed, share, blocked: `${front.webSockets}/${front.events}`, story: story.join(" "), counts, bad, resyncs: verdicts.reduce((sum, { resyncs }) => sum + resyncs, 0) };
+    return { seed, share, blocked: `${front.webSockets}/${front.events}`, story: story.join(" "), counts, bad, all: bad.length ? verdicts : undefined, resyncs: verdicts.reduce((sum, { resyncs }) => sum + resyncs, 0) };
   } finally {
     for (const { page } of tabs) await page.close().catch(() => {});
     await browser.send("Target.disposeBrowserContext", { browserContextId: profile }).catch(() => {});

@@ -167,9 +167,15 @@ fn share(node: &Node) -> Option<String> {
     (!has.is_empty()).then(|| format!("{} has {}", one_line(&node.node), has.join(", ")))
 }
 
-/// Everything that a node is to give up: shards and copies.
+/// Everything that a node is to give up before it is stopped: shards, copies, and the control plane's lead. Not its vote: there
+/// may be nobody else to have it.
 fn holds(cluster: &Cluster, id: &str) -> Option<String> {
-    cluster.nodes.iter().find(|node| node.id == id).and_then(share)
+    let node = cluster.nodes.iter().find(|node| node.id == id)?;
+    let leads = || {
+        node.leader
+            .then(|| format!("{} leads the control plane", one_line(&node.node)))
+    };
+    share(node).or_else(leads)
 }
 
 pub(super) async fn drain(server: &Server, args: &DrainArgs) -> Result<Vec<String>, String> {
@@ -289,6 +295,8 @@ mod tests {
         assert_eq!(holds(&nodes(0, 2, 0), "bb").as_deref(), Some("n2 has 2 copies"));
         assert_eq!(holds(&nodes(0, 0, 0), "bb"), None);
         assert_eq!(holds(&nodes(1, 0, 0), "cc"), None, "it is gone altogether");
+        let leader = cluster(json!({"nodes": [{"node": "n2", "id": "bb", "leader": true}]}));
+        assert_eq!(holds(&leader, "bb").as_deref(), Some("n2 leads the control plane"));
     }
 
     #[test]

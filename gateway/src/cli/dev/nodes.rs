@@ -156,7 +156,10 @@ impl Plan {
         if last > 0 {
             _ = write!(
                 text,
-                "\x20 kill -9 {}\n\nand publish and look at the status again.\n",
+                "\x20 tidings cluster drain {} --wait --server {}\n\
+                 \x20 kill -9 {}\n\nand publish and look at the status again.\n",
+                self.name(last),
+                self.url(0),
                 nodes.process(last)
             );
         }

@@ -14,16 +14,16 @@ fn process(node: u64) -> Process {
     }
 }
 
-fn apply(map: &mut Map, command: Command) {
-    map.apply(&command)
+fn apply(map: &mut Map, command: &Command) {
+    map.apply(command)
         .unwrap_or_else(|refusal| panic!("{command:?}: {refusal}"));
 }
 
 fn fill_and_join(map: &mut Map, shard: ShardId, member: Process) {
     let seen = Seen::of(map, shard).expect("a shard");
-    apply(map, Command::Fill { seen, member });
+    apply(map, &Command::Fill { seen, member });
     let seen = Seen::of(map, shard).expect("a shard");
-    apply(map, Command::Join { seen, member });
+    apply(map, &Command::Join { seen, member });
 }
 
 /// Nodes 1 to 4, of which 4 owns nothing by its roles; node 1 owns both shards, node 2 has copies.
@@ -40,13 +40,13 @@ fn map() -> Map {
             client_address: String::new(),
         };
         let process = process(node);
-        apply(&mut map, Command::Register { process, info });
+        apply(&mut map, &Command::Register { process, info });
     }
-    apply(&mut map, Command::RaiseCeiling { to: Version(10) });
+    apply(&mut map, &Command::RaiseCeiling { to: Version(10) });
     for shard in [ShardId(0), S] {
         let seen = Seen::of(&map, shard).expect("a shard");
         let (to, with) = (process(1), With::Fresh);
-        apply(&mut map, Command::Assign { seen, to, with });
+        apply(&mut map, &Command::Assign { seen, to, with });
         fill_and_join(&mut map, shard, process(2));
     }
     map
@@ -69,7 +69,9 @@ fn scene<const N: usize>(map: &Map, alive: [u64; N]) -> Scene<'_> {
 /// The order is carried out: whatever it proposes fits the map.
 fn carried_out(map: &Map, commands: Vec<Command>) -> Map {
     let mut map = map.clone();
-    commands.into_iter().for_each(|command| apply(&mut map, command));
+    for command in commands {
+        apply(&mut map, &command);
+    }
     map.check().expect("a map");
     map
 }
@@ -216,12 +218,12 @@ fn a_shard_is_short_of_what_lives_and_is_complete() {
     };
     assert_eq!(lacks(&map, &[1, 2, 3]), 0);
     assert_eq!(lacks(&map, &[1, 3]), 1);
-    apply(&mut map, Command::SetCopies { copies: 3 });
+    apply(&mut map, &Command::SetCopies { copies: 3 });
     assert_eq!(lacks(&map, &[1, 2, 3]), 1);
     let (seen, member) = (Seen::of(&map, S).expect("a shard"), process(3));
-    apply(&mut map, Command::Fill { seen, member });
+    apply(&mut map, &Command::Fill { seen, member });
     assert_eq!(lacks(&map, &[1, 2, 3]), 1, "a copy on the way is none yet");
     let (node, draining) = (NodeId(3), true);
-    apply(&mut map, Command::Drain { node, draining });
+    apply(&mut map, &Command::Drain { node, draining });
     assert_eq!(wanted(&map), 2, "no more than there are nodes to have them");
 }

@@ -37,6 +37,7 @@ impl Shell {
                 self.journal.tenure(Tenure::ended(shard, epoch));
             }
         }
+        self.replies.retain(|(process, _), _| !view.map.is_superseded(*process));
         if let Some(copying) = &mut self.copying {
             copying.heed(clock::now(), &self.shards, view, &mut self.machine);
         }
@@ -54,7 +55,7 @@ impl Shell {
 
     /// A batch of an owner elsewhere. Before this process has read a map that a quorum confirmed it has forgotten which epochs it
     /// refused, and takes nothing (rule R2).
-    pub(super) fn take_copies(&mut self, from: Process, reply: CopyReply, batch: Arrived) {
+    pub(super) fn take_copies(&mut self, from: Process, reply: &CopyReply, batch: Arrived) {
         self.heed();
         let confirmed = self.following.as_ref().and_then(|following| following.done);
         if !confirmed.is_some_and(|(_, confirmed)| confirmed) {
@@ -74,7 +75,7 @@ impl Shell {
             return reply.cut();
         }
         for output in out {
-            self.perform_copy(&reply, output);
+            self.perform_copy(reply, output);
         }
     }
 

@@ -141,6 +141,7 @@ fn begin(agreed: &Agreed, folder: Option<&Path>) -> Stage {
         address: "127.0.0.1:1".parse().expect("an address"),
         first_version: Version(clock::now().wall_us),
         started: Instant::now(),
+        leaving: watch::Sender::new(false),
         draining: watch::Sender::new(false),
         admission: Admission::new(10, 10, Arc::clone(&metrics)),
         storage: None,

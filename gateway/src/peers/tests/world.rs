@@ -373,6 +373,7 @@ fn start(process: Process, plan: Plan) -> TestNode {
         address,
         first_version: Version(clock::now().wall_us),
         started: Instant::now(),
+        leaving: watch::Sender::new(false),
         draining: watch::Sender::new(false),
         cut_off: AtomicBool::new(false),
         admission: Admission::new(1_000, 1_000, Arc::clone(&metrics)),
