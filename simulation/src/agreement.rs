@@ -7,9 +7,8 @@
 //!
 //! It does not know roads, clocks or processes beyond their names, nor what commands mean.
 
-use crate::plan::CLUSTER;
+use crate::plan::{CLUSTER, Plan};
 use std::rc::Rc;
-use tidings_protocol::ShardCount;
 use tidings_router::control::command::{Command, Refusal};
 use tidings_router::control::map::{Map, Process};
 
@@ -61,10 +60,10 @@ pub struct Agreement {
 impl Agreement {
     /// A new cluster: an empty log.
     #[must_use]
-    pub fn new(shards: ShardCount) -> Self {
+    pub fn new(plan: &Plan) -> Self {
         Self {
             log: Vec::new(),
-            map: Self::empty_map(shards),
+            map: Self::empty_map(plan),
             term: 0,
             leader: None,
             flights: Vec::new(),
@@ -72,10 +71,10 @@ impl Agreement {
         }
     }
 
-    /// The map before the first entry. One copy a shard.
+    /// The map before the first entry.
     #[must_use]
-    pub fn empty_map(shards: ShardCount) -> Map {
-        Map::new(CLUSTER, shards, 1)
+    pub fn empty_map(plan: &Plan) -> Map {
+        Map::new(CLUSTER, plan.shards, plan.copies)
     }
 
     /// Everything agreed on so far, applied.
@@ -105,6 +104,13 @@ impl Agreement {
     /// Commands that were proposed in this term and are not agreed on.
     pub fn open(&self) -> impl Iterator<Item = &Command> {
         self.flights.iter().flat_map(|flight| &flight.commands)
+    }
+
+    /// Whether a command about some shard is among them.
+    #[must_use]
+    pub fn is_any_shard_open(&self) -> bool {
+        let of_shard = |command: &Command| !matches!(command, Command::RaiseCeiling { .. } | Command::Register { .. });
+        self.open().any(of_shard)
     }
 
     /// Proposes, in a term. `None`: that is not the present one. Else a name under which to agree to it.
@@ -188,7 +194,7 @@ mod tests {
     }
 
     fn agreement() -> Agreement {
-        let mut agreement = Agreement::new(ShardCount::new(1).unwrap_or(ShardCount::DEFAULT));
+        let mut agreement = Agreement::new(&Plan::draw(1, None));
         agreement.elect(process(0), || true);
         agreement
     }

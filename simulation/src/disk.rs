@@ -9,7 +9,7 @@ use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId, Version};
-use tidings_router::owner::keeping::{KeptAnswer, KeptRevision};
+use tidings_router::owner::keeping::{KeptAnswer, KeptRevision, shard_of_mark};
 
 /// One thing that is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,14 @@ pub enum Record {
     Answer(KeptAnswer),
     /// A shard is owned in this epoch, from this floor; all its versions went before.
     Owned(ShardId, Epoch, Version, FloorCause),
+    /// A copy of a shard goes on in this epoch, from this floor; with true, all that was known of the shard is void.
+    CopyBegun(ShardId, Epoch, Version, FloorCause, bool),
+    /// The floor of a copy rose.
+    CopyFloor(ShardId, Epoch, Version, FloorCause),
+    /// A copy has everything that was acknowledged.
+    CopyComplete(ShardId, Epoch),
+    /// A copy is of no use any more.
+    CopyEnded(ShardId),
     /// The machine went down here after acknowledgements without sync: what was owned before is in doubt.
     Unsynced,
 }
@@ -93,11 +101,24 @@ impl Default for Disk {
     }
 }
 
+/// A shard as it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// In this epoch.
+    pub epoch: Epoch,
+    /// From this floor.
+    pub floor: Version,
+    /// Because of this.
+    pub cause: FloorCause,
+    /// It is no copy that was being filled.
+    pub complete: bool,
+}
+
 /// What is found after a restart.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// By shard: the last epoch, its floor and cause.
-    pub owned: BTreeMap<ShardId, (Epoch, Version, FloorCause)>,
+    /// By shard: how it was left.
+    pub shards: BTreeMap<ShardId, Kept>,
     /// Every version, newest last.
     pub versions: Vec<(ObjectHash, Version)>,
     /// Every revision, newest last.
@@ -211,29 +232,13 @@ impl Disk {
     }
 
     /// Reads everything after a restart, and begins a new run.
-    pub fn recover(&mut self) -> Found {
+    pub fn recover(&mut self, shards: ShardCount) -> Found {
         let mut found = Found {
             from_snapshot: !self.snapshot.is_empty(),
             ..Found::default()
         };
         for record in self.snapshot.iter().chain(&self.log) {
-            match *record {
-                Record::Version(object, version) => found.versions.push((object, version)),
-                Record::Revision(mark) => found.revisions.push(mark),
-                Record::Answer(answer) => found.answers.push(answer),
-                Record::Owned(shard, epoch, floor, cause) => {
-                    let entry = found.owned.entry(shard).or_insert((epoch, floor, cause));
-                    if epoch > entry.0 {
-                        // Whatever was in doubt then is below the floor of the newer epoch.
-                        found.doubtful.remove(&shard);
-                    }
-                    if floor > entry.1 {
-                        (entry.1, entry.2) = (floor, cause);
-                    }
-                    entry.0 = entry.0.max(epoch);
-                }
-                Record::Unsynced => found.doubtful.extend(found.owned.keys()),
-            }
+            found.read(*record, shards);
         }
         // A start makes durable what the last process wrote and did not sync.
         self.synced = self.log.len();
@@ -242,17 +247,71 @@ impl Disk {
     }
 }
 
+impl Found {
+    fn read(&mut self, record: Record, shards: ShardCount) {
+        match record {
+            Record::Version(object, version) => self.versions.push((object, version)),
+            Record::Revision(mark) => self.revisions.push(mark),
+            Record::Answer(answer) => self.answers.push(answer),
+            Record::Owned(shard, epoch, floor, cause) => {
+                let kept = self.merge(shard, epoch, floor, cause);
+                kept.complete = true;
+            }
+            Record::CopyBegun(shard, epoch, floor, cause, void) => {
+                if void {
+                    self.forget(shard, shards);
+                }
+                let kept = self.merge(shard, epoch, floor, cause);
+                kept.complete &= !void;
+            }
+            Record::CopyFloor(shard, epoch, floor, cause) => {
+                if self.shards.contains_key(&shard) {
+                    self.merge(shard, epoch, floor, cause);
+                }
+            }
+            Record::CopyComplete(shard, epoch) => {
+                if let Some(kept) = self.shards.get_mut(&shard).filter(|kept| kept.epoch == epoch) {
+                    kept.complete = true;
+                }
+            }
+            Record::CopyEnded(shard) => self.forget(shard, shards),
+            Record::Unsynced => self.doubtful.extend(self.shards.keys()),
+        }
+    }
+
+    fn merge(&mut self, shard: ShardId, epoch: Epoch, floor: Version, cause: FloorCause) -> &mut Kept {
+        let kept = self.shards.entry(shard).or_insert(Kept {
+            epoch,
+            floor,
+            cause,
+            complete: true,
+        });
+        if epoch > kept.epoch {
+            // Whatever was in doubt then is below the floor of the newer epoch.
+            self.doubtful.remove(&shard);
+        }
+        if floor > kept.floor {
+            (kept.floor, kept.cause) = (floor, cause);
+        }
+        kept.epoch = kept.epoch.max(epoch);
+        kept
+    }
+
+    /// All that was known of a shard is void, its marks too: they speak of changes that are gone.
+    fn forget(&mut self, shard: ShardId, shards: ShardCount) {
+        self.shards.remove(&shard);
+        self.doubtful.remove(&shard);
+        self.versions.retain(|(object, _)| shards.shard(*object) != shard);
+        self.revisions.retain(|mark| shard_of_mark(shards, mark.key) != shard);
+        self.answers.retain(|answer| shard_of_mark(shards, answer.key) != shard);
+    }
+}
+
 fn tickets(orders: &[Order]) -> Vec<(usize, u64)> {
     orders
         .iter()
         .filter_map(|order| Some((order.owner, order.ticket?)))
         .collect()
-}
-
-/// The shard that a mark's key names in its low bits.
-#[must_use]
-pub fn shard_of_mark(shards: ShardCount, key: u128) -> ShardId {
-    shards.shard(ObjectHash(((key & 0xffff) as u64) << 48))
 }
 
 #[cfg(test)]
@@ -292,7 +351,11 @@ mod tests {
     }
 
     fn newest(disk: &mut Disk) -> Option<Version> {
-        disk.recover().versions.iter().map(|(_, version)| *version).max()
+        disk.recover(ShardCount::DEFAULT)
+            .versions
+            .iter()
+            .map(|(_, version)| *version)
+            .max()
     }
 
     #[test]
@@ -316,15 +379,15 @@ mod tests {
             disk.give(order(2, 20, false));
             assert_eq!(work(&mut disk, &mut random), [2]);
             torn += disk.lose_power(&mut random);
-            let found = disk.recover();
+            let found = disk.recover(ShardCount::DEFAULT);
             assert!(found.versions.contains(&(OBJECT, Version(10))), "it was synced");
             assert!(found.doubtful.contains(&ShardId(0)));
             assert!(
-                disk.recover().doubtful.contains(&ShardId(0)),
+                disk.recover(ShardCount::DEFAULT).doubtful.contains(&ShardId(0)),
                 "doubt outlives a second restart"
             );
             owned(&mut disk, &mut random, 2);
-            assert!(disk.recover().doubtful.is_empty());
+            assert!(disk.recover(ShardCount::DEFAULT).doubtful.is_empty());
         }
         assert!((1..20).contains(&torn), "sometimes the record is lost, sometimes not");
     }
@@ -336,7 +399,40 @@ mod tests {
         disk.give(order(1, 10, true));
         work(&mut disk, &mut random);
         disk.lose_power(&mut random);
-        assert!(disk.recover().doubtful.is_empty());
+        assert!(disk.recover(ShardCount::DEFAULT).doubtful.is_empty());
+    }
+
+    #[test]
+    fn a_copy_that_was_being_filled_is_not_complete_and_voids_what_was_there() {
+        let (mut disk, mut random) = (Disk::default(), Random::new(1, 1));
+        let shard = ShardCount::DEFAULT.shard(OBJECT);
+        let give = |disk: &mut Disk, random: &mut Random, record| {
+            disk.give(Order {
+                owner: 0,
+                ticket: None,
+                records: vec![record],
+                durable: false,
+            });
+            work(disk, random);
+            disk.recover(ShardCount::DEFAULT)
+        };
+        disk.give(order(1, 10, false));
+        let found = give(
+            &mut disk,
+            &mut random,
+            Record::Owned(shard, Epoch(1), Version(1), FloorCause::Lost),
+        );
+        assert!(found.shards[&shard].complete && found.versions.len() == 1);
+        let begun = |void| Record::CopyBegun(shard, Epoch(2), Version(1), FloorCause::Lost, void);
+        let found = give(&mut disk, &mut random, begun(false));
+        assert!(found.shards[&shard].complete && found.versions.len() == 1);
+        let found = give(&mut disk, &mut random, begun(true));
+        assert!(!found.shards[&shard].complete && found.versions.is_empty());
+        let found = give(&mut disk, &mut random, Record::CopyComplete(shard, Epoch(1)));
+        assert!(!found.shards[&shard].complete, "that was another epoch");
+        let found = give(&mut disk, &mut random, Record::CopyComplete(shard, Epoch(2)));
+        assert!(found.shards[&shard].complete);
+        assert!(give(&mut disk, &mut random, Record::CopyEnded(shard)).shards.is_empty());
     }
 
     #[test]
@@ -348,7 +444,7 @@ mod tests {
         }
         disk.replace(vec![Record::Version(OBJECT, Version(3))], 3);
         assert_eq!(disk.log_length(), 2);
-        let found = disk.recover();
+        let found = disk.recover(ShardCount::DEFAULT);
         let versions: Vec<u64> = found.versions.iter().map(|(_, version)| version.0).collect();
         assert_eq!((versions, found.from_snapshot), (vec![3, 4, 5], true));
     }
@@ -363,7 +459,7 @@ mod tests {
         disk.fails = false;
         disk.give(order(2, 20, false));
         assert_eq!(work(&mut disk, &mut random), [2]);
-        let found = disk.recover();
+        let found = disk.recover(ShardCount::DEFAULT);
         assert_eq!(found.versions, [(OBJECT, Version(10)), (OBJECT, Version(20))]);
     }
 }

@@ -3,6 +3,8 @@
 //! Faults overlap freely: any number of nodes may be down, cut off or paused at once. What is promised then is that nothing
 //! is silently lost; that nothing is lost at all is promised only for what was kept.
 
+mod troubles;
+
 use crate::network::{LinkName, Side};
 use crate::node::{LEASE_US, LinkState};
 use crate::world::{Event, World};
@@ -29,7 +31,12 @@ pub enum Fault {
 #[derive(Debug, Default)]
 pub struct Faults {
     now: Vec<Fault>,
+    /// Where one fault comes at a time: since when nothing has been wrong.
+    level_since: Option<u64>,
 }
+
+/// For so long nothing is wrong before the next fault comes, where one comes at a time: what was under way has arrived.
+const CALM_US: u64 = 2_500_000;
 
 type Kind = fn(&mut World);
 
@@ -61,6 +68,28 @@ const KINDS: &[Kind] = &[
     World::suspect_owner,
 ];
 
+/// Those that touch one node at most, of which each by itself must cost nobody anything.
+const LONE_KINDS: &[Kind] = &[
+    World::kill_one,
+    World::kill_one,
+    World::kill_one,
+    World::power_lost_at_one,
+    World::disk_lost,
+    World::disk_lost,
+    World::pause_briefly,
+    World::pause_long,
+    World::isolate_one,
+    World::cut_one_way,
+    World::reset_link,
+    World::reset_stream,
+    World::jump_clock,
+    World::suspect_owner,
+    World::slow_disk,
+    World::failing_disk,
+    World::drain_or_fill,
+    World::restless_election,
+];
+
 /// Those of them that need one node only: kills, and slow disks.
 pub const KILLS_AND_SLOW_DISKS: u64 = 0b11 | 1 << 19;
 
@@ -71,11 +100,49 @@ impl World {
             return;
         }
         let us = self.fortune.range(1, 2 * self.plan.fault_every_us);
+        if self.plan.one_at_a_time {
+            return self.next_lone_fault(us);
+        }
         self.after(us, Event::Fault);
         let kind = self.fortune.index(KINDS.len());
         // Roads and moves are nothing to a single node.
         if self.plan.fault_kinds & (1 << kind) != 0 {
             KINDS[kind](self);
+        }
+    }
+
+    /// The next fault comes when nothing is wrong any more and every copy is whole: then it must cost nobody anything.
+    fn next_lone_fault(&mut self, us: u64) {
+        self.after(us.min(400_000), Event::Fault);
+        let draining = self.agreement.map().nodes().find(|(_, known)| known.draining);
+        if let Some((node, _)) = draining {
+            if self.fortune.percent(20) {
+                self.operate(Command::Drain { node, draining: false });
+            }
+            return;
+        }
+        let lied_to = self.lies.values().any(|(_, until)| *until > self.now);
+        if lied_to || !self.faults.now.is_empty() || !self.is_level() || self.agreement.is_any_shard_open() {
+            self.faults.level_since = None;
+            return;
+        }
+        let since = *self.faults.level_since.get_or_insert(self.now);
+        if self.now - since < CALM_US {
+            return;
+        }
+        self.faults.level_since = None;
+        let kind = *self.fortune.pick(LONE_KINDS);
+        self.coverage.saw("fault while all copies were whole");
+        kind(self);
+    }
+
+    /// One node is cut off from all others.
+    fn isolate_one(&mut self) {
+        let (node, us) = (self.some_node(), self.cut_us());
+        self.fault("fault: node cut off", node);
+        for other in 0..self.plan.nodes {
+            self.cut_road(node, other, us);
+            self.cut_road(other, node, us);
         }
     }
 
@@ -111,6 +178,10 @@ impl World {
             Some(node) if self.fortune.percent(50) => node,
             Some(_) | None => self.some_node(),
         };
+        self.kill(node);
+    }
+
+    fn kill(&mut self, node: usize) {
         if self.nodes[node].process.is_none() {
             return;
         }
@@ -150,6 +221,9 @@ impl World {
 
     fn disk_lost(&mut self) {
         let node = self.some_node();
+        if self.gone[node] {
+            return;
+        }
         self.fault("fault: disk lost", node);
         self.stop(node, true);
         self.nodes[node].disk = crate::disk::Disk::default();
@@ -244,6 +318,19 @@ impl World {
         }
     }
 
+    /// A connection for copies breaks.
+    pub(crate) fn reset_stream(&mut self) {
+        let node = self.fortune.index(self.plan.nodes);
+        let roads = self.nodes[node].process.as_ref().map(|process| &process.roads);
+        let roads: Vec<_> = roads.into_iter().flatten().map(|(to, _)| *to).collect();
+        if !roads.is_empty() {
+            let to = *self.fortune.pick(&roads);
+            self.fault("fault: copy's connection reset", node);
+            let rest_us = self.fortune.below(1_500_000);
+            self.drop_road(node, to, Some(rest_us));
+        }
+    }
+
     fn jump_clock(&mut self) {
         let node = self.some_node();
         let sizes = [50_000, 900_000, 4_000_000, 30_000_000, 3_600_000_000];
@@ -335,6 +422,9 @@ impl World {
             Some((id, _)) if self.fortune.percent(60) => id.0 as usize,
             Some(_) | None => self.fortune.index(self.plan.nodes),
         };
+        if self.leaving == Some(node) {
+            return;
+        }
         let id = NodeId(node as u64);
         let Some(known) = self.agreement.map().node(id) else {
             return;
@@ -364,6 +454,7 @@ impl World {
     /// All faults stop.
     pub fn stop_faults(&mut self) {
         self.healing = true;
+        self.leaving = None;
         self.network.stalls = false;
         self.lies.clear();
         self.healed_at = Some(self.now);

@@ -7,6 +7,7 @@ mod ack_survives;
 mod bounded_memory;
 mod calls_end;
 mod clocks_may_lie;
+mod copies_level;
 mod cursor_lag;
 mod cursor_sound;
 mod elections;
@@ -17,6 +18,7 @@ mod never_silent;
 mod no_phantoms;
 mod no_travel_back;
 mod nothing_unasked;
+mod one_loss;
 mod one_version_one_change;
 mod real_time_order;
 mod resume_exact;
@@ -61,6 +63,8 @@ pub fn all(plan: &Plan) -> Vec<Box<dyn Invariant>> {
         Box::new(fencing::Fencing::new(plan)),
         Box::new(handover_floor::HandoverFloor::new(plan)),
         Box::new(ack_survives::AckSurvives),
+        Box::new(copies_level::CopiesLevel),
+        Box::new(one_loss::OneLoss::new(plan)),
         Box::new(resume_exact::ResumeExact),
         Box::new(subscribe_gap::SubscribeGap),
         Box::new(resync_true::ResyncTrue),

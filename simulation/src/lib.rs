@@ -17,6 +17,7 @@ pub mod oracle;
 pub mod plan;
 pub mod random;
 pub mod run;
+pub mod sabotage;
 pub mod trace;
 pub mod voters;
 pub mod wire;

@@ -2,11 +2,13 @@
 //!
 //! `--seed 42` replays; `--seeds 1000 [--from 0] [--jobs 2]` runs many; `--mode calm|safety|healing` overrides what the seed
 //! says; `--list FILE` runs the seeds of a file; `--quiet` prints no trace and no counters; `--first` stops at the first failure.
+//! `--break RULE` runs shells that do not keep a rule (`simulation::sabotage`), which must be caught.
 //! `--cut-polls` makes the worlds of the seeds narrower: see `Plan::cut_polls`.
 
 use simulation::coverage::Coverage;
 use simulation::plan::{Mode, Plan};
 use simulation::run::{Report, run_plan};
+use simulation::sabotage::Sabotage;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,6 +25,7 @@ struct Options {
     quiet: bool,
     first: bool,
     cut_polls: bool,
+    sabotage: Option<Sabotage>,
 }
 
 fn options() -> Result<Options, String> {
@@ -56,6 +59,11 @@ fn options() -> Result<Options, String> {
             "--seeds" => options.seeds = number()?,
             "--from" => options.from = number()?,
             "--jobs" => options.jobs = number()?.max(1) as usize,
+            "--break" => {
+                let known = Sabotage::ALL.iter().find(|(name, _)| *name == value);
+                let (_, sabotage) = known.ok_or_else(|| format!("no rule is called {value}"))?;
+                options.sabotage = Some(*sabotage);
+            }
             "--list" => options.list = Some(value),
             "--mode" => {
                 options.mode = Some(match value.as_str() {
@@ -76,7 +84,7 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(error) => {
             eprintln!(
-                "{error}\nusage: simulation [--seed N | --seeds N [--from N] [--jobs N] | --list FILE] [--mode M] [--quiet] [--first] [--cut-polls]"
+                "{error}\nusage: simulation [--seed N | --seeds N [--from N] [--jobs N] | --list FILE] [--mode M] [--quiet] [--first] [--cut-polls] [--break RULE]"
             );
             return ExitCode::from(2);
         }
@@ -98,7 +106,10 @@ fn main() -> ExitCode {
 }
 
 fn live(seed: u64, options: &Options, keeps_trace: bool) -> Report {
-    let plan = Plan::draw(seed, options.mode);
+    let plan = Plan {
+        sabotage: options.sabotage,
+        ..Plan::draw(seed, options.mode)
+    };
     run_plan(if options.cut_polls { plan.cut_polls() } else { plan }, keeps_trace)
 }
 

@@ -3,11 +3,12 @@
 //!
 //! It does not know what packets mean, or who is alive.
 
-use crate::node::{Copy, Lead};
+use crate::node::Lead;
 use crate::random::Random;
+use tidings_protocol::Version;
+use tidings_protocol::copy;
 use tidings_protocol::mesh::{self, Frame};
 use tidings_protocol::peer::{EdgeToOwner, OwnerToEdge};
-use tidings_protocol::{Epoch, ShardId, Version};
 use tidings_router::control::command::Command;
 use tidings_router::control::lease::{Grant, Renewal};
 use tidings_router::control::map::Process;
@@ -22,6 +23,34 @@ pub struct LinkName {
     pub owner: usize,
     /// Which life of the link (rule R9). Never used twice, also not by another life of the lane's process.
     pub generation: u32,
+}
+
+/// One connection from a process that owns to a process that holds copies, in one life of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamName {
+    /// The process that dialled: its owners send batches.
+    pub from: Process,
+    /// The process that holds copies, or is to.
+    pub to: Process,
+    /// Which life. Never used twice.
+    pub generation: u32,
+}
+
+/// What passes on a connection for copies.
+#[derive(Clone, Debug)]
+pub enum StreamWord {
+    /// "Let us have a connection."
+    Dial,
+    /// "We have."
+    Accepted,
+    /// "I am there."
+    Ping,
+    /// "So am I."
+    Pong,
+    /// "There is no such connection."
+    Reset,
+    /// A frame: batches to the copy, everything else to the owner.
+    Frame(copy::Frame),
 }
 
 /// What becomes of one change at an owner.
@@ -66,10 +95,10 @@ pub enum Body {
     Publish(u64, Vec<(usize, Publish)>, bool),
     /// What became of them.
     Published(u64, Vec<(usize, Fate)>),
-    /// A shard's copy, from its owner.
-    HandOver(Process, Box<Copy>),
-    /// "I have all of it", as of this epoch.
-    HasAll(ShardId, Epoch),
+    /// On a connection for copies, to the process that holds them.
+    ToCopy(StreamName, StreamWord),
+    /// On a connection for copies, to the process that owns.
+    FromCopy(StreamName, StreamWord),
 }
 
 /// No packet takes longer than this.
@@ -84,23 +113,46 @@ pub enum Side {
     Owner,
 }
 
+/// A connection that keeps the order of what passes on it, one way.
+#[derive(Clone, Copy, Debug)]
+enum Ordered {
+    Link(LinkName, usize),
+    Stream(StreamName, usize),
+}
+
 impl Body {
-    /// Where packets keep their order: link and direction.
-    fn lane_of_road(&self) -> Option<(LinkName, usize)> {
+    /// Where packets keep their order: connection and direction.
+    fn ordered(&self) -> Option<Ordered> {
         match self {
             Self::Dial(link) | Self::Ping(link) | Self::ToOwner(link, _) | Self::Reset(link, Side::Lane) => {
-                Some((*link, 0))
+                Some(Ordered::Link(*link, 0))
             }
-            Self::Accepted(link) | Self::ToLane(link, _) | Self::Reset(link, Side::Owner) => Some((*link, 1)),
+            Self::Accepted(link) | Self::ToLane(link, _) | Self::Reset(link, Side::Owner) => {
+                Some(Ordered::Link(*link, 1))
+            }
+            Self::ToCopy(stream, _) => Some(Ordered::Stream(*stream, 0)),
+            Self::FromCopy(stream, _) => Some(Ordered::Stream(*stream, 1)),
             Self::Renew(_)
             | Self::Granted(_)
             | Self::Lead(_)
             | Self::Ask(_)
             | Self::Publish(..)
-            | Self::Published(..)
-            | Self::HandOver(..)
-            | Self::HasAll(..) => None,
+            | Self::Published(..) => None,
         }
+    }
+}
+
+fn copy_over_the_wire(word: StreamWord) -> Result<StreamWord, String> {
+    let StreamWord::Frame(frame) = &word else {
+        return Ok(word);
+    };
+    let mut bytes = Vec::new();
+    copy::encode(frame, &mut bytes).map_err(|error| format!("{frame:?}: {error}"))?;
+    let read = copy::decode(&bytes).map_err(|error| format!("{frame:?}: {error}"))?;
+    if read == *frame {
+        Ok(StreamWord::Frame(read))
+    } else {
+        Err(format!("{frame:?} comes back as {read:?}"))
     }
 }
 
@@ -152,6 +204,8 @@ pub fn over_the_wire(body: Body) -> Result<Body, String> {
             }
             Body::ToOwner(link, read)
         }
+        Body::ToCopy(stream, word) => Body::ToCopy(stream, copy_over_the_wire(word)?),
+        Body::FromCopy(stream, word) => Body::FromCopy(stream, copy_over_the_wire(word)?),
         other => other,
     })
 }
@@ -192,6 +246,7 @@ pub struct Network {
     held: Vec<Vec<Packet>>,
     last: Vec<[(u32, u64); 2]>,
     generations: Vec<u32>,
+    streams: u32,
 }
 
 impl Network {
@@ -206,8 +261,9 @@ impl Network {
             slowness: 1,
             blocked: vec![false; nodes * nodes],
             held: vec![Vec::new(); nodes * nodes],
-            last: vec![[(0, 0); 2]; machines * machines],
+            last: vec![[(0, 0); 2]; machines * machines + nodes * nodes],
             generations: vec![0; machines * machines],
+            streams: 0,
         }
     }
 
@@ -219,6 +275,16 @@ impl Network {
             lane,
             owner,
             generation: *generation,
+        }
+    }
+
+    /// A name for the next connection for copies.
+    pub fn next_stream(&mut self, from: Process, to: Process) -> StreamName {
+        self.streams += 1;
+        StreamName {
+            from,
+            to,
+            generation: self.streams,
         }
     }
 
@@ -261,7 +327,7 @@ impl Network {
 
     /// Takes a packet.
     pub fn carry(&mut self, random: &mut Random, now: u64, packet: Packet) -> Carried {
-        let keeps_order = packet.body.lane_of_road();
+        let keeps_order = packet.body.ordered();
         if self.is_blocked(packet.from, packet.to) {
             // A connection's bytes are sent again later; what has no connection may be lost.
             if keeps_order.is_some() || random.percent(50) {
@@ -270,16 +336,23 @@ impl Network {
             return Carried::Not;
         }
         let mut at = now + self.delay_us(random, packet.from, packet.to);
-        if let Some((link, way)) = keeps_order {
+        if let Some(ordered) = keeps_order {
             if self.stalls && random.in_ten_thousand(8) {
-                // A connection, or the task behind it, hangs. The next life of the link may well overtake it.
+                // A connection, or the task behind it, hangs. Its next life may well overtake it.
                 at += random.range(500_000, 5_000_000);
             }
-            let last = &mut self.last[link.lane * self.machines + link.owner][way];
-            // Another life of the link is another connection.
-            if last.0 <= link.generation {
-                at = if last.0 == link.generation { at.max(last.1) } else { at };
-                *last = (link.generation, at);
+            let (place, generation, way) = match ordered {
+                Ordered::Link(link, way) => (link.lane * self.machines + link.owner, link.generation, way),
+                Ordered::Stream(stream, way) => {
+                    let pair = stream.from.node.0 as usize * self.nodes + stream.to.node.0 as usize;
+                    (self.machines * self.machines + pair, stream.generation, way)
+                }
+            };
+            let last = &mut self.last[place][way];
+            // Another life is another connection.
+            if last.0 <= generation {
+                at = if last.0 == generation { at.max(last.1) } else { at };
+                *last = (generation, at);
             }
         }
         Carried::At(at, packet)

@@ -4,31 +4,33 @@
 //! asked for. What a process knows dies with it; what its disk has does not.
 
 mod calls;
+mod copies;
+mod inside;
 mod lanes;
 mod links;
 mod owners;
 mod seat;
 mod shards;
 mod storage;
+mod streams;
 
 pub use calls::Call;
 pub use lanes::{LaneShell, ServerSide};
 pub use links::LinkState;
 pub use owners::OwnerShell;
 pub use seat::{LEASE_US, Lead, Seat, Word, process_of};
-pub use shards::HandingOver;
-pub use storage::{Copy, Taking};
+pub use storage::Taking;
+pub use streams::{Guest, Road};
 
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::network::{Body, Side};
+use crate::network::{Body, Side, StreamWord};
 use crate::wire::ToClient;
 use crate::world::{Event, World};
 use std::collections::BTreeMap;
 use storage::Recovered;
 use tidings_protocol::{Epoch, ShardId};
 use tidings_router::control::map::{Map, Process as Name};
-use tidings_router::owner::Owner;
 
 /// How often a node looks at its links and its disk.
 pub const TICK_US: u64 = 400_000;
@@ -63,14 +65,12 @@ pub struct Process {
     pub seat: Seat,
     /// What it serves, since which epoch.
     pub serves: BTreeMap<ShardId, Epoch>,
-    /// What it owns and hands over.
-    pub handing: BTreeMap<ShardId, HandingOver>,
-    /// Copies in memory that it could go on from.
-    pub copies: BTreeMap<ShardId, Copy>,
-    /// Complete shards of an earlier process, each as of this epoch, on the shelves.
+    /// Complete shards of an earlier process, each as of this epoch, as they were found.
     pub on_disk: BTreeMap<ShardId, Epoch>,
-    /// By thread: an owner without links on which they wait.
-    pub shelves: Vec<Owner>,
+    /// Connections to processes that hold copies of its shards.
+    pub roads: BTreeMap<Name, Road>,
+    /// Connections from processes of whose shards it holds copies.
+    pub guests: BTreeMap<Name, Guest>,
     /// Publishes it passes on.
     pub calls: BTreeMap<u64, Call>,
     /// The snapshot it takes.
@@ -108,16 +108,12 @@ impl World {
 
     /// A node's process starts: with empty machines, and with what its disk has as copies it may be told to go on from.
     pub fn start(&mut self, node: usize) {
-        if self.nodes[node].process.is_some() {
+        if self.nodes[node].process.is_some() || self.gone[node] {
             return;
         }
         self.nodes[node].incarnation += 1;
         let incarnation = self.nodes[node].incarnation;
-        let Recovered {
-            owners,
-            shelves,
-            on_disk,
-        } = self.recover(node);
+        let Recovered { owners, on_disk } = self.recover(node);
         let kept = self.nodes[node].kept_map.take().filter(|_| self.chance.percent(60));
         self.trace.note(self.now, format_args!("n{node}"), || {
             let applied = kept.as_ref().map_or(0, |(applied, _)| *applied);
@@ -129,10 +125,9 @@ impl World {
             lanes: (0..threads).map(|_| LaneShell::new(&self.plan)).collect(),
             seat: Seat::new(&self.plan, process_of(node, incarnation), kept),
             serves: BTreeMap::new(),
-            handing: BTreeMap::new(),
-            copies: BTreeMap::new(),
             on_disk,
-            shelves,
+            roads: BTreeMap::new(),
+            guests: BTreeMap::new(),
             calls: BTreeMap::new(),
             taking: None,
         });
@@ -189,6 +184,8 @@ impl World {
             return;
         }
         self.look_at_links(node);
+        self.look_at_streams(node);
+        self.ask_disk_again(node);
         self.consider_snapshot(node);
         let jitter_us = self.chance.below(50_000);
         self.after(TICK_US + jitter_us, Event::Tick(node, incarnation));
@@ -219,19 +216,20 @@ impl World {
             Body::Ask(command) => self.asked(to, command),
             Body::Publish(call, changes, durable) => self.publish_here(from, to, call, &changes, durable),
             Body::Published(call, fates) => self.call_answered(to, call, fates),
-            Body::HandOver(owner, copy) => self.copy_arrived(to, owner, *copy),
-            Body::HasAll(shard, epoch) => self.copy_taken(to, from, shard, epoch),
+            Body::ToCopy(stream, word) => self.copy_hears(to, stream, word),
+            Body::FromCopy(stream, word) => self.copy_says(to, stream, word),
         }
     }
 
     /// The machine is there, its process is not: its system says so to who sent over a connection.
     fn nobody_there(&mut self, from: usize, to: usize, body: &Body) {
-        if let Body::HandOver(..) = body {
-            self.coverage.saw("hand-over lost");
-        }
         let reset = match body {
             Body::Dial(link) | Body::ToOwner(link, _) => Body::Reset(*link, Side::Owner),
             Body::ToLane(link, _) => Body::Reset(*link, Side::Lane),
+            Body::ToCopy(stream, _) => {
+                let reset = Body::FromCopy(*stream, StreamWord::Reset);
+                return self.send(to, from, Some(stream.from.incarnation), reset);
+            }
             _ => return,
         };
         self.send(to, from, None, reset);

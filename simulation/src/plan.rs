@@ -1,7 +1,9 @@
 //! What one run is made of, drawn from its seed: how large the cluster is, how it is configured, what goes wrong.
 
 use crate::random::Random;
+use crate::sabotage::Sabotage;
 use tidings_protocol::{ClusterId, HashKey, ShardCount};
+use tidings_router::copies::sender;
 use tidings_router::{edge, owner};
 
 /// The cluster that all cursors of a run belong to.
@@ -63,6 +65,14 @@ pub struct Plan {
     pub publish_every_us: u64,
     /// How often in a hundred writes a reader stops reading for a while.
     pub stalls: u64,
+    /// Copies of each shard, its owner's among them.
+    pub copies: u8,
+    /// Nothing goes wrong before all copies are whole again: then nothing acknowledged may be lost, and nobody need fetch.
+    pub one_at_a_time: bool,
+    /// A rule that the shells do not keep.
+    pub sabotage: Option<Sabotage>,
+    /// The senders' configuration.
+    pub sender: sender::Config,
     /// The owners' configuration.
     pub owner: owner::Config,
     /// The lanes' configuration.
@@ -89,6 +99,12 @@ impl Plan {
         let mut control = Random::new(seed, 8);
         let voters = if nodes > 3 && control.percent(60) { 3 } else { nodes };
         owner.idempotency_keys = *control.pick(&[40, 400, 4_000]);
+        let mut copying = Random::new(seed, 9);
+        let copies = *copying.pick(&[1, 2, 2, 2, 3]);
+        let copies = if nodes > 1 { copies } else { 1 };
+        // Of two voters none may fail: a leader without the other takes its own silence for a copy's (seed 141), which is not mended.
+        let one_at_a_time = copies > 1 && nodes > 2 && mode == Mode::Healing && copying.percent(25);
+        let sender = sender_config(&mut copying, shards);
         let late_us = (voters < nodes || mode != Mode::Calm && nodes > 2) && control.percent(40);
         Self {
             seed,
@@ -120,6 +136,10 @@ impl Plan {
             publishers: random.range(1, 4) as usize,
             publish_every_us: *random.pick(&[5_000, 30_000, 150_000, 800_000]),
             stalls: *random.pick(&[0, 2, 10]),
+            copies,
+            one_at_a_time,
+            sabotage: None,
+            sender,
             owner,
             lane,
         }
@@ -139,6 +159,8 @@ impl Plan {
             mode: Mode::Safety,
             nodes: 1,
             voters: 1,
+            copies: 1,
+            one_at_a_time: false,
             late_us: None,
             threads: 1,
             disks: true,
@@ -152,6 +174,12 @@ impl Plan {
             lane,
             ..self
         }
+    }
+
+    /// Whether the shells do not keep this rule.
+    #[must_use]
+    pub fn breaks(&self, sabotage: Sabotage) -> bool {
+        self.sabotage == Some(sabotage)
     }
 
     /// The node a lane or owner lives on.
@@ -171,7 +199,7 @@ impl Plan {
     pub fn summary(&self) -> String {
         format!(
             "seed {}: {:?}, {} nodes x {} threads, {} shards, {}, {} clients and {} rogues, {} objects, {} publishers every \
-             {} us, roads {:?} us, faults every {} us for {} ms, window {}, tables {} bytes",
+             {} us, roads {:?} us, faults every {} us for {} ms{}, window {}, tables {} bytes, {} copies",
             self.seed,
             self.mode,
             self.nodes,
@@ -186,9 +214,21 @@ impl Plan {
             self.road_us,
             self.fault_every_us,
             self.stormy_us / 1000,
+            if self.one_at_a_time { " one at a time" } else { "" },
             self.owner.link_window_changes,
             self.owner.version_table_bytes,
+            self.copies,
         )
+    }
+}
+
+fn sender_config(random: &mut Random, shards: ShardCount) -> sender::Config {
+    sender::Config {
+        shards,
+        window_bytes: *random.pick(&[300, 4_000, 1 << 18]),
+        queue_bytes: *random.pick(&[4_000, 1 << 22]),
+        silence_us: *random.pick(&[700_000, 1_500_000]),
+        again_us: *random.pick(&[100_000, 400_000]),
     }
 }
 

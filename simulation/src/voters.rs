@@ -47,9 +47,17 @@ impl World {
                 self.elect();
             }
         }
+        let forgotten = (0..self.plan.nodes).filter(|node| self.gone[*node]);
+        let mut known = forgotten.map(|node| tidings_protocol::NodeId(node as u64));
+        if let Some(node) = known.find(|node| self.agreement.map().node(*node).is_some()) {
+            self.operate(Command::Forget { node });
+        }
         if self.healing {
-            let draining = self.agreement.map().nodes().find(|(_, known)| known.draining);
-            if let Some((node, _)) = draining {
+            let gone = |node: tidings_protocol::NodeId| self.gone[node.0 as usize];
+            let draining = self.agreement.map().nodes();
+            let draining = draining.filter(|(node, known)| known.draining && !gone(*node));
+            let draining = draining.map(|(node, _)| node).next();
+            if let Some(node) = draining {
                 self.operate(Command::Drain { node, draining: false });
             }
         }

@@ -40,7 +40,12 @@ impl World {
         if self.publishers[publisher].call.is_some() {
             return;
         }
-        let node = self.will.index(self.plan.nodes);
+        let drawn = self.will.index(self.plan.nodes);
+        let nodes = self.plan.nodes;
+        let mut there = (drawn..drawn + nodes)
+            .map(|node| node % nodes)
+            .filter(|node| !self.gone[*node]);
+        let node = there.next().unwrap_or(drawn);
         let durable = self.will.percent(25);
         let mut changes: Vec<(usize, Publish)> = Vec::new();
         if self.will.percent(50)
@@ -152,6 +157,10 @@ impl World {
                     } else {
                         "publish duplicate by revision"
                     });
+                    if self.epoch_is_past(publish, version) {
+                        self.coverage
+                            .saw("retry answered 'duplicate' after its shard had a newer owner");
+                    }
                     self.oracle.acked(self.now, publish, version, called_at, true);
                 }
                 Answer::Failed => {

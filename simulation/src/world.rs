@@ -71,6 +71,8 @@ pub enum Event {
     PollOver(usize, u64, u64, u64),
     /// The next fault.
     Fault,
+    /// An operator does something, or an owner and its copies fail together.
+    Trouble,
     /// A fault is over.
     Mend(crate::faults::Fault),
 }
@@ -118,8 +120,14 @@ pub struct World {
     pub will: Random,
     /// For faults.
     pub fortune: Random,
+    /// For what happens to clusters.
+    pub mischief: Random,
     /// The nodes.
     pub nodes: Vec<Node>,
+    /// Those that have left for good.
+    pub gone: Vec<bool>,
+    /// One that is to leave for good as soon as no shard names it.
+    pub leaving: Option<usize>,
     /// The roads between them.
     pub network: Network,
     /// What they agree on.
@@ -181,9 +189,12 @@ impl World {
             queue: BinaryHeap::new(),
             number: 0,
             network: Network::new(plan.nodes, plan.machines(), plan.road_us),
-            agreement: Agreement::new(plan.shards),
+            agreement: Agreement::new(&plan),
             lies: BTreeMap::new(),
             leaderless_since: Some(0),
+            gone: vec![false; plan.nodes],
+            leaving: None,
+            mischief: Random::new(plan.seed, 10),
             nodes,
             clients,
             publishers,
@@ -214,6 +225,9 @@ impl World {
         }
         for client in 0..world.clients.len() {
             world.at(1_000_000 + chance.below(2_000_000), Event::Client(client));
+        }
+        if world.plan.nodes > 1 && !world.plan.one_at_a_time {
+            world.at(4_000_000, Event::Trouble);
         }
         if world.plan.mode != crate::plan::Mode::Calm {
             world.network.stalls = true;
@@ -255,7 +269,9 @@ impl World {
     /// Sends a packet between nodes.
     pub fn send(&mut self, from: usize, to: usize, incarnation: Option<u64>, body: Body) {
         let body = match body {
-            Body::ToLane(..) | Body::ToOwner(..) if self.plan.bytes && from != to => {
+            Body::ToLane(..) | Body::ToOwner(..) | Body::ToCopy(..) | Body::FromCopy(..)
+                if self.plan.bytes && from != to =>
+            {
                 self.coverage.saw("frames between nodes went as bytes");
                 match crate::network::over_the_wire(body) {
                     Ok(body) => body,
@@ -323,6 +339,7 @@ impl World {
             | Event::Client(_)
             | Event::ToClient(..)
             | Event::Fault
+            | Event::Trouble
             | Event::Mend(_) => None,
         }
     }
@@ -362,6 +379,7 @@ impl World {
                 self.poll_over(lane, incarnation, connection, number);
             }
             Event::Fault => self.next_fault(),
+            Event::Trouble => self.next_trouble(),
             Event::Mend(fault) => self.mend(fault),
         }
     }

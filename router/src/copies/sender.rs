@@ -280,6 +280,15 @@ impl Sender {
         self.streams.keys().copied()
     }
 
+    /// Forgets processes that are no more, except those that have a part in some shard still.
+    pub fn forget_processes(&mut self, lives: impl Fn(Process) -> bool) {
+        let used: BTreeSet<Process> = self.parts.keys().map(|(_, process)| *process).collect();
+        self.streams
+            .retain(|process, _| used.contains(process) || lives(*process));
+        self.connected
+            .retain(|process| used.contains(process) || lives(*process));
+    }
+
     /// Whether nobody has, or is to have, a copy of anything.
     #[must_use]
     pub fn is_idle(&self) -> bool {

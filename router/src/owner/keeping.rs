@@ -7,7 +7,7 @@ use super::{Owner, Shard};
 use crate::now::Now;
 use crate::staggered::PIECES;
 use tidings_protocol::peer::FloorCause;
-use tidings_protocol::{ObjectHash, ShardId, Version};
+use tidings_protocol::{ObjectHash, ShardCount, ShardId, Version};
 
 /// Into how many pieces a shard's versions are cut. Each is given at one go: at 20 million objects in 256 shards about
 /// 5,000 versions.
@@ -45,6 +45,12 @@ pub struct KeptRevision {
     pub revision: u64,
     /// The version that the change with it got; [`Version::ZERO`] if that was not kept.
     pub version: Version,
+}
+
+/// The shard that a mark's key names in its low bits.
+#[must_use]
+pub fn shard_of_mark(shards: ShardCount, key: u128) -> ShardId {
+    shards.shard(ObjectHash(((key & 0xffff) as u64) << 48))
 }
 
 impl Owner {
@@ -89,6 +95,15 @@ impl Owner {
     pub fn restore_answer(&mut self, answer: KeptAnswer, now: Now) {
         let age_us = now.wall_us.saturating_sub(answer.wall_us);
         self.answers.restore(answer.key, answer.version, age_us, now.mono_us);
+    }
+
+    /// Forgets every revision and answer of a shard: what is known of its objects is void and comes anew from elsewhere, and a mark
+    /// must not speak of a change that only this process knew. Looks at all marks, as whoever sends them does.
+    pub fn forget_marks(&mut self, shard: ShardId) {
+        let shards = self.config.shards;
+        let of_shard = |key: u128| shard_of_mark(shards, key) == shard;
+        self.revisions.forget_where(of_shard);
+        self.answers.forget_where(of_shard);
     }
 
     /// Drops what lies below the floors, if the tables are over their budget: it was taken back only because nobody

@@ -74,6 +74,14 @@ impl<T: Mark> Generations<T> {
         self.old = std::mem::replace(&mut self.young, Staggered::new(0));
     }
 
+    fn forget_where(&mut self, gone: impl Fn(u128) -> bool) {
+        for table in [&mut self.young, &mut self.old] {
+            for piece in 0..PIECES {
+                table.retain_piece(piece, |mark| !gone(mark.key()), |mark| hash(mark.key()));
+            }
+        }
+    }
+
     /// The old table's pieces, then the young one's.
     fn piece(&self, piece: usize) -> impl Iterator<Item = &T> {
         let table = if piece < PIECES { &self.old } else { &self.young };
@@ -130,6 +138,11 @@ impl Revisions {
             revision,
             version,
         });
+    }
+
+    /// Forgets the objects whose keys are such. Looks at all.
+    pub fn forget_where(&mut self, gone: impl Fn(u128) -> bool) {
+        self.marks.forget_where(gone);
     }
 
     /// One of twice [`PIECES`] pieces of what it remembers.
@@ -219,6 +232,11 @@ impl Answers {
         if self.marks.young.len() == 1 {
             self.begun_us = now_us;
         }
+    }
+
+    /// Forgets the answers under such keys. Looks at all.
+    pub fn forget_where(&mut self, gone: impl Fn(u128) -> bool) {
+        self.marks.forget_where(gone);
     }
 
     /// Drops answers whose window is over, in the order of their coming, a table at a time.

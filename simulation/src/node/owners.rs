@@ -1,14 +1,21 @@
-//! The shells of owners: one machine each, its outputs performed, its answers held back until the disk has what was done.
+//! The shells of owners: one machine each, its outputs performed, its answers held back until the disk and the copies have what
+//! was done.
 
+use super::copies::Confirming;
 use crate::disk::{Order, Record};
 use crate::network::{Body, Fate, LinkName};
 use crate::plan::Plan;
+use crate::sabotage::Sabotage;
 use crate::world::{Event, World};
 use std::collections::BTreeMap;
+use tidings_protocol::copy::{CopiedAnswer, CopiedRevision};
 use tidings_protocol::peer::{Owned, OwnerToEdge};
 use tidings_protocol::{Epoch, ObjectHash, ShardId, Version};
 use tidings_router::Now;
-use tidings_router::owner::keeping::{KeptAnswer, KeptRevision};
+use tidings_router::control::map::Process as Name;
+use tidings_router::copies::receiver::{Receiver, halves};
+use tidings_router::copies::sender::Sender;
+use tidings_router::owner::keeping::{Floor, KeptAnswer, KeptRevision};
 use tidings_router::owner::{Input, Output, Owner, Publish, Published};
 
 /// A batch that was applied or is about to be.
@@ -18,6 +25,10 @@ struct Waiting {
     from: usize,
     call: u64,
     durable: bool,
+    /// The disk has it.
+    on_disk: bool,
+    /// The copies have it.
+    copied: bool,
     /// Each publish, its object, and by what a repetition will be known.
     changes: Vec<Draft>,
     fates: Vec<Fate>,
@@ -36,6 +47,18 @@ struct Draft {
 pub struct OwnerShell {
     /// The machine.
     pub machine: Owner,
+    /// Brings copies of its shards level, and knows what they have.
+    pub sender: Sender,
+    /// Copies of shards that others own.
+    pub receiver: Receiver,
+    /// Batches whose confirmation waits for the disk, by ticket.
+    pub(super) confirming: BTreeMap<u64, Confirming>,
+    /// Batches that the disk could not write.
+    pub(super) owed: Vec<Confirming>,
+    /// Since when a shard is served in its epoch.
+    pub(super) taken_us: BTreeMap<ShardId, u64>,
+    /// Floors that copies were told.
+    floors: BTreeMap<ShardId, Version>,
     /// The links that are up, and when something came last.
     pub links: BTreeMap<LinkName, u64>,
     /// What was closed last on which link.
@@ -48,18 +71,29 @@ pub struct OwnerShell {
 impl OwnerShell {
     /// An owner of nothing that may give no version yet.
     #[must_use]
-    pub fn new(plan: &Plan) -> Self {
+    pub fn new(plan: &Plan, me: Name) -> Self {
         let mut machine = Owner::new(plan.owner);
         machine.set_ceiling(Version::ZERO);
         machine.set_lease(0);
         Self {
             machine,
+            sender: Sender::new(me, plan.sender),
+            receiver: Receiver::new(plan.owner),
+            confirming: BTreeMap::new(),
+            owed: Vec::new(),
+            taken_us: BTreeMap::new(),
+            floors: BTreeMap::new(),
             links: BTreeMap::new(),
             closed: BTreeMap::new(),
             wake_at: None,
             waiting: BTreeMap::new(),
             requests: 0,
         }
+    }
+
+    pub(super) fn next_ticket(&mut self) -> u64 {
+        self.requests += 1;
+        self.requests
     }
 
     /// Whether nobody waits for an answer.
@@ -97,10 +131,12 @@ impl World {
         self.arm_owner(owner);
     }
 
-    fn arm_owner(&mut self, owner: usize) {
+    pub(super) fn arm_owner(&mut self, owner: usize) {
         let node = self.plan.node_of(owner);
         let (now, incarnation) = (self.now, self.nodes[node].incarnation);
-        let Some(deadline_us) = self.owner_shell(owner).and_then(|shell| shell.machine.next_deadline()) else {
+        let Some(shell) = self.owner_shell(owner) else { return };
+        let deadlines = [shell.machine.next_deadline(), shell.sender.next_deadline()];
+        let Some(deadline_us) = deadlines.into_iter().flatten().min() else {
             return;
         };
         let at = self.nodes[node].clock.when(deadline_us).max(now);
@@ -120,11 +156,15 @@ impl World {
         let now = self.clock(node);
         let Some(shell) = self.owner_shell(owner) else { return };
         shell.wake_at = None;
-        if shell.machine.next_deadline().is_some_and(|at| at <= now.mono_us) {
+        let due = |at: Option<u64>| at.is_some_and(|at| at <= now.mono_us);
+        let (machine, sender) = (shell.machine.next_deadline(), shell.sender.next_deadline());
+        if due(machine) {
             self.owner_step(owner, |machine, now, out| machine.handle_deadline(now, out));
-        } else {
-            self.arm_owner(owner);
         }
+        if due(sender) {
+            self.sender_step(owner, |sender, _, now, out| sender.handle_deadline(now, out));
+        }
+        self.arm_owner(owner);
     }
 
     fn perform_owner(&mut self, owner: usize, out: Vec<Output>) {
@@ -206,6 +246,22 @@ impl World {
             };
             self.give_order(node, order);
         }
+        if self.plan.breaks(Sabotage::FloorForgotten) {
+            return;
+        }
+        let Some(shell) = self.owner_shell(owner) else { return };
+        let mut raised = false;
+        for owned in shards {
+            let told = shell.floors.insert(owned.shard, owned.floor);
+            if told.is_none_or(|told| told < owned.floor) {
+                let (version, cause) = (owned.floor, owned.cause);
+                shell.sender.floor(owned.shard, Floor { version, cause });
+                raised = true;
+            }
+        }
+        if raised {
+            self.sender_step(owner, |_, _, _, _| ());
+        }
     }
 
     /// A call from a node, perhaps this one.
@@ -223,29 +279,25 @@ impl World {
             self.send(node, from, None, Body::Published(call, fates.collect()));
             return;
         }
-        let fed =
-            |(_, publish): &&(usize, Publish)| self.feeds_all_copies(node, self.plan.shards.shard(publish.object));
-        let (changes, unfed): (Vec<_>, Vec<_>) = changes.iter().partition(fed);
-        if !unfed.is_empty() {
-            self.coverage
-                .saw("publish refused while a copy is in sync that nobody feeds");
-            let fates = unfed.iter().map(|(publish, _)| (*publish, Fate::Refused));
-            self.send(node, from, None, Body::Published(call, fates.collect()));
-        }
         for thread in 0..self.plan.threads {
             let owner = node * self.plan.threads + thread;
             let here = |object| usize::from(self.plan.shards.shard(object).0) % self.plan.threads == thread;
             let of_owner: Vec<(usize, Publish)> = changes
                 .iter()
                 .filter(|(_, publish)| here(publish.object))
-                .map(|change| (*change).clone())
+                .cloned()
                 .collect();
             if of_owner.is_empty() {
                 continue;
             }
             let Some(shell) = self.owner_shell(owner) else { return };
-            shell.requests += 1;
-            let request = shell.requests;
+            if shell.sender.is_congested() {
+                self.coverage.saw("publish refused: copies are behind");
+                let fates = of_owner.iter().map(|(publish, _)| (*publish, Fate::Refused));
+                self.send(node, from, None, Body::Published(call, fates.collect()));
+                continue;
+            }
+            let request = shell.next_ticket();
             let drafts = of_owner.iter().map(|(publish, change)| Draft {
                 publish: *publish,
                 object: change.object,
@@ -256,6 +308,8 @@ impl World {
                 from,
                 call,
                 durable,
+                on_disk: false,
+                copied: false,
                 changes: drafts.collect(),
                 fates: Vec::new(),
             };
@@ -276,6 +330,8 @@ impl World {
         };
         let mut records = Vec::new();
         let mut happened = Vec::new();
+        let mut copied = Vec::new();
+        let mut touched = Vec::new();
         let mut paused = 0;
         for (draft, published) in waiting.changes.iter().zip(results) {
             waiting.fates.push(match *published {
@@ -286,9 +342,14 @@ impl World {
                     let answer = |key| KeptAnswer { key, version, wall_us };
                     records.extend(draft.key.map(|key| Record::Answer(answer(key))));
                     happened.push((draft.publish, shards.shard(draft.object), version));
+                    copied.push((*draft, version));
+                    touched.push(shards.shard(draft.object));
                     Fate::Accepted(version)
                 }
-                Published::Duplicate(version) => Fate::Duplicate(version),
+                Published::Duplicate(version) => {
+                    touched.push(shards.shard(draft.object));
+                    Fate::Duplicate(version)
+                }
                 Published::NotOwner(_) => Fate::Refused,
                 Published::Paused(_) => {
                     paused += 1;
@@ -309,6 +370,7 @@ impl World {
                 format!("p{publish} is {version} in epoch {epoch} of shard {shard}")
             });
         }
+        self.copy_changes(owner, request, &copied, touched, durable);
         if disks {
             let order = Order {
                 owner: owner % self.plan.threads,
@@ -318,6 +380,89 @@ impl World {
             };
             self.give_order(node, order);
         } else {
+            self.disk_has(owner, request, true);
+        }
+    }
+
+    /// Copies are told what happened, and asked whether they have it.
+    fn copy_changes(
+        &mut self,
+        owner: usize,
+        request: u64,
+        changes: &[(Draft, Version)],
+        mut touched: Vec<ShardId>,
+        durable: bool,
+    ) {
+        let (shards, sabotage) = (self.plan.shards, self.plan.sabotage);
+        let Now {
+            mono_us: now_us,
+            wall_us,
+        } = self.clock(self.plan.node_of(owner));
+        touched.sort_unstable();
+        touched.dedup();
+        let Some(shell) = self.owner_shell(owner) else { return };
+        for (draft, version) in changes {
+            let (shard, version) = (shards.shard(draft.object), *version);
+            // The change goes before its marks: a copy that has a mark has what it is of.
+            shell.sender.versions(shard, &[(draft.object, version)]);
+            let revision = |(key, revision): &(u128, u64)| CopiedRevision {
+                key: halves(*key),
+                revision: *revision,
+                version,
+            };
+            let revisions: Vec<_> = draft.revision.iter().map(revision).collect();
+            let answer = |key: &u128| CopiedAnswer {
+                key: halves(*key),
+                version,
+                wall_us,
+            };
+            let answers: Vec<_> = draft.key.iter().map(answer).collect();
+            let any = !revisions.is_empty() || !answers.is_empty();
+            if any && sabotage != Some(Sabotage::MarksNotCopied) {
+                shell.sender.marks(shard, &revisions, &answers);
+            }
+        }
+        let mut waits = shell.sender.request(request, &touched, durable);
+        let known_before = changes.is_empty();
+        let levelling = touched
+            .iter()
+            .any(|shard| now_us < shell.taken_us.get(shard).map_or(0, |at| at + 300_000));
+        if sabotage == Some(Sabotage::NoWait)
+            || (sabotage == Some(Sabotage::DuplicateAtOnce) && known_before)
+            || (sabotage == Some(Sabotage::NotLevelled) && levelling)
+        {
+            waits = false;
+        }
+        if let Some(waiting) = shell.waiting.get_mut(&request) {
+            waiting.copied = !waits;
+        }
+        self.coverage.add("publish waited for a copy", u64::from(waits));
+        self.sender_step(owner, |_, _, _, _| ());
+    }
+
+    /// The disk is done with something of this owner: a batch of changes, or one of somebody else's for the copies here.
+    pub(super) fn disk_has(&mut self, owner: usize, ticket: u64, fine: bool) {
+        let Some(shell) = self.owner_shell(owner) else { return };
+        if let Some(confirming) = shell.confirming.remove(&ticket) {
+            return self.copy_written(owner, confirming, fine);
+        }
+        let Some(waiting) = shell.waiting.get_mut(&ticket) else {
+            return;
+        };
+        waiting.on_disk = true;
+        if waiting.copied || !fine {
+            self.answer(owner, ticket, fine);
+        }
+    }
+
+    /// All copies have a batch.
+    pub(super) fn copies_have(&mut self, owner: usize, request: u64) {
+        let waiting = self
+            .owner_shell(owner)
+            .and_then(|shell| shell.waiting.get_mut(&request));
+        let Some(waiting) = waiting else { return };
+        waiting.copied = true;
+        if waiting.on_disk {
             self.answer(owner, request, true);
         }
     }

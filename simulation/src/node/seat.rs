@@ -2,7 +2,7 @@
 //!
 //! The machines are those of `router/src/control/`. What a node does with the map is done next door, in its shards.
 
-use crate::agreement::{Agreement, Applied};
+use crate::agreement::Agreement;
 use crate::network::Body;
 use crate::plan::Plan;
 use crate::world::{Event, World};
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use tidings_protocol::ShardId;
 use tidings_router::MonoUs;
-use tidings_router::control::command::{Command, With};
+use tidings_router::control::command::Command;
 use tidings_router::control::coordinator::{Config, Coordinator, Input, Output, Verdict};
 use tidings_router::control::lease::{Grant, Lease, Renewal};
 use tidings_router::control::map::{Map, NodeInfo, Process, Roles};
@@ -55,8 +55,6 @@ pub struct Seat {
 pub enum About {
     /// This process is there.
     Registration,
-    /// A shard changes hands.
-    HandOver(ShardId),
     /// A floor rose.
     Floor(ShardId),
 }
@@ -93,7 +91,7 @@ impl Seat {
     /// A process that knows at most an old map.
     #[must_use]
     pub fn new(plan: &Plan, process: Process, kept: Option<(usize, Map)>) -> Self {
-        let (applied, map) = kept.unwrap_or_else(|| (0, Agreement::empty_map(plan.shards)));
+        let (applied, map) = kept.unwrap_or_else(|| (0, Agreement::empty_map(plan)));
         let config = Config {
             lease_us: LEASE_US,
             ceiling_ahead_us: plan.ceiling_ahead_us,
@@ -166,7 +164,10 @@ impl World {
                     term,
                     proposal,
                     commands,
-                } => self.propose(term, Some(proposal), commands),
+                } => {
+                    self.judge_proposal(node, &commands);
+                    self.propose(term, Some(proposal), commands);
+                }
                 Output::Grant { to, grant } => {
                     self.judge_grant(node, to);
                     self.send(node, to.node.0 as usize, Some(to.incarnation), Body::Granted(grant));
@@ -383,7 +384,13 @@ impl World {
             return;
         };
         let highest = process.owners.iter().map(|owner| owner.machine.highest()).max();
-        let on_disk: Vec<_> = process.on_disk.iter().map(|(shard, epoch)| (*shard, *epoch)).collect();
+        // What lies there still as it was found.
+        let whole = |(shard, epoch): &(&ShardId, &tidings_protocol::Epoch)| {
+            let owner = process.owners.get(usize::from(shard.0) % self.plan.threads);
+            owner.and_then(|owner| owner.standing(**shard)) == Some((**epoch, false, true))
+        };
+        let on_disk = process.on_disk.iter().filter(whole);
+        let on_disk: Vec<_> = on_disk.map(|(shard, epoch)| (*shard, *epoch)).collect();
         let seat = &mut process.seat;
         let renewal = seat.lease.ask(now, highest.unwrap_or_default(), &on_disk);
         if let (Some(renewal), Some((_, leader))) = (renewal, seat.leads) {
@@ -400,38 +407,6 @@ impl World {
         self.coordinate(node, |coordinator, now, map, out| {
             coordinator.handle(now, map, Input::Renew(renewal), out);
         });
-    }
-
-    /// Whether it is proposed to give a shard of this process to another one.
-    fn is_being_replaced(&self, process: Process) -> bool {
-        self.agreement.open().any(|command| match command {
-            Command::Assign { seen, to, .. } => {
-                let known = self.agreement.map().shard(seen.shard);
-                // If the shard has gone on since, the command will be refused.
-                let known = known.filter(|shard| shard.epoch == seen.epoch && shard.owner == Some(process));
-                known.is_some() && *to != process
-            }
-            _ => false,
-        })
-    }
-
-    /// Rule R6, looked at from inside: the present leader renews nothing for whom it is about to replace.
-    fn judge_grant(&mut self, node: usize, to: Process) {
-        if self.agreement.leader() == Some(self.process_name(node)) && self.is_being_replaced(to) {
-            let what = format!("n{node} renews the lease of {to:?} while it proposes to replace it");
-            self.oracle.object_to("R6", what);
-        }
-    }
-
-    /// P5, looked at from inside: nobody gets a shard with nothing while the lease of its owner runs, on that one's own clock.
-    fn judge_replacement(&mut self, replaced: Process) {
-        let node = replaced.node.0 as usize;
-        let now = self.clock(node);
-        let process = self.process(node, replaced.incarnation);
-        if process.is_some_and(|process| process.seat.lease.holds(now)) {
-            let what = format!("{replaced:?} is replaced with nothing while its lease runs");
-            self.oracle.object_to("P5", what);
-        }
     }
 
     pub(super) fn lease_granted(&mut self, node: usize, grant: Grant) {
@@ -492,63 +467,6 @@ impl World {
             self.coordinate(node, |coordinator, now, map, out| {
                 coordinator.handle(now, map, input, out)
             });
-        }
-    }
-
-    /// What the log did is counted and shown to the oracle.
-    pub(crate) fn note_applied(&mut self, applied: &[Applied]) {
-        if let Err(what) = self.agreement.map().check() {
-            self.oracle.object_to("map", what);
-        }
-        for Applied {
-            command,
-            replaced,
-            result,
-        } in applied
-        {
-            if let Err(refusal) = result {
-                self.coverage.saw("command refused when applied");
-                self.trace
-                    .note(self.now, "log", || format!("refuses {command:?}: {refusal}"));
-                continue;
-            }
-            let shard = match command {
-                Command::Assign { seen, with, .. } => {
-                    if let (With::Nothing(_), Some(process)) = (with, replaced) {
-                        self.judge_replacement(*process);
-                    }
-                    self.coverage.saw(match with {
-                        With::Fresh => "shard assigned for the first time",
-                        With::Copy => "shard assigned to a copy",
-                        With::Disk => "shard assigned to its disk",
-                        With::Nothing(_) => "shard assigned with nothing",
-                    });
-                    Some(seen.shard)
-                }
-                Command::Release { seen, from, to } => {
-                    self.coverage.saw(if from == to {
-                        "shard taken back from a move"
-                    } else {
-                        "shard handed over"
-                    });
-                    Some(seen.shard)
-                }
-                Command::RaiseCeiling { .. } => {
-                    self.coverage.saw("ceiling raised");
-                    None
-                }
-                Command::RaiseFloor { .. } => {
-                    self.coverage.saw("floor raised in the map");
-                    None
-                }
-                _ => None,
-            };
-            self.trace.note(self.now, "log", || format!("{command:?}"));
-            if let Some(shard) = shard
-                && let Some(known) = self.agreement.map().shard(shard)
-            {
-                self.oracle.assigned(self.now, shard, known);
-            }
         }
     }
 }
