@@ -84,6 +84,7 @@ impl Copying {
     /// Acts on a map. To be called when the machine owns what that gives it, and before anything is acknowledged because of it.
     pub(super) fn heed(&mut self, now: Now, shards: &[ShardId], view: &View, machine: &mut Owner) {
         self.heeded = Arc::clone(&view.map);
+        self.sender.forget_processes(|process| view.map.is_current(process));
         for id in shards {
             let Some(agreed) = view.map.shard(*id) else { continue };
             if agreed.owner == Some(self.me) && machine.epoch(*id) == Some(agreed.epoch) {

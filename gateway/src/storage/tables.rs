@@ -134,6 +134,10 @@ impl Sink for Tables {
             // Once more in one epoch too: all that the copy gets from here on is in the log behind this.
             Deed::Filling if tenure.epoch >= last => {
                 self.clear(shard);
+                let keeper = self.owner_of(shard);
+                if let Some(keeper) = self.marked.get_mut(keeper) {
+                    keeper.forget_marks(shard);
+                }
                 self.begin(tenure);
             }
             Deed::Whole if tenure.epoch == last => {

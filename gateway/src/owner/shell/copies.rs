@@ -91,6 +91,10 @@ impl Shell {
                 standings,
             } => {
                 self.replies.insert((from, owner), reply.clone());
+                // What this process knew of a shard that is filled anew may never have been agreed to by anybody else.
+                for standing in standings.iter().filter(|standing| standing.replaced) {
+                    self.machine.forget_marks(standing.shard);
+                }
                 self.keep_marks(&entries);
                 if let Some(following) = &self.following {
                     standings.iter().for_each(|standing| following.withdraw(standing.shard));
