@@ -9,6 +9,7 @@ use super::{Node, Parts, RunningNode, StartError, accept, connections, random, s
 use crate::config::Config;
 use crate::edge::{self, LaneReceiver};
 use crate::owner::{self, OwnerReceiver, OwnerSource};
+use crate::recent::Recent;
 use crate::server::{self, Admission, Gate};
 use crate::storage::disk::{Disk, Folder};
 use crate::storage::{self, StorageError};
@@ -194,6 +195,7 @@ impl Starting {
             first_version: Version(clock::now().wall_us),
             started: Instant::now(),
             draining: watch::Sender::new(false),
+            recent: Recent::default(),
             admission,
             config,
         };
