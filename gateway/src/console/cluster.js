@@ -55,7 +55,7 @@ function states(node) {
 
 function buttons(node, clustered) {
   if (!clustered || !node.member) return [];
-  const drain = make("button", { type: "button", class: "plain small", data: { key: `drain-${node.id}` }, ariaLabel: `${node.draining ? "End the drain of" : "Drain"} ${node.node}`, onclick: () => act.drain(node) }, node.draining ? "End drain" : "Drain");
+  const drain = make("button", { type: "button", class: "plain small", data: { key: `drain-${node.id}` }, ariaLabel: `${node.draining ? "End drain" : "Drain"} ${node.node}`, onclick: () => act.drain(node) }, node.draining ? "End drain" : "Drain");
   const remove = make("button", { type: "button", class: "plain grave small", data: { key: `remove-${node.id}` }, ariaLabel: `Remove ${node.node}`, onclick: () => act.remove(node) }, "Remove");
   return [make("div", { class: "buttons" }, drain, remove)];
 }
@@ -63,7 +63,7 @@ function buttons(node, clustered) {
 function row(node, { me }, clustered) {
   const other = node.client_url && node !== me;
   const address = node.address || "–";
-  const lease = node === me ? make("output", { id: "lease" }) : other ? make("a", { href: `${node.client_url}/console`, ariaLabel: `Ask ${node.node}` }, "ask it") : "–";
+  const lease = node === me ? make("output", { id: "lease" }) : other ? make("a", { href: `${node.client_url}/console`, ariaLabel: `ask it: ${node.node}` }, "ask it") : "–";
   const cell = (name, ...children) => make("td", { data: { name } }, children);
   return make("tr", {},
     make("th", { scope: "row" }, make("span", {}, make("i", { class: "owner", vars: { "--hue": node.hue } }), make("strong", {}, node.node), node === me && make("small", {}, "this node"))),

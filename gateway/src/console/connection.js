@@ -1,7 +1,7 @@
 // One connection: what it is, what it watches, how far it was told, and its end.
 import { ask, path } from "./ask.js";
 import { act } from "./actions.js";
-import { TRANSPORTS, states } from "./connections.js";
+import { TRANSPORTS, cursor } from "./connections.js";
 import { make, nothing, pill, refill, table } from "./make.js";
 import { count, span, time, when } from "./say.js";
 
@@ -50,12 +50,12 @@ export function open(root, query) {
       last = await ask(path(at, { objects: 0 }), { signal: leaving.signal });
       const fact = (name, value, more) => make("div", {}, make("dt", {}, name), make("dd", {}, value, more && make("small", {}, more)));
       const since = Date.now() - last.connected_ms;
-      refill(state, pill(last.busy ? "warning" : "good", last.busy ? "does not read" : "reads"), ` as of ${time(Date.now())}`);
+      refill(state, last.transport === "session" ? pill("plain", "away") : pill(last.busy ? "warning" : "good", last.busy ? "does not read" : "reads"), ` as of ${time(Date.now())}`);
       refill(facts,
         fact("Transport", TRANSPORTS[last.transport] ?? last.transport), fact("Address", last.address ?? "–"),
         fact("Connected since", when(since), `for ${span(last.connected_ms)}`), fact("Objects", count(last.objects)),
         fact("To be told", count(last.pending), last.pending ? "each once, its newest version" : "everything was told"), fact("To fetch again", count(last.resync)),
-        fact("Told so far", count(last.told)), fact("Cursor", last.cursor_lag_ms === null ? "none yet" : `${span(last.cursor_lag_ms)} behind`, "what it need not hear again"));
+        fact("Told so far", count(last.told)), fact("Cursor behind", ...cursor(last)));
       timer = setTimeout(watch, EVERY_MS);
     } catch (problem) {
       if (leaving.signal.aborted) return;

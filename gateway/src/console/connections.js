@@ -8,6 +8,9 @@ const ORDERS = [["", "as they are kept"], ["pending", "most to be told"], ["lag"
 export const TRANSPORTS = { websocket: "WebSocket", sse: "event stream", poll: "long-poll", session: "session, away" };
 const select = (name, options, value) => make("select", { name }, options.map(([value, label]) => make("option", { value }, label)), ), chosen = (element, value) => ((element.value = value ?? ""), element);
 
+/** How far its cursor is behind, and what that means. A poll brings its cursor along: the node does not keep it. */
+export const cursor = one => (one.transport === "poll" || one.transport === "session" ? ["with the client", "each poll brings it along"] : one.cursor_lag_ms === null ? ["none yet", "it would be told everything anew"] : [span(one.cursor_lag_ms), "what it need not hear again"]);
+
 export const states = one => [one.busy && pill("warning", "does not read"), one.resync > 0 && pill("warning", `${count(one.resync)} to fetch again`)].filter(Boolean);
 
 function row(one) {
@@ -21,7 +24,7 @@ function row(one) {
     number("Objects", count(one.objects)),
     number("To be told", one.pending ? make("b", {}, count(one.pending)) : "0"),
     number("Told", count(one.told)),
-    number("Cursor behind", one.cursor_lag_ms === null ? "none yet" : span(one.cursor_lag_ms)));
+    number("Cursor behind", cursor(one)[0]));
 }
 
 /** @param {HTMLElement} root @param {URLSearchParams} query */

@@ -49,5 +49,8 @@ export function ranges(numbers) {
   return found.map(([from, to]) => (from === to ? `${from}` : `${from}–${to}`)).join(", ");
 }
 
+/** A query as people type it: what needs no escape has none. */
+export const typed = url => url.replaceAll("%3A", ":").replaceAll("%2F", "/").replaceAll("%2C", ",");
+
 /** A value for a shell, quoted only where it must be. */
 export const quoted = text => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);

@@ -1,7 +1,7 @@
 // Try: publish, and watch objects live through the same library that pages use, with the same for a shell beside it.
 import { ask, key, locked, path } from "./ask.js";
 import { command, field, make, nothing, refill } from "./make.js";
-import { quoted, time } from "./say.js";
+import { quoted, time, typed } from "./say.js";
 
 const LOG = 40;
 const STATES = { idle: "idle", connecting: "connecting", waiting: "coming back", offline: "offline", stopped: "stopped" };
@@ -31,7 +31,7 @@ function publishing() {
       const change = read();
       data.setCustomValidity("");
       const plain = Object.keys(change).length === 1;
-      shown.set(plain ? `curl -X POST ${quoted(location.origin + path("/v1/publish", { object: object.value, ack: ack.value }))}${locked()}` : `curl ${quoted(location.origin + path("/v1/publish", { ack: ack.value }))} \\\n  -H 'Content-Type: application/json'${locked()} \\\n  -d ${quoted(JSON.stringify(change))}`);
+      shown.set(plain ? `curl -X POST ${quoted(typed(location.origin + path("/v1/publish", { object: object.value, ack: ack.value })))}${locked()}` : `curl ${quoted(location.origin + path("/v1/publish", { ack: ack.value }))} \\\n  -H 'Content-Type: application/json'${locked()} \\\n  -d ${quoted(JSON.stringify(change))}`);
     } catch (error) {
       data.setCustomValidity(`This is no JSON: ${error.message}`);
     }
@@ -71,7 +71,7 @@ function watching(first) {
     while (log.childElementCount > LOG) log.lastElementChild.remove();
   };
   const quiet = () => refill(log, make("li", {}, nothing("Nothing was told yet", "Publish one of the objects here, or with curl from a shell.")));
-  const show = () => shown.set(`curl -N ${quoted(location.origin + "/v1/events?" + [...objects.keys()].map(object => `object=${encodeURIComponent(object)}`).join("&"))}${locked()}`);
+  const show = () => shown.set(`curl -N ${quoted(typed(location.origin + "/v1/events?" + [...objects.keys()].map(object => `object=${encodeURIComponent(object)}`).join("&")))}${locked()}`);
 
   function add(object) {
     if (!object || objects.has(object)) return;

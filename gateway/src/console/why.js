@@ -2,7 +2,7 @@
 import { ask, locked, path } from "./ask.js";
 import { TRANSPORTS } from "./connections.js";
 import { command, field, make, nothing, refill } from "./make.js";
-import { plural, quoted, span, time } from "./say.js";
+import { plural, quoted, span, time, typed } from "./say.js";
 
 const SIGNS = { fine: ["✓", "fine"], waiting: ["…", "waiting"], broken: ["✕", "broken"], idle: ["–", "says nothing"] };
 const TITLES = { subscription: "Subscription", edge: "Edge", interest: "Interest", owner: "Owner", version: "Version", closed: "Closed", cursor: "Cursor", socket: "Socket" };
@@ -38,7 +38,7 @@ export function open(root, query) {
   async function explain() {
     const target = path("/v1/explain", { connection: connection.value.trim(), object: object.value });
     const told = await ask(target, { signal: leaving.signal });
-    const shown = command(`curl ${quoted(location.origin + target)}${locked()}`);
+    const shown = command(`curl ${quoted(typed(location.origin + target))}${locked()}`);
     const weak = told.chain.filter(link => link.health === "broken" || link.health === "waiting").length;
     const [first, ...rest] = told.verdict.split(": ");
     refill(result, make("div", { class: "verdict", data: { tone: tone(told.chain) } }, make("p", {}, first[0].toUpperCase() + first.slice(1), rest.length > 0 && `: ${rest.join(": ")}`, "."),

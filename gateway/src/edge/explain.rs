@@ -345,6 +345,10 @@ fn closed(facts: &Facts<'_>) -> Link {
 fn cursor(facts: &Facts<'_>) -> Link {
     let cursor = facts.explained.connection.cursor;
     let newest = facts.owner.as_ref().map(|(_, known)| known.version);
+    if matches!(facts.explained.connection.transport, "poll" | "session") {
+        let says = "Each poll brings the client's cursor along, and is told what is newer.";
+        return link("cursor", Health::Idle, "with the client", says);
+    }
     if cursor == Version::ZERO {
         let says = "The client got no cursor yet: coming back, it would be told everything anew.";
         return link("cursor", Health::Waiting, "none", says);
@@ -375,6 +379,10 @@ fn socket(facts: &Facts<'_>) -> Link {
         return link("socket", Health::Waiting, figure, says);
     }
     let (health, says) = match &facts.explained.subscription {
+        _ if connection.transport == "session" => (
+            Health::Idle,
+            "No poll or stream is open: the next one is told what is newer than its cursor.",
+        ),
         Some(one) if one.resync => (Health::Waiting, "The subscriber will be told to fetch the object again."),
         Some(one) if one.pending => (Health::Waiting, "The change is next to be written."),
         _ if pending + resync > 0 => (Health::Waiting, "Other objects are next to be written."),

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 /// Writes made before other work of the thread gets a turn.
 const WRITES_AT_ONCE: usize = 128;
 /// Writes after which the clock is looked at again.
-const WRITES_A_LOOK: usize = 8;
+const WRITES_A_LOOK: usize = 16;
 /// Commands taken before other work gets a turn.
 const COMMANDS_AT_ONCE: usize = 256;
 

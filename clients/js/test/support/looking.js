@@ -32,7 +32,7 @@ export async function obstacles(page) {
   if (!(await page.run("Boolean(window.axe)"))) await page.run(`${readFileSync(axe, "utf8")}; true`);
   return page.run(`axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => violations
     .filter(({ impact }) => impact === "serious" || impact === "critical")
-    .flatMap(({ id, nodes }) => nodes.map(({ target, failureSummary }) => id + " at " + target + ": " + failureSummary.split("\\n").slice(1).join(" "))))`);
+    .flatMap(({ id, nodes }) => nodes.map(({ target, failureSummary }) => id + " at " + target + ": " + failureSummary.split("\\n").slice(1).join(" "))).slice(0, 5))`);
 }
 
 /** What does not fit beside the page: it would scroll sideways. */

@@ -124,6 +124,15 @@ fn without_an_owner_the_chain_breaks_there() {
 }
 
 #[test]
+fn a_session_keeps_neither_cursor_nor_socket_here() {
+    let mut explained = told();
+    explained.connection.transport = "session";
+    explained.connection.cursor = Version::ZERO;
+    let (weak, _) = judged(&explained, Some(known()));
+    assert_eq!(weak, [("cursor", Health::Idle), ("socket", Health::Idle)]);
+}
+
+#[test]
 fn times_are_said_in_the_unit_that_fits() {
     let said = [999_999, 1_500_000, 119_900_000, 121_000_000, 7_300_000_000].map(ago);
     assert_eq!(said, ["999 ms ago", "1.5 s ago", "119.9 s ago", "2 min ago", "2 h ago"]);

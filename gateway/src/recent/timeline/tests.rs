@@ -144,7 +144,7 @@ fn drains_leaders_leases_and_members_are_told() {
         "nobody leads the control plane",
         "n2 leads the control plane",
         "n1 may not give versions: its lease ran out",
-        "n1 may give versions again",
+        "n1 may give versions now: its lease holds",
         "n3 is no longer part of the cluster",
         "n3 votes no longer",
     ];

@@ -57,7 +57,7 @@ impl Event {
             Kind::VoterAdded => format!("{node} votes"),
             Kind::VoterRemoved => format!("{node} votes no longer"),
             Kind::LeaseLost => format!("{node} may not give versions: its lease ran out"),
-            Kind::LeaseBack => format!("{node} may give versions again"),
+            Kind::LeaseBack => format!("{node} may give versions now: its lease holds"),
             Kind::Assigned => format!("{node} got {shards} that had no owner"),
             Kind::TakenOver => format!("{node} took over {shards} of {other}, from copies: nothing is lost"),
             Kind::Lost if self.node == self.other => {
