@@ -52,7 +52,10 @@ pub(crate) fn unready(node: &Node) -> Vec<&'static str> {
         (failing, "storage_unavailable"),
         (node.cut_off.load(std::sync::atomic::Ordering::Relaxed), "cut_off"),
     ];
-    reasons.into_iter().filter_map(|(is, reason)| is.then_some(reason)).collect()
+    reasons
+        .into_iter()
+        .filter_map(|(is, reason)| is.then_some(reason))
+        .collect()
 }
 
 async fn readyz(State(app): State<App>) -> Response {

@@ -79,7 +79,14 @@ mod tests {
     fn the_page_has_nothing_inline_and_every_file_loads_only_what_is_served_here() {
         let served: BTreeSet<&str> = FILES.iter().map(|(path, _, _)| *path).chain(["/tidings.js"]).collect();
         for (path, kind, text) in FILES {
-            for inline in ["style=\"", "onclick=", "<style", "innerHTML", "insertAdjacentHTML", "eval("] {
+            for inline in [
+                "style=\"",
+                "onclick=",
+                "<style",
+                "innerHTML",
+                "insertAdjacentHTML",
+                "eval(",
+            ] {
                 assert!(!text.contains(inline), "{path}: {inline}");
             }
             let loads = text.lines().filter_map(|line| {
@@ -99,7 +106,11 @@ mod tests {
         let node = node(|_| {});
         for (path, kind, text) in FILES {
             let answer = ask(node.addr, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-            assert_eq!((answer.status, answer.body.as_slice()), (200, text.as_bytes()), "{path}");
+            assert_eq!(
+                (answer.status, answer.body.as_slice()),
+                (200, text.as_bytes()),
+                "{path}"
+            );
             let policy = answer.head.contains("content-security-policy: default-src 'none'");
             assert_eq!(policy, *kind == HTML, "{path}");
             assert!(!answer.head.contains("unsafe"), "{path}");

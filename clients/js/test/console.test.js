@@ -101,6 +101,7 @@ describe("the console", { skip: withoutProgram || withoutChromium }, () => {
     const figure = n => page.run(`document.querySelectorAll(".figure .value b")[${n}].textContent`);
     await until(async () => /[1-9]/.test(await figure(0)) && /[1-9]/.test(await figure(1)) && /[1-9]/.test(await figure(2)), "publishes, deliveries and their delay");
     assert.equal(await page.run(`document.querySelector(".share i.a").style.getPropertyValue("--part")`), "20");
+    await until(() => page.run(`fetch("/v1/live").then(one => one.json()).then(one => one.series.at_ms.length > 6)`), "some history");
     await page.judge("busy-now");
     const points = await page.run(`fetch("/v1/live").then(one => one.json()).then(one => one.series.at_ms.length)`);
     const second = await console_(node.url);
@@ -152,7 +153,7 @@ describe("the console", { skip: withoutProgram || withoutChromium }, () => {
     await page.shown("Who watches rare");
     assert.equal(await page.text(".rows code"), name);
     await page.go(`#connection?id=${name}`);
-    await page.shown("What it watches");
+    await page.until(`document.querySelector(".head button:not(:disabled)")`, "what is closed is known first");
     const closed = new Promise(ok => (socket.onclose = ({ code }) => ok(code)));
     await page.button("Close it");
     await page.shown("do not come back", "dialog");

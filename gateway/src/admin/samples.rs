@@ -226,7 +226,10 @@ pub(super) fn of_delays(delays: &[Delays]) -> String {
         }
         let (count, sum_s) = (of_thread.count(), of_thread.sum_us() as f64 / 1e6);
         _ = writeln!(text, "{name}_bucket{{thread=\"{thread}\",le=\"+Inf\"}} {count}");
-        _ = writeln!(text, "{name}_sum{{thread=\"{thread}\"}} {sum_s}\n{name}_count{{thread=\"{thread}\"}} {count}");
+        _ = writeln!(
+            text,
+            "{name}_sum{{thread=\"{thread}\"}} {sum_s}\n{name}_count{{thread=\"{thread}\"}} {count}"
+        );
     }
     text
 }
@@ -245,7 +248,10 @@ mod tests {
             let found = text.lines().find_map(|text| text.strip_prefix(&line));
             found.map(str::to_owned).unwrap_or_else(|| panic!("{bound} in {text}"))
         };
-        assert_eq!([of("0.000064"), of("0.000256"), of("67.108864"), of("+Inf")], ["1", "2", "2", "3"]);
+        assert_eq!(
+            [of("0.000064"), of("0.000256"), of("67.108864"), of("+Inf")],
+            ["1", "2", "2", "3"]
+        );
         assert!(text.contains("_sum{thread=\"0\"} 300.00025\n"), "{text}");
         assert!(text.ends_with("_count{thread=\"0\"} 3\n"), "{text}");
     }

@@ -29,11 +29,17 @@ export function open(root, query) {
   const objects = make("div");
   const search = make("input", { type: "search", ariaLabel: "Find an object", placeholder: "part of an ID" });
   const behind = make("input", { type: "checkbox" });
-  const close = make("button", { type: "button", class: "plain grave", onclick: () => act.close(last, () => (location.hash = "#connections")) }, "Close it");
+  const close = make("button", { type: "button", class: "plain grave", disabled: true, onclick: () => act.close(last, () => (location.hash = "#connections")) }, "Close it");
   const whole = make("div", {},
     make("section", { class: "card" }, facts),
-    make("section", { class: "card" }, make("div", { class: "title" }, make("h2", {}, "What it watches"), make("form", { class: "buttons", onsubmit: event => (event.preventDefault(), page()) }, search, make("label", { class: "check" }, behind, "only what it has yet to hear"))), objects));
-  root.append(make("header", { class: "head" }, make("div", {}, make("a", { class: "crumb", href: "#connections" }, "Connections"), make("h1", {}, make("code", {}, id || "none")), state), make("div", { class: "tools" }, close)), whole);
+    make("section", { class: "card" },
+      make("div", { class: "title" }, make("h2", {}, "What it watches"),
+        make("form", { class: "buttons", onsubmit: event => (event.preventDefault(), page()) },
+          search, make("label", { class: "check" }, behind, "only what it has yet to hear"))),
+      objects));
+  root.append(make("header", { class: "head" },
+    make("div", {}, make("a", { class: "crumb", href: "#connections" }, "Connections"), make("h1", {}, make("code", {}, id || "none")), state),
+    make("div", { class: "tools" }, close)), whole);
   search.addEventListener("change", () => page());
   behind.addEventListener("change", () => page());
 
@@ -49,6 +55,7 @@ export function open(root, query) {
       // What it watches is asked for in pages.
       last = await ask(path(at, { objects: 0 }), { signal: leaving.signal });
       const fact = (name, value, more) => make("div", {}, make("dt", {}, name), make("dd", {}, value, more && make("small", {}, more)));
+      close.disabled = false;
       const since = Date.now() - last.connected_ms;
       refill(state, last.transport === "session" ? pill("plain", "away") : pill(last.busy ? "warning" : "good", last.busy ? "does not read" : "reads"), ` as of ${time(Date.now())}`);
       refill(facts,

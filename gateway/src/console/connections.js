@@ -6,10 +6,18 @@ import { count, span, time } from "./say.js";
 const LIMIT = 50;
 const ORDERS = [["", "as they are kept"], ["pending", "most to be told"], ["lag", "cursor furthest behind"], ["objects", "most objects"], ["told", "told most"], ["oldest", "oldest first"]];
 export const TRANSPORTS = { websocket: "WebSocket", sse: "event stream", poll: "long-poll", session: "session, away" };
-const select = (name, options, value) => make("select", { name }, options.map(([value, label]) => make("option", { value }, label)), ), chosen = (element, value) => ((element.value = value ?? ""), element);
+const select = (name, options, value) => {
+  const element = make("select", { name }, options.map(([value, label]) => make("option", { value }, label)));
+  element.value = value ?? "";
+  return element;
+};
 
 /** How far its cursor is behind, and what that means. A poll brings its cursor along: the node does not keep it. */
-export const cursor = one => (one.transport === "poll" || one.transport === "session" ? ["with the client", "each poll brings it along"] : one.cursor_lag_ms === null ? ["none yet", "it would be told everything anew"] : [span(one.cursor_lag_ms), "what it need not hear again"]);
+export function cursor({ transport, cursor_lag_ms }) {
+  if (transport === "poll" || transport === "session") return ["with the client", "each poll brings it along"];
+  if (cursor_lag_ms === null) return ["none yet", "it would be told everything anew"];
+  return [span(cursor_lag_ms), "what it need not hear again"];
+}
 
 export const states = one => [one.busy && pill("warning", "does not read"), one.resync > 0 && pill("warning", `${count(one.resync)} to fetch again`)].filter(Boolean);
 
@@ -32,8 +40,8 @@ export function open(root, query) {
   const leaving = new AbortController();
   const search = make("input", { type: "search", name: "search", value: query.get("search") ?? "", placeholder: "name or address" });
   const watching = make("input", { type: "search", name: "watching", value: query.get("watching") ?? "", placeholder: "order:42" });
-  const transport = chosen(select("transport", [["", "any"], ...Object.entries(TRANSPORTS)]), query.get("transport"));
-  const order = chosen(select("order", ORDERS), query.get("order"));
+  const transport = select("transport", [["", "any"], ...Object.entries(TRANSPORTS)], query.get("transport"));
+  const order = select("order", ORDERS, query.get("order"));
   const behind = make("input", { type: "checkbox", name: "behind", checked: query.get("behind") === "1" });
   const state = make("p", { class: "state" });
   const found = make("div", { ariaLive: "polite" });
@@ -49,7 +57,10 @@ export function open(root, query) {
   for (const one of [transport, order, behind]) one.addEventListener("change", () => form.requestSubmit());
   root.append(make("header", { class: "head" }, make("div", {}, make("h1", {}, "Connections"), state)), make("section", { class: "card" }, form), make("section", { class: "card" }, found));
 
-  const columns = [{ name: "Connection" }, { name: "Transport" }, { name: "Address" }, { name: "Connected", class: "number" }, { name: "Objects", class: "number" }, { name: "To be told", class: "number" }, { name: "Told", class: "number" }, { name: "Cursor behind", class: "number" }];
+  const columns = [
+    ...["Connection", "Transport", "Address"].map(name => ({ name })),
+    ...["Connected", "Objects", "To be told", "Told", "Cursor behind"].map(name => ({ name, class: "number" })),
+  ];
 
   async function look(after) {
     const asked = values();
@@ -59,7 +70,10 @@ export function open(root, query) {
       const list = told.connections;
       state.textContent = `of this node, as of ${time(Date.now())}`;
       if (list.length === 0) {
-        return refill(found, any || after ? nothing(after ? "There are no more" : "None is like that", any ? "Clear a field to see others. Each node knows its own connections only." : "") : nothing("Nobody is connected to this node", "Whoever subscribes shows up here: by WebSocket, event stream or long-poll.", "The page “Try” subscribes from this browser."));
+        if (after) return refill(found, nothing("There are no more"));
+        if (any) return refill(found, nothing("None is like that", "Clear a field to see others. Each node knows its own connections only."));
+        return refill(found, nothing("Nobody is connected to this node",
+          "Whoever subscribes shows up here: by WebSocket, event stream or long-poll.", "The page “Try” subscribes from this browser."));
       }
       const whole = table("Connections", columns, make("tbody", {}, list.map(row)));
       const said = told.found !== undefined ? `${count(list.length)} of ${count(told.found)}` : after ? `${count(list.length)} more` : told.after ? `the first ${count(list.length)}` : `${count(list.length)} in all`;

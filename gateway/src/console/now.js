@@ -45,7 +45,7 @@ const TRANSPORTS = [["web_sockets", "WebSocket", "a"], ["event_streams", "Event 
 function transports(columns) {
   const of = name => columns[name]?.at(-1) ?? 0;
   const all = TRANSPORTS.reduce((sum, [name]) => sum + of(name), 0);
-  const bar = make("div", { class: "share", ariaHidden: "true" }, all > 0 && TRANSPORTS.map(([name, , tone]) => make("i", { class: tone, vars: { "--part": of(name) } })));
+  const bar = make("div", { class: "share", ariaHidden: "true" }, all > 0 && TRANSPORTS.filter(([name]) => of(name) > 0).map(([name, , tone]) => make("i", { class: tone, vars: { "--part": of(name) } })));
   const rows = TRANSPORTS.map(([name, label, tone]) => make("div", {}, make("dt", {}, make("i", { class: `dot ${tone}` }), label), make("dd", {}, count(of(name)))));
   const busy = of("busy");
   return [bar, make("dl", { class: "rows" }, rows, make("div", {}, make("dt", {}, "of these, not reading"), make("dd", {}, busy ? pill("warning", count(busy)) : "0")))];
@@ -58,11 +58,12 @@ function limits({ limits, refused }) {
   const rows = limits.map(one => ({ ...one, full: one.most ? one.used / one.most : 0 })).sort((a, b) => b.full - a.full);
   const body = make("tbody", {}, rows.map(({ limit, used, most, full }) => {
     const tone = full >= 0.95 ? "bad" : full >= 0.8 ? "warning" : "plain";
+    const share = `${full > 0 && full < 0.01 ? "<1" : Math.round(full * 100)} %${tone === "plain" ? "" : ", close to full"}`;
     const times = refused[limit.replace("limits.", "")] ?? 0;
     return make("tr", {},
       make("th", { scope: "row" }, make("code", {}, limit)),
       make("td", { class: "number", data: { name: "In use" } }, amount(limit, used), make("small", {}, ` of ${amount(limit, most)}`)),
-      make("td", { data: { name: "Share" } }, make("span", { class: "meter", data: { tone }, vars: { "--full": Math.min(1, full) } }, make("span", {}, tone === "plain" ? `${full > 0 && full < 0.01 ? "<1" : Math.round(full * 100)} %` : `${Math.round(full * 100)} %, close to full`))),
+      make("td", { data: { name: "Share" } }, make("span", { class: "meter", data: { tone }, vars: { "--full": Math.min(1, full) } }, make("span", {}, share))),
       make("td", { class: "number", data: { name: "Refused" } }, times ? count(times) : make("span", { class: "quiet" }, "0")));
   }));
   const others = Object.entries(refused).filter(([name]) => !limits.some(one => one.limit === `limits.${name}`));
@@ -79,7 +80,8 @@ export function open(root) {
   const spans = [["minutes", "Last 5 minutes"], ["hour", "Last hour"]].map(([value, label]) =>
     make("label", {}, make("input", { type: "radio", name: "span", value, checked: live.span === value, onchange: () => live.show(value) }), make("span", {}, label)));
   root.append(
-    make("header", { class: "head" }, make("div", {}, make("h1", {}, "Now"), state), make("div", { class: "tools" }, moment, make("fieldset", { class: "choice" }, make("legend", { class: "heard" }, "Time shown"), spans))),
+    make("header", { class: "head" }, make("div", {}, make("h1", {}, "Now"), state),
+      make("div", { class: "tools" }, moment, make("fieldset", { class: "choice" }, make("legend", { class: "heard" }, "Time shown"), spans))),
     make("div", { class: "figures" }, figures.map(one => one.element)),
     make("div", { class: "pair" },
       make("section", { class: "card" }, make("h2", {}, "Subscribers by transport"), by),

@@ -30,8 +30,9 @@ function publishing() {
     try {
       const change = read();
       data.setCustomValidity("");
-      const plain = Object.keys(change).length === 1;
-      shown.set(plain ? `curl -X POST ${quoted(typed(location.origin + path("/v1/publish", { object: object.value, ack: ack.value })))}${locked()}` : `curl ${quoted(location.origin + path("/v1/publish", { ack: ack.value }))} \\\n  -H 'Content-Type: application/json'${locked()} \\\n  -d ${quoted(JSON.stringify(change))}`);
+      const url = query => quoted(typed(location.origin + path("/v1/publish", query)));
+      if (Object.keys(change).length === 1) shown.set(`curl -X POST ${url({ object: object.value, ack: ack.value })}${locked()}`);
+      else shown.set(`curl ${url({ ack: ack.value })} \\\n  -H 'Content-Type: application/json'${locked()} \\\n  -d ${quoted(JSON.stringify(change))}`);
     } catch (error) {
       data.setCustomValidity(`This is no JSON: ${error.message}`);
     }
@@ -51,7 +52,9 @@ function publishing() {
     }
   }
   const form = make("form", { class: "form", onsubmit: publish, oninput: show },
-    field("Object", object), make("div", { class: "pairs" }, field("Kind", kind), field("Revision", revision), field("Acknowledged when", ack)), field("Data, as JSON", data, "A hint of at most 64 KiB; subscribers may be told without it."), make("div", { class: "buttons" }, send));
+    field("Object", object),
+    make("div", { class: "pairs" }, field("Kind", kind), field("Revision", revision), field("Acknowledged when", ack)),
+    field("Data, as JSON", data, "A hint of at most 64 KiB; subscribers may be told without it."), make("div", { class: "buttons" }, send));
   show();
   return { object, element: make("section", { class: "card" }, make("h2", {}, "Publish"), form, answer, shown.element) };
 }
@@ -100,8 +103,9 @@ function watching(first) {
       say(event.detail.object ?? "connection", event.detail.message ?? event.detail.code);
     });
     watch = tidings.watch([...objects.keys()], change => {
-      const what = change.version === null ? `may have changed (${change.cause}): fetch it` : `${change.kind ?? "changed"} · ${change.version}${change.data === undefined ? "" : ` · ${JSON.stringify(change.data).slice(0, 120)}`}`;
-      say(change.object, what);
+      if (change.version === null) return say(change.object, `may have changed (${change.cause}): fetch it`);
+      const data = change.data === undefined ? "" : ` · ${JSON.stringify(change.data).slice(0, 120)}`;
+      say(change.object, `${change.kind ?? "changed"} · ${change.version}${data}`);
     });
   }
   const form = make("form", { class: "buttons", onsubmit: event => {
@@ -123,6 +127,7 @@ function watching(first) {
 export function open(root) {
   const left = publishing();
   const right = watching(left.object.value);
-  root.append(make("header", { class: "head" }, make("div", {}, make("h1", {}, "Try"), make("p", { class: "state" }, "These are real changes on this server: whoever watches these objects hears of them."))), make("div", { class: "two" }, left.element, right.element));
+  root.append(make("header", { class: "head" }, make("div", {}, make("h1", {}, "Try"),
+    make("p", { class: "state" }, "These are real changes on this server: whoever watches these objects hears of them."))), make("div", { class: "two" }, left.element, right.element));
   return right.close;
 }

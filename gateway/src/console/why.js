@@ -8,8 +8,13 @@ const SIGNS = { fine: ["✓", "fine"], waiting: ["…", "waiting"], broken: ["�
 const TITLES = { subscription: "Subscription", edge: "Edge", interest: "Interest", owner: "Owner", version: "Version", closed: "Closed", cursor: "Cursor", socket: "Socket" };
 const tone = chain => (chain.some(link => link.health === "broken") ? "bad" : chain.some(link => link.health === "waiting") ? "warning" : "good");
 
-const link = ({ link, health, figure, says }) =>
-  make("li", { data: { health } }, make("span", { class: "sign", ariaHidden: "true" }, SIGNS[health][0]), make("h3", {}, TITLES[link] ?? link, make("span", { class: "heard" }, `, ${SIGNS[health][1]}`)), make("p", { class: "is" }, figure), make("p", { class: "says" }, says));
+function link({ link, health, figure, says }) {
+  const [sign, word] = SIGNS[health];
+  return make("li", { data: { health } },
+    make("span", { class: "sign", ariaHidden: "true" }, sign),
+    make("h3", {}, TITLES[link] ?? link, make("span", { class: "heard" }, `, ${word}`)),
+    make("p", { class: "is" }, figure), make("p", { class: "says" }, says));
+}
 
 /** @param {HTMLElement} root @param {URLSearchParams} query */
 export function open(root, query) {
@@ -27,10 +32,17 @@ export function open(root, query) {
     } }, field("Object", object), field("Connection", connection, "Its name is in its hello. Left empty: who watches the object."), make("div", {}, make("button", { type: "submit" }, "Explain")))), result);
 
   async function watchers() {
-    const [told, known] = await Promise.all([ask(path("/v1/connections", { watching: object.value, limit: 50 }), { signal: leaving.signal }), ask(path("/v1/object", { object: object.value }), { signal: leaving.signal }).catch(problem => ({ problem }))]);
+    const { signal } = leaving;
+    const [told, known] = await Promise.all([
+      ask(path("/v1/connections", { watching: object.value, limit: 50 }), { signal }),
+      ask(path("/v1/object", { object: object.value }), { signal }).catch(problem => ({ problem })),
+    ]);
     const about = known.problem ? make("p", { class: "banner" }, known.problem.message) : make("p", { class: "quiet" },
       known.version === null ? "No change of it is known" : `Its last change was at ${time(known.version / 1000)}, version ${known.version}`, `. Shard ${known.shard}, owned by ${known.owner} in epoch ${known.epoch}.`);
-    const items = told.connections.map(one => make("div", {}, make("dt", {}, make("a", { href: path("#why", { connection: one.connection, object: object.value }) }, make("code", {}, one.connection)), ` ${TRANSPORTS[one.transport] ?? one.transport}`), make("dd", {}, one.address ?? "", make("small", {}, ` for ${span(one.connected_ms)}`))));
+    const items = told.connections.map(one => make("div", {},
+      make("dt", {}, make("a", { href: path("#why", { connection: one.connection, object: object.value }) }, make("code", {}, one.connection)),
+        ` ${TRANSPORTS[one.transport] ?? one.transport}`),
+      make("dd", {}, one.address ?? "", make("small", {}, ` for ${span(one.connected_ms)}`))));
     refill(result, make("section", { class: "card" }, make("h2", {}, `Who watches ${object.value} on this node`), about,
       items.length ? [make("dl", { class: "rows" }, items), told.after && make("p", { class: "quiet" }, "These are the first ", items.length, ".")] : nothing("Nobody on this node", "Whoever watches it is connected to another node, or is not connected.")));
   }
@@ -43,7 +55,11 @@ export function open(root, query) {
     const [first, ...rest] = told.verdict.split(": ");
     refill(result, make("div", { class: "verdict", data: { tone: tone(told.chain) } }, make("p", {}, first[0].toUpperCase() + first.slice(1), rest.length > 0 && `: ${rest.join(": ")}`, "."),
       make("small", {}, `${told.object} at `, make("a", { href: `#connection?id=${told.connection.connection}` }, told.connection.connection), `, ${TRANSPORTS[told.connection.transport]}, as of ${time(Date.now())}`)),
-      make("section", { class: "card" }, make("div", { class: "title" }, make("h2", {}, "The way of a change"), make("span", { class: "quiet" }, weak ? `${plural(weak, "link")} to look at` : "every link holds"), make("button", { type: "button", class: "plain small", data: { key: "again" }, onclick: look }, "Look again")), make("ol", { class: "chain" }, told.chain.map(link)), shown.element));
+      make("section", { class: "card" },
+        make("div", { class: "title" }, make("h2", {}, "The way of a change"),
+          make("span", { class: "quiet" }, weak ? `${plural(weak, "link")} to look at` : "every link holds"),
+          make("button", { type: "button", class: "plain small", data: { key: "again" }, onclick: look }, "Look again")),
+        make("ol", { class: "chain" }, told.chain.map(link)), shown.element));
   }
 
   async function look() {
@@ -52,7 +68,8 @@ export function open(root, query) {
       await (connection.value.trim() ? explain() : watchers());
     } catch (problem) {
       if (leaving.signal.aborted) return;
-      refill(result, make("section", { class: "card" }, problem.status === 404 ? nothing("This connection is gone", "It has ended, or it is at another node: each node knows its own. Leave the field empty to see who watches the object here.") : nothing("The node does not tell", problem.message)));
+      const gone = nothing("This connection is gone", "It has ended, or it is at another node: each node knows its own. Leave the field empty to see who watches the object here.");
+      refill(result, make("section", { class: "card" }, problem.status === 404 ? gone : nothing("The node does not tell", problem.message)));
     }
   }
   look();

@@ -223,7 +223,9 @@ fn ago(us: u64) -> String {
 }
 
 fn number(version: Version) -> String {
-    version.known().map_or_else(|| "none".to_owned(), |version| version.to_string())
+    version
+        .known()
+        .map_or_else(|| "none".to_owned(), |version| version.to_string())
 }
 
 fn subscription(facts: &Facts<'_>) -> Link {
@@ -253,7 +255,8 @@ fn edge(facts: &Facts<'_>) -> Link {
         let says = format!("Lane {lane} of this node knows no owner of shard {shard} at the moment.");
         return link("edge", Health::Broken, figure, says);
     }
-    let says = format!("Lane {lane} of this node holds the connection; {watchers} of its subscribers watch the object.");
+    let says =
+        format!("Lane {lane} of this node holds the connection; {watchers} of its subscribers watch the object.");
     let health = if watchers > 0 { Health::Fine } else { Health::Idle };
     link("edge", health, figure, says)
 }
@@ -273,9 +276,17 @@ fn interest(facts: &Facts<'_>) -> Link {
                     "The owner does not know that this lane wants to hear of the object. Please report this.",
                 )
             } else {
-                (Health::Idle, "Nobody on this lane watches the object, so its owner does not tell the lane.")
+                (
+                    Health::Idle,
+                    "Nobody on this lane watches the object, so its owner does not tell the lane.",
+                )
             };
-            link("interest", health, format!("{} lanes, not this one", known.watchers), says)
+            link(
+                "interest",
+                health,
+                format!("{} lanes, not this one", known.watchers),
+                says,
+            )
         }
     }
 }
@@ -284,7 +295,8 @@ fn owner(facts: &Facts<'_>) -> Link {
     let explained = facts.explained;
     let shard = explained.shard;
     let Some((name, known)) = &facts.owner else {
-        let says = format!("No owner of shard {shard} answers now. Publishes of the object are refused or wait meanwhile.");
+        let says =
+            format!("No owner of shard {shard} answers now. Publishes of the object are refused or wait meanwhile.");
         return link("owner", Health::Broken, format!("shard {shard}, nobody"), says);
     };
     let figure = format!("{name}, shard {shard}, epoch {}", known.epoch);
@@ -295,12 +307,22 @@ fn owner(facts: &Facts<'_>) -> Link {
         );
         return link("owner", Health::Waiting, figure, says);
     }
-    link("owner", Health::Fine, figure, format!("{name} owns shard {shard}, to which the object belongs."))
+    link(
+        "owner",
+        Health::Fine,
+        figure,
+        format!("{name} owns shard {shard}, to which the object belongs."),
+    )
 }
 
 fn version(facts: &Facts<'_>) -> Link {
     let Some((_, known)) = &facts.owner else {
-        return link("version", Health::Idle, "unknown", "Without an owner nobody can say which version is the newest.");
+        return link(
+            "version",
+            Health::Idle,
+            "unknown",
+            "Without an owner nobody can say which version is the newest.",
+        );
     };
     if known.version == Version::ZERO {
         let says = if known.floor > Version::ZERO {
@@ -319,9 +341,15 @@ fn version(facts: &Facts<'_>) -> Link {
     let (health, says) = match heard {
         Some(heard) if heard < known.version => (
             Health::Waiting,
-            format!("The last change was {when}; the lane has heard of {} so far.", number(heard)),
+            format!(
+                "The last change was {when}; the lane has heard of {} so far.",
+                number(heard)
+            ),
         ),
-        Some(_) => (Health::Fine, format!("The last change was {when}, and the lane has heard of it.")),
+        Some(_) => (
+            Health::Fine,
+            format!("The last change was {when}, and the lane has heard of it."),
+        ),
         None => (Health::Idle, format!("The last change was {when}.")),
     };
     link("version", health, number(known.version), says)
@@ -339,7 +367,12 @@ fn closed(facts: &Facts<'_>) -> Link {
         let says = "The owner has not said for a while that the lane has everything: it is cut off, or busy.";
         return link("closed", Health::Waiting, figure, says);
     }
-    link("closed", Health::Fine, figure, "Up to then, every change of the shard has arrived at the lane.")
+    link(
+        "closed",
+        Health::Fine,
+        figure,
+        "Up to then, every change of the shard has arrived at the lane.",
+    )
 }
 
 fn cursor(facts: &Facts<'_>) -> Link {
@@ -383,7 +416,10 @@ fn socket(facts: &Facts<'_>) -> Link {
             Health::Idle,
             "No poll or stream is open: the next one is told what is newer than its cursor.",
         ),
-        Some(one) if one.resync => (Health::Waiting, "The subscriber will be told to fetch the object again."),
+        Some(one) if one.resync => (
+            Health::Waiting,
+            "The subscriber will be told to fetch the object again.",
+        ),
         Some(one) if one.pending => (Health::Waiting, "The change is next to be written."),
         _ if pending + resync > 0 => (Health::Waiting, "Other objects are next to be written."),
         _ => (Health::Fine, "Everything was written, and the socket takes more."),

@@ -1,8 +1,8 @@
 //! The lane's machine with its sinks: what the tasks of one thread share, borrowed for one step at a time.
 
 use super::events::EventsSink;
-use super::sinks::{Entry, Sink, State, next_jitter, write_to};
 use super::search::PLACES_AT_ONCE;
+use super::sinks::{Entry, Sink, State, next_jitter, write_to};
 use super::{Inspect, LaneCommand, PollCommand, PollReply, SessionName, websocket};
 use crate::clock;
 use crate::control::View;
@@ -280,13 +280,17 @@ impl Shell {
             Inspect::Tally { from, places, reply } => _ = reply.send(state.lane.tally(from, places)),
             Inspect::Watchers(object, reply) => _ = reply.send(state.lane.watchers(&object)),
             Inspect::Search { wanted, from, reply } => {
-                let (found, next) = state.lane.look_through(from, PLACES_AT_ONCE, wanted.watching.as_deref());
+                let (found, next) = state
+                    .lane
+                    .look_through(from, PLACES_AT_ONCE, wanted.watching.as_deref());
                 let found = found.into_iter().map(|view| state.connected(view));
                 let found = found.filter(|connected| wanted.takes(self.thread, connected));
                 _ = reply.send((found.collect(), next));
             }
             Inspect::Subscriptions { who, page, reply } => {
-                let found = state.lane.subscriptions(who, page.from, page.at_most, |id, one| page.takes(id, one));
+                let found = state
+                    .lane
+                    .subscriptions(who, page.from, page.at_most, |id, one| page.takes(id, one));
                 _ = reply.send(found);
             }
             Inspect::Connection { who, objects, reply } => {

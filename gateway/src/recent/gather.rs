@@ -57,48 +57,92 @@ async fn count(node: &Node) -> Tally {
     sum
 }
 
+/// All lanes and owners together.
+#[derive(Default)]
+struct Sums {
+    lanes: LaneStats,
+    resyncs: u64,
+    /// Of that lane which has most.
+    hint_bytes: usize,
+    lingering: usize,
+    /// Of that lane which has heard least.
+    closed: Option<Version>,
+    versions: usize,
+    version_bytes: usize,
+    revisions: usize,
+    keys: usize,
+    coalesced: u64,
+}
+
+impl Sums {
+    /// `None` once the node ends.
+    async fn of(node: &Node) -> Option<Self> {
+        let mut sums = Self::default();
+        for lane in &node.lanes {
+            let stats = lane.figures().await?;
+            sums.lanes.told += stats.told;
+            sums.lanes.subscriptions += stats.subscriptions;
+            sums.lanes.objects += stats.objects;
+            sums.lanes.delays.add(&stats.delays);
+            sums.coalesced += stats.coalesced;
+            sums.resyncs += stats.resyncs.iter().map(|(_, count)| count).sum::<u64>();
+            sums.hint_bytes = sums.hint_bytes.max(stats.hint_bytes);
+            sums.lingering = sums.lingering.max(stats.lingering);
+            sums.closed = Some(sums.closed.map_or(stats.closed, |closed| closed.min(stats.closed)));
+        }
+        for owner in &node.owners {
+            let stats = owner.report().await?.stats;
+            sums.versions += stats.objects;
+            sums.version_bytes += stats.bytes;
+            sums.revisions += stats.revisions;
+            sums.keys += stats.idempotency_keys;
+            sums.coalesced += stats.coalesced;
+        }
+        Some(sums)
+    }
+
+    fn uses(&self, node: &Node, sessions: usize) -> Vec<Use> {
+        let (limits, owner) = (&node.config.limits, &node.config.owner);
+        let open = usize::try_from(node.admission.open()).unwrap_or(usize::MAX);
+        [
+            ("limits.connections", open, node.admission.most()),
+            ("limits.subscriptions", self.lanes.subscriptions, limits.subscriptions),
+            ("limits.sessions", sessions, limits.sessions),
+            ("limits.lingering_objects", self.lingering, limits.lingering_objects),
+            ("limits.hint_bytes", self.hint_bytes, limits.hint_bytes),
+            (
+                "owner.version_table_bytes",
+                self.version_bytes,
+                owner.version_table_bytes,
+            ),
+            ("owner.revisions", self.revisions, owner.revisions),
+            ("owner.idempotency_keys", self.keys, owner.idempotency_keys),
+        ]
+        .map(|(limit, used, most)| Use {
+            limit,
+            used: used as u64,
+            most,
+        })
+        .into()
+    }
+}
+
 /// `None` once the node ends.
 async fn read(node: &Node, tally: &Tally) -> Option<(Reading, Vec<Use>)> {
+    let sums = Sums::of(node).await?;
     let now = clock::now();
-    let mut reading = Reading {
-        mono_us: now.mono_us,
-        wall_ms: now.wall_us / 1000,
-        ..Reading::default()
-    };
-    let mut all = LaneStats::default();
-    let (mut hints, mut lingering, mut closed) = (0, 0, None::<Version>);
-    for lane in &node.lanes {
-        let stats = lane.figures().await?;
-        all.told += stats.told;
-        all.coalesced += stats.coalesced;
-        all.subscriptions += stats.subscriptions;
-        all.objects += stats.objects;
-        reading.counters.resyncs += stats.resyncs.iter().map(|(_, count)| count).sum::<u64>();
-        reading.delays.add(&stats.delays);
-        hints = hints.max(stats.hint_bytes);
-        lingering = lingering.max(stats.lingering);
-        closed = Some(closed.map_or(stats.closed, |closed| closed.min(stats.closed)));
-    }
-    let (mut versions, mut version_bytes, mut revisions, mut keys) = (0, 0, 0, 0);
-    for owner in &node.owners {
-        let stats = owner.report().await?.stats;
-        versions += stats.objects;
-        version_bytes += stats.bytes;
-        revisions += stats.revisions;
-        keys += stats.idempotency_keys;
-        all.coalesced += stats.coalesced;
-    }
-    let lag_us = closed.and_then(Version::known).map(|closed| now.wall_us.saturating_sub(closed.0));
-    reading.counters = Counters {
+    let lag_us = sums.closed.and_then(Version::known);
+    let lag_us = lag_us.map(|closed| now.wall_us.saturating_sub(closed.0));
+    let counters = Counters {
         published: node.metrics.published.get(),
-        told: all.told,
-        coalesced: all.coalesced,
+        told: sums.lanes.told,
+        coalesced: sums.coalesced,
         refused: node.metrics.refusals().map(|(_, count)| count).sum::<u64>() + node.metrics.rejected.get(),
         requests: node.metrics.requests.get(),
-        resyncs: reading.counters.resyncs,
+        resyncs: sums.resyncs,
         cpu_us: cpu_us(),
     };
-    reading.gauges = Gauges {
+    let gauges = Gauges {
         open: node.admission.open(),
         web_sockets: tally.web_sockets as u64,
         event_streams: tally.event_streams as u64,
@@ -106,28 +150,20 @@ async fn read(node: &Node, tally: &Tally) -> Option<(Reading, Vec<Use>)> {
         sessions: tally.idle_sessions as u64,
         busy: tally.busy as u64,
         pending: tally.pending as u64,
-        subscriptions: all.subscriptions as u64,
-        watched: all.objects as u64,
-        versions: versions as u64,
+        subscriptions: sums.lanes.subscriptions as u64,
+        watched: sums.lanes.objects as u64,
+        versions: sums.versions as u64,
         memory: memory_bytes(),
         lag_ms: lag_us.unwrap_or(0) / 1000,
     };
-    let (limits, owner) = (&node.config.limits, &node.config.owner);
-    let a_use = |limit, used: usize, most| Use {
-        limit,
-        used: used as u64,
-        most,
+    let uses = sums.uses(node, tally.idle_sessions);
+    let reading = Reading {
+        mono_us: now.mono_us,
+        wall_ms: now.wall_us / 1000,
+        counters,
+        gauges,
+        delays: sums.lanes.delays,
     };
-    let uses = vec![
-        a_use("limits.connections", node.admission.open() as usize, node.admission.most()),
-        a_use("limits.subscriptions", all.subscriptions, limits.subscriptions),
-        a_use("limits.sessions", tally.idle_sessions, limits.sessions),
-        a_use("limits.lingering_objects", lingering, limits.lingering_objects),
-        a_use("limits.hint_bytes", hints, limits.hint_bytes),
-        a_use("owner.version_table_bytes", version_bytes, owner.version_table_bytes),
-        a_use("owner.revisions", revisions, owner.revisions),
-        a_use("owner.idempotency_keys", keys, owner.idempotency_keys),
-    ];
     Some((reading, uses))
 }
 

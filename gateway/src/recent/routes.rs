@@ -1,9 +1,9 @@
 //! What the console, and whoever else looks after a node, asks again and again: the figures that came since, the events that
 //! came since, and the map in few bytes.
 
+use super::Use;
 use super::series::Columns;
 use super::timeline::Event;
-use super::Use;
 use crate::admin;
 use crate::control;
 use crate::node::Node;

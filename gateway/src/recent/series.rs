@@ -143,7 +143,7 @@ impl Series {
             return;
         };
         // Readings come a little early or late.
-        let early_us = self.step_ms * 100;
+        let early_us = self.step_ms * 50;
         if reading.mono_us.saturating_sub(last.mono_us) + early_us < self.step_ms * 1_000 {
             return;
         }
@@ -162,7 +162,11 @@ impl Series {
         let after = if after > self.taken { 0 } else { after };
         let skip = usize::try_from(after.saturating_sub(forgotten)).unwrap_or(usize::MAX);
         let points = || self.points.iter().skip(skip);
-        let rate = |of: usize| points().map(|point| (point.rates[of] * 100.0).round() / 100.0).collect();
+        let rate = |of: usize| {
+            points()
+                .map(|point| (point.rates[of] * 100.0).round() / 100.0)
+                .collect()
+        };
         let gauge = |of: fn(&Gauges) -> u64| points().map(|point| of(&point.gauges)).collect();
         Columns {
             step_ms: self.step_ms,
@@ -242,7 +246,11 @@ mod tests {
         assert_eq!((all.next, all.published.as_slice()), (5, &[5.0, 7.0, 9.0][..]));
         assert_eq!(series.columns(4).published, [9.0]);
         assert!(series.columns(5).published.is_empty());
-        assert_eq!(series.columns(900).published.len(), 3, "told by another life of the node");
+        assert_eq!(
+            series.columns(900).published.len(),
+            3,
+            "told by another life of the node"
+        );
     }
 
     #[test]

@@ -182,7 +182,11 @@ impl Timeline {
         };
         self.compare_nodes(at_ms, earlier, now);
         if earlier.leader != now.leader {
-            let kind = if now.leader.is_some() { Kind::Leads } else { Kind::NoLeader };
+            let kind = if now.leader.is_some() {
+                Kind::Leads
+            } else {
+                Kind::NoLeader
+            };
             self.note(at_ms, kind, now.leader.map(|leader| now.name(leader)), None, None);
         }
         if let (Some(before), Some(after)) = (earlier.lease, now.lease)
@@ -209,14 +213,21 @@ impl Timeline {
         for id in ids {
             let before = earlier.nodes.get(&id).unwrap_or(&none);
             let after = now.nodes.get(&id).unwrap_or(&none);
-            let name = if after.name.is_empty() { earlier.name(id) } else { now.name(id) };
+            let name = if after.name.is_empty() {
+                earlier.name(id)
+            } else {
+                now.name(id)
+            };
             let new = !before.member && after.member;
             let again = before.member && after.member && after.incarnation > before.incarnation;
             let kinds = [
                 (new, Kind::Joined),
                 (before.member && !after.member, Kind::Removed),
                 (again, Kind::Restarted),
-                (before.member && after.member && before.alive && !after.alive, Kind::Silent),
+                (
+                    before.member && after.member && before.alive && !after.alive,
+                    Kind::Silent,
+                ),
                 (before.member && !before.alive && after.alive && !again, Kind::Back),
                 (!before.draining && after.draining, Kind::DrainBegan),
                 (before.draining && !after.draining && after.member, Kind::DrainEnded),

@@ -152,7 +152,9 @@ impl Lane {
             return;
         };
         // What happened before it came is caught up with, however late that is.
-        let came_us = now.wall_us.saturating_sub(now.mono_us.saturating_sub(subscriber.since_us));
+        let came_us = now
+            .wall_us
+            .saturating_sub(now.mono_us.saturating_sub(subscriber.since_us));
         for &slot in slots {
             let version = self.objects.slot(slot).version().0;
             if version >= came_us {

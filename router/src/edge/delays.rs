@@ -34,7 +34,7 @@ fn step(us: u64) -> usize {
         return us as usize;
     }
     let within = (us >> (doubling - FINE)) & ((1 << FINE) - 1);
-    ((((doubling - FINE + 1) << FINE) as u64 + within) as usize).min(STEPS - 1)
+    ((u64::from((doubling - FINE + 1) << FINE) + within) as usize).min(STEPS - 1)
 }
 
 /// The lowest delay beyond a step.
@@ -66,9 +66,7 @@ impl Delays {
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
-            counts: Box::new(from_fn(|step| {
-                self.counts[step].saturating_sub(earlier.counts[step])
-            })),
+            counts: Box::new(from_fn(|step| self.counts[step].saturating_sub(earlier.counts[step]))),
             sum_us: self.sum_us.wrapping_sub(earlier.sum_us),
         }
     }

@@ -306,16 +306,18 @@ impl Subscribers {
     ) -> (impl Iterator<Item = (SubscriberKey, &Subscriber)>, Option<u32>) {
         let from = (from as usize).min(self.places.len());
         let end = from.saturating_add(places as usize).min(self.places.len());
-        let found = (from..).zip(&self.places[from..end]).filter_map(|(index, place)| match place {
-            Place::Taken(s) => Some((
-                SubscriberKey {
-                    index: index as u32,
-                    generation: s.generation,
-                },
-                &**s,
-            )),
-            Place::Free(_) => None,
-        });
+        let found = (from..)
+            .zip(&self.places[from..end])
+            .filter_map(|(index, place)| match place {
+                Place::Taken(s) => Some((
+                    SubscriberKey {
+                        index: index as u32,
+                        generation: s.generation,
+                    },
+                    &**s,
+                )),
+                Place::Free(_) => None,
+            });
         (found, (end < self.places.len()).then_some(end as u32))
     }
 

@@ -68,7 +68,11 @@ fn judged(explained: &Explanation, known: Option<Known>) -> (Vec<(&'static str, 
         "socket",
     ];
     assert_eq!(names, all);
-    assert!(chain.iter().all(|link| link.says.ends_with('.') && !link.figure.is_empty()));
+    assert!(
+        chain
+            .iter()
+            .all(|link| link.says.ends_with('.') && !link.figure.is_empty())
+    );
     let weak = chain.into_iter().filter(|link| link.health != Health::Fine);
     let verdict = verdict(explained, known.as_ref());
     let first = verdict.split(':').next().unwrap_or_default().to_owned();
@@ -84,23 +88,38 @@ fn who_was_told_has_no_weak_link() {
 fn each_weak_link_is_named() {
     type Change = fn(&mut Explanation, &mut Known);
     let cases: [(&str, Health, &str, Change); 9] = [
-        ("subscription", Health::Broken, "not subscribed", |lane, _| lane.subscription = None),
+        ("subscription", Health::Broken, "not subscribed", |lane, _| {
+            lane.subscription = None
+        }),
         ("subscription", Health::Waiting, "not live yet", |lane, _| {
             lane.subscription = lane.subscription.clone().map(|one| SubscriptionView {
                 registered: false,
                 ..one
             });
         }),
-        ("interest", Health::Broken, "broken", |_, owner| owner.interested = false),
+        ("interest", Health::Broken, "broken", |_, owner| {
+            owner.interested = false
+        }),
         ("owner", Health::Waiting, "told", |_, owner| owner.epoch = Epoch(4)),
-        ("version", Health::Waiting, "on its way", |_, owner| owner.version = Version(NOW_US)),
-        ("version", Health::Idle, "nothing to tell", |_, owner| owner.version = Version::ZERO),
-        ("closed", Health::Waiting, "told", |lane, _| lane.closed = Version(NOW_US - 3_000_000)),
-        ("cursor", Health::Waiting, "told", |lane, _| lane.connection.cursor = Version(NOW_US - 2_000_000)),
+        ("version", Health::Waiting, "on its way", |_, owner| {
+            owner.version = Version(NOW_US)
+        }),
+        ("version", Health::Idle, "nothing to tell", |_, owner| {
+            owner.version = Version::ZERO
+        }),
+        ("closed", Health::Waiting, "told", |lane, _| {
+            lane.closed = Version(NOW_US - 3_000_000)
+        }),
+        ("cursor", Health::Waiting, "told", |lane, _| {
+            lane.connection.cursor = Version(NOW_US - 2_000_000)
+        }),
         ("socket", Health::Waiting, "to be told", |lane, _| {
             lane.connection.busy = true;
             lane.connection.pending = 1;
-            lane.subscription = lane.subscription.clone().map(|one| SubscriptionView { pending: true, ..one });
+            lane.subscription = lane
+                .subscription
+                .clone()
+                .map(|one| SubscriptionView { pending: true, ..one });
         }),
     ];
     for (link, health, first, change) in cases {

@@ -113,7 +113,10 @@ fn an_owner_that_lives_hands_over_and_stays_as_a_copy() {
             now.shards[0].in_sync = vec![process(N1, 1)];
         },
     ]);
-    assert_eq!(lines, ["n1 is to hand 1 shard over to n2", "n1 handed 1 shard over to n2"]);
+    assert_eq!(
+        lines,
+        ["n1 is to hand 1 shard over to n2", "n1 handed 1 shard over to n2"]
+    );
 }
 
 #[test]
