@@ -137,12 +137,13 @@ export function open(root) {
 
   async function news() {
     tick();
-    line.update(live.now.events);
-    if (asking || stamp === live.now.stamp) return;
+    line.update(live.now.events, live.life);
+    const { life } = live;
+    if (asking || stamp === `${life} ${live.now.stamp}`) return;
     asking = true;
     try {
       data = read(await ask("/v1/cluster/map"));
-      stamp = data.stamp;
+      stamp = `${life} ${data.stamp}`;
       if (!over) show();
     } catch {
       // The figures that are asked for every second say what is wrong.

@@ -14,6 +14,8 @@ class Live extends EventTarget {
   /** Why there is no answer. @type {import("./ask.js").Problem | undefined} */
   trouble;
   heardAt = 0;
+  /** Counts the starts of the node that were seen: what it said in another life does not go on in this one. */
+  life = 0;
   #next = 0;
   #timer;
   #asking = false;
@@ -43,10 +45,12 @@ class Live extends EventTarget {
     const { span } = this;
     try {
       const told = await ask(path("/v1/live", { span, after: this.#next }));
-      if (span === this.span) this.#take(told);
-      Object.assign(this, { now: told, trouble: undefined, heardAt: Date.now() });
+      const again = told.node.uptime_ms < this.now?.node.uptime_ms;
+      Object.assign(this, { now: told, trouble: undefined, heardAt: Date.now(), life: this.life + again });
+      if (again) (this.#next = 0), (this.columns = {});
+      else if (span === this.span) this.#take(told.series);
       this.dispatchEvent(new Event("news"));
-      this.#soon(EVERY_MS);
+      this.#soon(again ? 0 : EVERY_MS);
     } catch (problem) {
       this.trouble = problem;
       this.dispatchEvent(new Event("trouble"));
@@ -57,9 +61,7 @@ class Live extends EventTarget {
     }
   }
 
-  #take({ series: { next, most, step_ms, ...columns } }) {
-    // A node that started again counts from zero.
-    if (next < this.#next) this.columns = {};
+  #take({ next, most, step_ms, ...columns }) {
     this.#next = next;
     for (const [name, values] of Object.entries(columns)) {
       this.columns[name] = [...(this.columns[name] ?? []), ...values].slice(-most);

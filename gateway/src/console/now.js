@@ -89,7 +89,7 @@ export function open(root) {
 
   const news = () => {
     const { node, cluster } = live.now;
-    for (const one of figures) one.update(live.columns, live.most);
+    for (const one of figures) one.update(live.columns, live.most ?? 1);
     const parts = [`${node.name} has been up for ${span(node.uptime_ms)}`, plural(node.threads, "thread"), node.keeps ? "versions are kept on disk" : "versions are kept in memory only"];
     refill(state, pill(node.ready ? "good" : "bad", node.ready ? "ready" : `not ready: ${list(node.reasons)}`), ` ${parts.join(" · ")}`,
       node.clustered && cluster.alive < cluster.nodes && make("a", { href: "#cluster", class: "aside" }, `${plural(cluster.nodes - cluster.alive, "node")} of the cluster ${cluster.nodes - cluster.alive === 1 ? "does" : "do"} not answer`));

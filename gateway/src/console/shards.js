@@ -3,6 +3,8 @@ import { act } from "./actions.js";
 import { make, pill, refill } from "./make.js";
 import { list, plural, when } from "./say.js";
 
+/** Nodes that get a button each. */
+const BUTTONS = 24;
 const FIRST = [250, 65, 150, 325, 200, 25, 110, 285];
 /** The colour of the n-th node; beyond eight, colours repeat roughly and the legend tells apart. */
 export const hue = n => FIRST[n] ?? Math.round((n * 137.5) % 360);
@@ -72,16 +74,27 @@ export function shardMap() {
     cells[chosen].scrollIntoView({ block: "nearest" });
   });
 
+  const held = node => `${node.shards}${node.held ? ` + ${node.held}` : ""}`;
+  const show = id => {
+    lit = id;
+    for (const button of legend.children) if (button.ariaPressed) button.ariaPressed = `${button.dataset.key === `lit-${id}`}`;
+    light();
+  };
+
+  /** One node's shards can be shown alone: by a button for each, or of many by a list. */
   function legends() {
     const shown = data.nodes.filter(node => node.shards > 0 || node.held > 0 || node.roles.includes("owner"));
-    refill(legend, shown.map(node => make("button", { type: "button", class: "plain", data: { key: `lit-${node.id}` }, ariaPressed: `${lit === node.id}`, onclick: event => {
-      lit = lit === node.id ? undefined : node.id;
-      for (const button of legend.children) button.ariaPressed = `${button === event.currentTarget && lit !== undefined}`;
-      light();
-    } }, make("i", { class: "owner", vars: { "--hue": node.hue } }), node.node, make("small", {}, ` ${node.shards}${node.held ? ` + ${node.held}` : ""}`))));
+    if (shown.length > BUTTONS) {
+      const select = make("select", { data: { key: "lit" }, onchange: ({ target }) => show(target.value === "" ? undefined : target.value) },
+        make("option", { value: "" }, "of all nodes"), shown.map(node => make("option", { value: node.id, selected: node.id === lit }, `of ${node.node}: ${held(node)}`)));
+      if (!legend.contains(document.activeElement)) refill(legend, make("label", { class: "check" }, "Shards", select));
+    } else {
+      refill(legend, shown.map(node => make("button", { type: "button", class: "plain", data: { key: `lit-${node.id}` }, ariaPressed: `${lit === node.id}`, onclick: () => show(lit === node.id ? undefined : node.id) },
+        make("i", { class: "owner", vars: { "--hue": node.hue } }), node.node, make("small", {}, ` ${held(node)}`))));
+    }
     const some = test => data.shards.some(test);
     refill(key, make("span", {}, "The number after a name: shards owned", some(one => one.copies.length > 0) && " + copies held"),
-      some(one => one.state === "lost") && make("span", {}, make("i", { class: "shards" }, ""), make("b", {}, plural(data.shards.filter(one => one.state === "lost").length, "striped square")), ": no owner that answers"),
+      some(one => one.state === "lost") && make("span", {}, make("b", {}, plural(data.shards.filter(one => one.state === "lost").length, "striped square")), ": no owner that answers"),
       some(one => one.thin) && make("span", {}, "dot: too few copies"),
       some(one => one.moving || one.filling.length) && make("span", {}, "frame: moving, or being copied"));
   }

@@ -15,7 +15,7 @@ function item({ id, at_ms, until_ms, weight, says, shards }, fresh) {
 }
 
 export function timeline() {
-  let next = 0, seen = -1, asking = false, most = 30;
+  let next = 0, seen = -1, lived = 0, asking = false, most = 30;
   const events = new Map();
   const items = make("ol", { class: "timeline" });
   const more = make("div", { class: "more" });
@@ -33,17 +33,17 @@ export function timeline() {
 
   return {
     element,
-    /** @param {number} number of the newest event that there is */
-    async update(number) {
-      if (asking || number === seen) return;
+    /** @param {number} number of the newest event that there is @param {number} life of the node */
+    async update(number, life) {
+      if (asking || (number === seen && life === lived)) return;
       asking = true;
       try {
         // A node that started again counts from zero.
-        if (number < seen) (next = 0), events.clear();
+        if (life !== lived) (next = 0), events.clear();
         const told = await ask(path("/v1/cluster/events", { after: next, limit: 500 }));
         const fresh = new Set(next ? told.events.map(event => event.id) : []);
         for (const event of told.events) events.set(event.id, event);
-        [next, seen] = [told.next, number];
+        [next, seen, lived] = [told.next, number, life];
         show(fresh);
       } catch {
         // Asked again with the next figures.
