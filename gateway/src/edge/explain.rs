@@ -255,8 +255,11 @@ fn edge(facts: &Facts<'_>) -> Link {
         let says = format!("Lane {lane} of this node knows no owner of shard {shard} at the moment.");
         return link("edge", Health::Broken, figure, says);
     }
-    let says =
-        format!("Lane {lane} of this node holds the connection; {watchers} of its subscribers watch the object.");
+    let says = match watchers {
+        0 => format!("Lane {lane} of this node holds the connection; none of its subscribers watches the object."),
+        1 => format!("Lane {lane} of this node holds the connection, and one subscriber of it watches the object."),
+        _ => format!("Lane {lane} of this node holds the connection; {watchers} of its subscribers watch the object."),
+    };
     let health = if watchers > 0 { Health::Fine } else { Health::Idle };
     link("edge", health, figure, says)
 }
@@ -267,7 +270,7 @@ fn interest(facts: &Facts<'_>) -> Link {
         None => link("interest", Health::Idle, "unknown", "Nobody answers who would know."),
         Some((_, known)) if known.interested => {
             let says = "The owner knows that this lane wants to hear of the object.";
-            link("interest", Health::Fine, format!("{} lanes", known.watchers), says)
+            link("interest", Health::Fine, lanes(known), says)
         }
         Some((_, known)) => {
             let (health, says) = if registered {
@@ -281,13 +284,15 @@ fn interest(facts: &Facts<'_>) -> Link {
                     "Nobody on this lane watches the object, so its owner does not tell the lane.",
                 )
             };
-            link(
-                "interest",
-                health,
-                format!("{} lanes, not this one", known.watchers),
-                says,
-            )
+            link("interest", health, format!("{}, not this one", lanes(known)), says)
         }
+    }
+}
+
+fn lanes(known: &Known) -> String {
+    match known.watchers {
+        1 => "1 lane".to_owned(),
+        several => format!("{several} lanes"),
     }
 }
 
