@@ -96,7 +96,7 @@ describe("the console", { skip: withoutProgram || withoutChromium }, () => {
     const node = await Program.start();
     const objects = Array.from({ length: 30 }, (_, n) => `order:${n}`);
     const subscribers = await Promise.all(Array.from({ length: 20 }, () => subscriber(node, objects)));
-    const timer = setInterval(() => node.publish(objects).catch(() => {}), 100);
+    const timer = setInterval(() => node.publish(objects).catch(() => {}), 100).unref();
     const page = await console_(node.url);
     const figure = n => page.run(`document.querySelectorAll(".figure .value b")[${n}].textContent`);
     await until(async () => /[1-9]/.test(await figure(0)) && /[1-9]/.test(await figure(1)) && /[1-9]/.test(await figure(2)), "publishes, deliveries and their delay");
