@@ -375,6 +375,7 @@ fn start(process: Process, plan: Plan) -> TestNode {
         started: Instant::now(),
         draining: watch::Sender::new(false),
         cut_off: AtomicBool::new(false),
+        recent: crate::recent::Recent::default(),
         admission: Admission::new(1_000, 1_000, Arc::clone(&metrics)),
         storage: None,
         control: Some(control.clone()),
