@@ -12,6 +12,19 @@ const LOOKS = [["desktop-light", DESKTOP], ["desktop-dark", { ...DESKTOP, dark: 
 const AXE = ["desktop-light", "phone-dark"];
 if (withoutAxe) console.log(`# accessibility of the console: ${withoutAxe}`);
 
+/** Answers in the server's place: `answers(url, method)` gives `[status, body]`, or nothing to let it pass. */
+async function instead(page, answers) {
+  const hear = page.hear;
+  page.hear = (method, params) => {
+    if (method !== "Fetch.requestPaused") return hear.call(page, method, params);
+    const { requestId, request } = params;
+    const [status, body] = answers(new URL(request.url).pathname, request) ?? [];
+    const type = [{ name: "content-type", value: status < 400 ? "application/json" : "application/problem+json" }];
+    page.send(...(status ? ["Fetch.fulfillRequest", { requestId, responseCode: status, responseHeaders: type, body: Buffer.from(JSON.stringify(body)).toString("base64") }] : ["Fetch.continueRequest", { requestId }])).catch(() => {});
+  };
+  await page.send("Fetch.enable", { patterns: [{ urlPattern: "*/v1/*" }] });
+}
+
 describe("the console", { skip: withoutProgram || withoutChromium }, () => {
   /** @type {Browser} */ let browser;
   before(async () => (browser = await Browser.start()));
@@ -53,20 +66,7 @@ describe("the console", { skip: withoutProgram || withoutChromium }, () => {
     return page;
   }
 
-  /** Answers in the server's place: `answers(url, method)` gives `[status, body]`, or nothing to let it pass. */
-  async function instead(page, answers) {
-    const hear = page.hear;
-    page.hear = (method, params) => {
-      if (method !== "Fetch.requestPaused") return hear.call(page, method, params);
-      const { requestId, request } = params;
-      const [status, body] = answers(new URL(request.url).pathname, request) ?? [];
-      const type = [{ name: "content-type", value: status < 400 ? "application/json" : "application/problem+json" }];
-      page.send(...(status ? ["Fetch.fulfillRequest", { requestId, responseCode: status, responseHeaders: type, body: Buffer.from(JSON.stringify(body)).toString("base64") }] : ["Fetch.continueRequest", { requestId }])).catch(() => {});
-    };
-    await page.send("Fetch.enable", { patterns: [{ urlPattern: "*/v1/*" }] });
-  }
-
-  /** A subscriber; `slow`: one that never reads. */
+  /** A subscriber, and what it heard. */
   async function subscriber(node, objects) {
     const socket = new WebSocket(`ws://127.0.0.1:${node.port}/v1/ws`);
     const heard = [];
@@ -359,17 +359,25 @@ describe("the console of a cluster", { skip: withoutProgram || withoutChromium }
 
     // A guarded action that the server refuses, in its own words.
     await page.run(`document.querySelector("[aria-label^='Drain ']").click()`);
-    await shown("hands its", "dialog");
-    const answered = page.run(`new Promise(ok => new PerformanceObserver(list => list.getEntries().some(one => one.name.endsWith("/v1/cluster/drain")) && ok(true)).observe({ type: "resource" }))`);
-    await page.run(`document.querySelector("dialog button[type=submit]").click()`);
-    await answered;
-    await page.until(`!document.querySelector("dialog") || document.querySelector("dialog .banner")`, "it is done, or refused in words");
+    await shown("gives up its", "dialog");
     await judge("cluster-drain");
-    await page.run(`document.querySelector("dialog")?.close()`);
+    await page.run(`document.querySelector("dialog").close()`);
+    const answers = { drain: [409, { code: "conflict", detail: "no other node could own its shards", retryable: true }], remove: [202, { removed: false, shards: 3 }] };
+    await instead(page, path => answers[path.replace("/v1/cluster/", "")]);
+    await page.run(`document.querySelector("[aria-label^='Drain ']").click()`);
+    await page.run(`document.querySelector("dialog button[type=submit]").click()`);
+    await shown("no other node could own its shards", "dialog");
+    await shown("It may work later.", "dialog");
+    await judge("cluster-refused");
+    await page.run(`document.querySelector("dialog").close()`);
     await page.run(`document.querySelector("[aria-label='Remove n3']").click()`);
     assert.equal(await page.run(`document.querySelector("dialog button[type=submit]").disabled`), true, "its name has to be typed");
     await judge("cluster-remove");
+    await page.run(`(one => ((one.value = "n3"), one.dispatchEvent(new Event("input"))))(document.querySelector("dialog input:not([type])"))`);
+    await page.run(`document.querySelector("dialog button[type=submit]").click()`);
+    await shown("3 shards still name it", "dialog");
     await page.run(`document.querySelector("dialog").close()`);
+    await page.send("Fetch.disable");
 
     // Now and its figures of a cluster's node, then a failover while somebody looks.
     cluster.kill("n3");

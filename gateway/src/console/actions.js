@@ -4,10 +4,10 @@ import { announce, field, make, refill } from "./make.js";
 import { plural } from "./say.js";
 
 /**
- * @param {{ title: string, about: string[], fields?: { name: string, element: HTMLElement }[], typed?: string, grave?: boolean, label: string, done: string, run: (values: object) => Promise<any> }} what
- * `typed`: has to be typed before it can be done
+ * @param {{ title: string, about: string[], fields?: { name: string, element: HTMLElement }[], typed?: string, grave?: boolean, label: string, done: string, run: (values: object) => Promise<any>, more?: (answer: any) => string | undefined }} what
+ * `typed`: has to be typed before it can be done; `more`: what the answer says is still to do, so that it can be ordered again
  */
-function confirm({ title, about, fields = [], typed, grave, label, done, run }) {
+function confirm({ title, about, fields = [], typed, grave, label, done, run, more = () => undefined }) {
   const go = make("button", { type: "submit", class: grave ? "grave" : "", disabled: Boolean(typed) }, label);
   const back = make("button", { type: "button", class: "plain", onclick: () => dialog.close() }, "Cancel");
   const refused = make("div", { role: "alert" });
@@ -17,7 +17,12 @@ function confirm({ title, about, fields = [], typed, grave, label, done, run }) 
     go.disabled = true;
     refill(refused);
     try {
-      await run(Object.fromEntries(fields.map(({ name, element }) => [name, element.value])));
+      const still = more(await run(Object.fromEntries(fields.map(({ name, element }) => [name, element.type === "checkbox" ? element.checked : element.value]))));
+      if (still) {
+        refill(refused, make("p", { class: "banner warning" }, still));
+        go.disabled = false;
+        return;
+      }
       dialog.close();
       announce(done);
     } catch (problem) {
@@ -25,7 +30,7 @@ function confirm({ title, about, fields = [], typed, grave, label, done, run }) 
       refill(refused, make("p", { class: "banner" }, make("strong", {}, "Refused"), ` (${problem.code}). ${problem.message}${again}`));
       go.disabled = false;
     }
-  } }, fields.map(({ label, element, hint }) => field(label, element, hint)), check && field(`Type ${typed} to go on`, check), refused, make("div", { class: "buttons" }, back, go));
+  } }, fields.map(({ label, element, hint }) => (element.type === "checkbox" ? make("label", { class: "check" }, element, label) : field(label, element, hint))), check && field(`Type ${typed} to go on`, check), refused, make("div", { class: "buttons" }, back, go));
   const dialog = make("dialog", { ariaLabel: title, onclose: () => dialog.remove() }, make("h2", {}, title), about.map(text => make("p", {}, text)), form);
   document.body.append(dialog);
   dialog.showModal();
@@ -43,7 +48,7 @@ export const act = {
     }
     confirm({
       title: `Drain ${node.node}`,
-      about: [`It hands its ${plural(node.shards, "shard")} over to others and gets no new ones. It goes on serving its subscribers. You can end the drain at any time.`],
+      about: [`It gives up its ${plural(node.shards, "shard")}, its copies and its vote, gets nothing new, and sends its subscribers to other nodes. You can end the drain at any time.`],
       label: "Drain it", done: `${node.node} gives up its shards`, run: () => post("/v1/cluster/drain", { node: node.node }),
     });
   },
@@ -52,7 +57,9 @@ export const act = {
     confirm({
       title: `Remove ${node.node} from the cluster`, grave: true, typed: node.node,
       about: [`${alive} It owns ${plural(node.shards, "shard")} now. To come back it has to join again with an empty data directory.`],
-      label: "Remove it", done: `${node.node} is removed`, run: () => post("/v1/cluster/remove", { node: node.node }),
+      fields: [{ name: "force", label: "also if that loses what nobody else has", element: make("input", { type: "checkbox" }) }],
+      label: "Remove it", done: `${node.node} is removed`, run: ({ force }) => post("/v1/cluster/remove", { node: node.node, ...(force && { force }) }),
+      more: answer => (answer?.removed === false ? `${plural(answer.shards, "shard")} still ${answer.shards === 1 ? "names" : "name"} it and ${answer.shards === 1 ? "gets" : "get"} another owner first. Order it again in a moment.` : undefined),
     });
   },
   move(shard, nodes) {
