@@ -22,7 +22,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tidings_protocol::codec::PollAnswer;
 use tidings_protocol::peer::OwnerToEdge;
-use tidings_router::edge::{ConnectionView, Explanation, LaneStats, PollPage, SubscriberKey, Tally};
+use tidings_router::edge::{ConnectionView, Explanation, LaneStats, PollPage, SubscriberKey, SubscriptionPage, Tally};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -103,7 +103,7 @@ pub(crate) enum Inspect {
     Subscriptions {
         who: SubscriberKey,
         page: search::ObjectPage,
-        reply: oneshot::Sender<Option<search::Subscriptions>>,
+        reply: oneshot::Sender<Option<SubscriptionPage>>,
     },
     Watchers(Box<str>, oneshot::Sender<usize>),
     Connection {

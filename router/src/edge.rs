@@ -25,7 +25,7 @@ mod subscribers;
 mod upstream;
 
 pub use delays::Delays;
-pub use inspect::{ConnectionView, Explanation, LaneStats, Refusals, SubscriptionView, Tally};
+pub use inspect::{ConnectionView, Explanation, LaneStats, Refusals, SubscriptionPage, SubscriptionView, Tally};
 pub use place::{CursorVerdict, Place};
 pub use requests::{Page, RequestError};
 pub use sessions::PollPage;

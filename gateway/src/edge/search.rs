@@ -232,9 +232,6 @@ pub(crate) struct ObjectPage {
     behind: bool,
 }
 
-/// A page of objects, and where the next one begins.
-pub(crate) type Subscriptions = (Vec<(Box<str>, SubscriptionView)>, Option<u32>);
-
 impl ObjectPage {
     pub(super) fn takes(&self, id: &str, subscription: &SubscriptionView) -> bool {
         let behind = subscription.pending || subscription.resync || !subscription.registered;

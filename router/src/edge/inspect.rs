@@ -164,6 +164,9 @@ pub struct SubscriptionView {
     pub resync: bool,
 }
 
+/// Some of the objects that a subscriber watches, and where the next ones begin.
+pub type SubscriptionPage = (Vec<(Box<str>, SubscriptionView)>, Option<u32>);
+
 /// Why a subscriber did or did not hear of an object, as far as its lane knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
@@ -293,7 +296,7 @@ impl Lane {
         from: u32,
         at_most: usize,
         wanted: impl Fn(&str, &SubscriptionView) -> bool,
-    ) -> Option<(Vec<(Box<str>, SubscriptionView)>, Option<u32>)> {
+    ) -> Option<SubscriptionPage> {
         let subscriber = self.subscribers.get(who)?;
         let (mut found, mut from) = (Vec::new(), from);
         while let Some(slot) = subscriber.slots.first_from(from) {
