@@ -3,7 +3,10 @@
 mod cluster;
 mod samples;
 
+pub(crate) use cluster::{Cluster, ClusterShard, cluster_of};
+
 use crate::control;
+use crate::node::Node;
 use crate::problem::Refusal;
 use crate::server::App;
 use crate::telemetry::Sample;
@@ -42,22 +45,23 @@ struct Readiness {
     reasons: Vec<&'static str>,
 }
 
+/// Why a node is not fit to serve; empty if it is.
+pub(crate) fn unready(node: &Node) -> Vec<&'static str> {
+    let drains = node.control.as_ref().is_some_and(control::Handle::is_draining);
+    let failing = node.storage.as_ref().is_some_and(crate::storage::Status::is_failing);
+    let reasons = [
+        (node.is_draining() || drains, "draining"),
+        (failing, "storage_unavailable"),
+        (node.cut_off.load(std::sync::atomic::Ordering::Relaxed), "cut_off"),
+    ];
+    reasons
+        .into_iter()
+        .filter_map(|(is, reason)| is.then_some(reason))
+        .collect()
+}
+
 async fn readyz(State(app): State<App>) -> Response {
-    let mut reasons = Vec::new();
-    if app.node.is_draining() || app.node.control.as_ref().is_some_and(control::Handle::is_draining) {
-        reasons.push("draining");
-    }
-    if app
-        .node
-        .storage
-        .as_ref()
-        .is_some_and(crate::storage::Status::is_failing)
-    {
-        reasons.push("storage_unavailable");
-    }
-    if app.node.cut_off.load(std::sync::atomic::Ordering::Relaxed) {
-        reasons.push("cut_off");
-    }
+    let reasons = unready(&app.node);
     let ready = reasons.is_empty();
     let status = if ready {
         StatusCode::OK
@@ -73,7 +77,7 @@ async fn readyz(State(app): State<App>) -> Response {
 }
 
 async fn metrics(State(app): State<App>) -> Response {
-    let mut gathered = Vec::new();
+    let (mut gathered, mut delays) = (Vec::new(), Vec::new());
     for (thread, owner) in app.node.owners.iter().enumerate() {
         if let Some(report) = owner.report().await {
             gathered.extend(samples::of_owner(thread, &report.stats));
@@ -83,11 +87,12 @@ async fn metrics(State(app): State<App>) -> Response {
     for (thread, lane) in app.node.lanes.iter().enumerate() {
         if let Some(stats) = lane.stats().await {
             gathered.extend(samples::of_lane(thread, &stats));
+            delays.push(stats.delays);
         }
     }
     // The text format wants all samples of one name together.
     gathered.sort_by_key(|sample: &Sample| sample.name);
-    let text = app.node.metrics.encode(&gathered);
+    let text = app.node.metrics.encode(&gathered, &samples::of_delays(&delays));
     (
         [(
             CONTENT_TYPE,

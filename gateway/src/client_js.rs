@@ -27,9 +27,9 @@ const FILES: [(&str, &str, &str); 4] = [
     ),
 ];
 
-const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
-const HTML: &str = "text/html; charset=utf-8";
-const CSS: &str = "text/css; charset=utf-8";
+pub(crate) const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+pub(crate) const HTML: &str = "text/html; charset=utf-8";
+pub(crate) const CSS: &str = "text/css; charset=utf-8";
 
 /// The page needs nothing but what is served here, so it may have nothing else.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; worker-src 'self'; \
@@ -46,13 +46,13 @@ pub(crate) fn routes() -> Router<App> {
 }
 
 /// Another text has another one, also after an update of the program.
-fn tag(text: &str) -> u64 {
+pub(crate) fn tag(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     hasher.finish()
 }
 
-fn serve(asked: &HeaderMap, kind: &'static str, text: &'static str, tag: u64) -> Response {
+pub(crate) fn serve(asked: &HeaderMap, kind: &'static str, text: &'static str, tag: u64) -> Response {
     let tag = format!("\"{tag:016x}\"");
     // A proxy that compresses makes the tag a weak one.
     let known = asked

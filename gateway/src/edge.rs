@@ -7,8 +7,10 @@
 
 mod connections;
 mod events;
+mod explain;
 mod poll;
 mod retreat;
+mod search;
 mod shell;
 mod sinks;
 mod websocket;
@@ -21,7 +23,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tidings_protocol::codec::PollAnswer;
 use tidings_protocol::peer::OwnerToEdge;
-use tidings_router::edge::{ConnectionView, Explanation, LaneStats, PollPage, SubscriberKey};
+use tidings_router::edge::{ConnectionView, Explanation, LaneStats, PollPage, SubscriberKey, SubscriptionPage, Tally};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -86,12 +88,27 @@ pub(crate) enum PollReply {
 /// Questions about a lane.
 pub(crate) enum Inspect {
     Stats(oneshot::Sender<LaneStats>),
-    Watchers(Box<str>, oneshot::Sender<usize>),
-    Connections {
+    /// Without a walk over the subscribers.
+    Figures(oneshot::Sender<LaneStats>),
+    /// The subscribers, counted in pieces.
+    Tally {
         from: u32,
-        at_most: usize,
-        reply: oneshot::Sender<Vec<Connected>>,
+        places: u32,
+        reply: oneshot::Sender<(Tally, Option<u32>)>,
     },
+    /// The subscribers, looked through in pieces.
+    Search {
+        wanted: Arc<search::Wanted>,
+        from: u32,
+        reply: oneshot::Sender<(Vec<Connected>, Option<u32>)>,
+    },
+    /// What one subscriber watches, in pages.
+    Subscriptions {
+        who: SubscriberKey,
+        page: search::ObjectPage,
+        reply: oneshot::Sender<Option<SubscriptionPage>>,
+    },
+    Watchers(Box<str>, oneshot::Sender<usize>),
     Connection {
         who: SubscriberKey,
         objects: usize,
@@ -172,6 +189,27 @@ impl LaneHandle {
         self.ask(|reply| LaneCommand::Inspect(Inspect::Stats(reply))).await
     }
 
+    /// [`LaneHandle::stats`] without what takes a walk over the subscribers.
+    pub(crate) async fn figures(&self) -> Option<LaneStats> {
+        self.ask(|reply| LaneCommand::Inspect(Inspect::Figures(reply))).await
+    }
+
+    /// The subscribers, counted in pieces so that nobody waits long meanwhile.
+    pub(crate) async fn tally(&self) -> Option<Tally> {
+        let (mut sum, mut from) = (Tally::default(), Some(0));
+        while let Some(place) = from {
+            let question = |reply| Inspect::Tally {
+                from: place,
+                places: search::PLACES_AT_ONCE,
+                reply,
+            };
+            let (tally, next) = self.ask(|reply| LaneCommand::Inspect(question(reply))).await?;
+            sum.add(&tally);
+            from = next;
+        }
+        Some(sum)
+    }
+
     /// How many subscribers of this lane watch an object.
     pub async fn watchers(&self, object: &str) -> usize {
         self.ask(|reply| LaneCommand::Inspect(Inspect::Watchers(object.into(), reply)))
@@ -208,6 +246,8 @@ pub fn routes() -> axum::Router<App> {
         .merge(events::routes())
         .merge(poll::routes())
         .merge(connections::routes())
+        .merge(search::routes())
+        .merge(explain::routes())
 }
 
 /// The name of a subscriber as clients and operators see it: lane, place and generation.

@@ -8,6 +8,7 @@ pub mod cli;
 mod client_js;
 pub mod clock;
 pub mod config;
+mod console;
 pub mod control;
 pub mod edge;
 pub mod mesh;
@@ -17,6 +18,7 @@ pub mod owner;
 pub mod peers;
 pub mod problem;
 pub mod publish;
+pub mod recent;
 pub mod server;
 pub mod storage;
 pub mod telemetry;
@@ -31,8 +33,10 @@ pub fn routes(app: App) -> axum::Router {
     axum::Router::new()
         .merge(edge::routes())
         .merge(admin::routes())
+        .merge(recent::routes())
         .merge(openapi::routes())
         .merge(client_js::routes())
+        .merge(console::routes())
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .with_state(app)

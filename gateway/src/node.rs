@@ -16,6 +16,7 @@ use crate::control;
 use crate::edge::{self, LaneHandle, LaneReceiver};
 use crate::owner::{self, OwnerHandle};
 use crate::peers;
+use crate::recent::{self, Recent};
 use crate::server::{self, Accepted, Admission, App, Gate, Http};
 use crate::storage::disk::Disk;
 use crate::storage::{self, StorageError};
@@ -80,6 +81,8 @@ pub struct Node {
     pub peers: Option<peers::Handle>,
     /// Nothing has been heard for a while from owners of some shards.
     pub cut_off: AtomicBool,
+    /// What happened lately, for those who look.
+    pub recent: Recent,
 }
 
 /// Why a node did not start. **Nothing is left running.**
@@ -330,6 +333,9 @@ impl Parts {
         };
         if self.node.control.is_some() && self.thread == 0 {
             tokio::task::spawn_local(watch_owners(Arc::clone(&self.node), self.thread));
+        }
+        if self.thread == 0 {
+            tokio::task::spawn_local(recent::record(Arc::clone(&self.node)));
         }
         hear_owners(&self.node, self.thread, &self.begun).await;
         let http = Http::new(app.clone(), crate::routes(app), self.gate);

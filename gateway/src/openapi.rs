@@ -25,7 +25,8 @@ pub(crate) fn routes() -> Router<App> {
     ),
     paths(
         publish, object, poll, poll_by_query, sessions, events, events_by_body, ws, connections, connection,
-        close_connection, explain, cluster, drain, relocate, remove, copies, healthz, readyz, metrics
+        close_connection, connection_objects, explain, cluster, cluster_map, cluster_events, live, drain, relocate, remove, copies,
+        healthz, readyz, metrics
     ),
     tags(
         (name = "publish", description = "Say that something changed"),
@@ -468,11 +469,22 @@ fn events_by_body() {}
 fn ws() {}
 
 #[utoipa::path(get, path = "/v1/connections", tag = "operate",
-    responses((status = 200, description = "The subscribers connected to this node")))]
+    params(
+        ("search" = Option<String>, Query, description = "Part of a connection's name or address"),
+        ("watching" = Option<String>, Query, description = "Only those that watch this object"),
+        ("transport" = Option<String>, Query, description = "`websocket`, `sse`, `poll` or `session`"),
+        ("behind" = Option<u8>, Query, description = "1: only those that have something to be told yet, or do not read"),
+        ("order" = Option<String>, Query, description = "The first `limit` of all by `pending`, `lag`, `objects`, `told` or `oldest`; then there are no pages"),
+        ("after" = Option<String>, Query, description = "From the last answer: the next page"),
+        ("limit" = Option<u16>, Query, description = "At most so many, 1 to 1000; 100 if not said"),
+    ),
+    responses((status = 200, description = "The subscribers connected to this node"),
+        (status = 400, description = "No such order, transport or page", body = Problem, content_type = "application/problem+json")))]
 fn connections() {}
 
 #[utoipa::path(get, path = "/v1/connections/{connection}", tag = "operate",
-    params(("connection" = String, Path, description = "As told in `hello`")),
+    params(("connection" = String, Path, description = "As told in `hello`"),
+        ("objects" = Option<u16>, Query, description = "How many of its objects are named, at most 10000")),
     responses((status = 200, description = "One subscriber and what it watches"),
         (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json")))]
 fn connection() {}
@@ -483,6 +495,16 @@ fn connection() {}
         (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json")))]
 fn close_connection() {}
 
+#[utoipa::path(get, path = "/v1/connections/{connection}/objects", operation_id = "connection_objects", tag = "operate",
+    params(("connection" = String, Path, description = "As told in `hello`"),
+        ("search" = Option<String>, Query, description = "Part of an object's ID"),
+        ("behind" = Option<u8>, Query, description = "1: only those it has yet to be told of"),
+        ("after" = Option<u32>, Query, description = "From the last answer: the next page"),
+        ("limit" = Option<u16>, Query, description = "At most so many, 1 to 1000; 100 if not said")),
+    responses((status = 200, description = "What it watches, and how far it was told of each"),
+        (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json")))]
+fn connection_objects() {}
+
 #[utoipa::path(get, path = "/v1/explain", tag = "operate",
     params(("connection" = String, Query, description = "A subscriber"), ("object" = String, Query, description = "An object")),
     responses((status = 200, description = "Why this subscriber did or did not hear of this object"),
@@ -492,6 +514,22 @@ fn explain() {}
 #[utoipa::path(get, path = "/v1/cluster", tag = "operate",
     responses((status = 200, description = "Nodes, and for each shard its owner, epoch and floor; in a cluster also what was agreed and how long this node may act on it", body = Cluster)))]
 fn cluster() {}
+
+#[utoipa::path(get, path = "/v1/cluster/map", operation_id = "cluster_map", tag = "operate",
+    responses((status = 200, description = "As /v1/cluster, with the shards as columns of a few bytes each")))]
+fn cluster_map() {}
+
+#[utoipa::path(get, path = "/v1/cluster/events", operation_id = "cluster_events", tag = "operate",
+    params(("after" = Option<u64>, Query, description = "`next` of the last answer: only what began or grew since"),
+        ("limit" = Option<u16>, Query, description = "At most so many, 1 to 500; 100 if not said")),
+    responses((status = 200, description = "What became of nodes and shards since this node started, newest first")))]
+fn cluster_events() {}
+
+#[utoipa::path(get, path = "/v1/live", tag = "operate",
+    params(("span" = Option<String>, Query, description = "`minutes` (default) or `hour`"),
+        ("after" = Option<u64>, Query, description = "`next` of the last answer: only the points that came since")),
+    responses((status = 200, description = "The node's figures over the last five minutes or the last hour, its limits and how full they are")))]
+fn live() {}
 
 #[utoipa::path(post, path = "/v1/cluster/drain", tag = "operate", request_body = DrainOrder,
     responses((status = 200, description = "Agreed. What the node has yet to give up", body = NodeLeft),

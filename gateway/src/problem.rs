@@ -74,6 +74,22 @@ impl Refusal {
     }
 }
 
+/// What a request's query says; where it says something else, the refusal names it.
+#[derive(Debug)]
+pub(crate) struct Asked<T>(pub(crate) T);
+
+impl<T: serde::de::DeserializeOwned, S: Sync> axum::extract::FromRequestParts<S> for Asked<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut http::request::Parts, _: &S) -> Result<Self, Refusal> {
+        let read = axum::extract::Query::try_from_uri(&parts.uri);
+        let refused = |error: axum::extract::rejection::QueryRejection| {
+            Problem::new(tidings_protocol::Code::InvalidField, error.body_text()).into()
+        };
+        read.map(|axum::extract::Query(asked)| Self(asked)).map_err(refused)
+    }
+}
+
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         let status = problem.code.status();

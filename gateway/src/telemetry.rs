@@ -243,6 +243,12 @@ impl Metrics {
         self.refused.get_or_create(&LimitLabels { limit: limit.name() }).inc();
     }
 
+    /// Refusals so far, by the bound that was reached.
+    pub fn refusals(&self) -> impl Iterator<Item = (Limit, u64)> {
+        let count = |limit: Limit| self.refused.get_or_create(&LimitLabels { limit: limit.name() }).get();
+        Limit::ALL.iter().map(move |limit| (*limit, count(*limit)))
+    }
+
     /// Counts one refusal at the gate.
     pub fn gate_refused(&self, reason: GateRefusal) {
         self.gate.get_or_create(&GateLabels { reason }).inc();
@@ -253,9 +259,9 @@ impl Metrics {
         add(&mut self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     }
 
-    /// Everything in the OpenMetrics text format, with `more` appended before its end mark.
+    /// Everything in the OpenMetrics text format, with `more` and `histograms` appended before its end mark.
     #[must_use]
-    pub fn encode(&self, more: &[Sample]) -> String {
+    pub fn encode(&self, more: &[Sample], histograms: &str) -> String {
         let mut text = String::with_capacity(8192);
         let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Writing to a String does not fail.
@@ -288,6 +294,7 @@ impl Metrics {
             }
             _ = writeln!(text, "}} {}", sample.value);
         }
+        text.push_str(histograms);
         text.push_str("# EOF\n");
         text
     }
@@ -381,7 +388,7 @@ mod tests {
             cause: Some("y"),
             value: 7,
         };
-        let text = metrics.encode(&[more]);
+        let text = metrics.encode(&[more], "");
         assert!(text.contains("tidings_limit{name=\"head_ms\"} 5000\n"), "{text}");
         assert!(text.contains("tidings_refused_total{limit=\"head_ms\"} 1\n"), "{text}");
         assert!(text.contains("tidings_refused_total{limit=\"idle_ms\"} 0\n"), "{text}");

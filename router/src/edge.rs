@@ -13,6 +13,7 @@
 
 mod catch_up;
 mod compose;
+mod delays;
 mod inspect;
 mod name;
 mod objects;
@@ -24,7 +25,8 @@ mod silence;
 mod subscribers;
 mod upstream;
 
-pub use inspect::{ConnectionView, Explanation, LaneStats, Refusals, SubscriptionView};
+pub use delays::Delays;
+pub use inspect::{ConnectionView, Explanation, LaneStats, Refusals, SubscriptionPage, SubscriptionView, Tally};
 pub use place::{CursorVerdict, Place};
 pub use requests::{Page, RequestError};
 pub use sessions::PollPage;

@@ -23,7 +23,7 @@ use tidings_router::control::map::{self, Process};
 
 /// The answer. What only a cluster has is left out by a node that is alone.
 #[derive(Debug, Serialize)]
-struct Cluster {
+pub(crate) struct Cluster {
     /// Its identity; empty before there is one.
     cluster: String,
     /// What it is called.
@@ -71,6 +71,9 @@ struct ClusterNode {
     #[serde(skip_serializing_if = "String::is_empty")]
     node_address: String,
     roles: Vec<&'static str>,
+    /// The release it runs, if it says so.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    release: String,
     zone: String,
     alive: bool,
     voter: bool,
@@ -92,13 +95,13 @@ struct Own {
 }
 
 #[derive(Debug, Serialize)]
-struct ClusterShard {
+pub(crate) struct ClusterShard {
     shard: ShardId,
     owner: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     owner_id: String,
-    epoch: Epoch,
-    floor: Version,
+    pub(crate) epoch: Epoch,
+    pub(crate) floor: Version,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<&'static str>,
     /// Who else has everything that was acknowledged.
@@ -125,12 +128,22 @@ pub(super) fn routes() -> axum::Router<App> {
 }
 
 async fn cluster(State(app): State<App>) -> Response {
-    let node = &app.node;
-    let answer = match &node.control {
+    ([(CACHE_CONTROL, "no-store")], Json(cluster_of(&app.node).await)).into_response()
+}
+
+/// The cluster as this node sees it now.
+pub(crate) async fn cluster_of(node: &Node) -> Cluster {
+    match &node.control {
         Some(control) => together(node, control),
         None => alone(node).await,
-    };
-    ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+    }
+}
+
+impl Cluster {
+    /// What it says of shards, which it then says no more.
+    pub(crate) fn take_shards(&mut self) -> Vec<ClusterShard> {
+        std::mem::take(&mut self.shards)
+    }
 }
 
 async fn alone(node: &Node) -> Cluster {
@@ -165,6 +178,7 @@ async fn alone(node: &Node) -> Cluster {
             client_url: String::new(),
             node_address: String::new(),
             roles: roles(node.config.roles()),
+            release: env!("CARGO_PKG_VERSION").to_owned(),
             zone: node.config.server.zone.clone(),
             alive: true,
             voter: true,
@@ -304,6 +318,11 @@ fn node_of(names: &Names<'_>, mine: &Mine<'_>, id: NodeId) -> ClusterNode {
         client_url,
         node_address,
         roles: roles(if is_me { mine.roles } else { known.unwrap_or_default() }),
+        release: match member {
+            _ if is_me => env!("CARGO_PKG_VERSION").to_owned(),
+            Some(member) => member.release.clone(),
+            None => String::new(),
+        },
         zone: match agreed {
             _ if is_me => mine.zone.to_owned(),
             Some(agreed) => agreed.info.zone.clone(),

@@ -2,7 +2,8 @@
 
 use crate::owner::CopyStats;
 use crate::telemetry::{Sample, SampleKind};
-use tidings_router::edge::LaneStats;
+use std::fmt::Write as _;
+use tidings_router::edge::{Delays, LaneStats};
 use tidings_router::owner::Stats;
 
 pub(super) fn of_owner(thread: usize, stats: &Stats) -> Vec<Sample> {
@@ -247,4 +248,49 @@ pub(super) fn of_lane(thread: usize, stats: &LaneStats) -> Vec<Sample> {
         ..one(("lane_resyncs", "Objects to be fetched again, by cause", Counter, *value))
     }));
     samples
+}
+
+/// The histogram of how late streams were told, in powers of two of microseconds, as text.
+pub(super) fn of_delays(delays: &[Delays]) -> String {
+    let name = "tidings_lane_delay_seconds";
+    let mut text = format!(
+        "# HELP {name} Seconds from a change's version to the write that told a stream of it.\n# TYPE {name} histogram\n"
+    );
+    for (thread, of_thread) in delays.iter().enumerate() {
+        for power in (6..=26).step_by(2) {
+            let (end_s, below) = ((1_u64 << power) as f64 / 1e6, of_thread.below(power));
+            // Writing to a String does not fail.
+            _ = writeln!(text, "{name}_bucket{{thread=\"{thread}\",le=\"{end_s}\"}} {below}");
+        }
+        let (count, sum_s) = (of_thread.count(), of_thread.sum_us() as f64 / 1e6);
+        _ = writeln!(text, "{name}_bucket{{thread=\"{thread}\",le=\"+Inf\"}} {count}");
+        _ = writeln!(
+            text,
+            "{name}_sum{{thread=\"{thread}\"}} {sum_s}\n{name}_count{{thread=\"{thread}\"}} {count}"
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_histogram_counts_up_to_each_bound_and_in_all() {
+        let mut delays = Delays::default();
+        [50, 200, 300_000_000].into_iter().for_each(|us| delays.record(us));
+        let text = of_delays(&[delays]);
+        let of = |bound: &str| {
+            let line = format!("tidings_lane_delay_seconds_bucket{{thread=\"0\",le=\"{bound}\"}} ");
+            let found = text.lines().find_map(|text| text.strip_prefix(&line));
+            found.map(str::to_owned).unwrap_or_else(|| panic!("{bound} in {text}"))
+        };
+        assert_eq!(
+            [of("0.000064"), of("0.000256"), of("67.108864"), of("+Inf")],
+            ["1", "2", "2", "3"]
+        );
+        assert!(text.contains("_sum{thread=\"0\"} 300.00025\n"), "{text}");
+        assert!(text.ends_with("_count{thread=\"0\"} 3\n"), "{text}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The lane's machine with its sinks: what the tasks of one thread share, borrowed for one step at a time.
 
 use super::events::EventsSink;
+use super::search::PLACES_AT_ONCE;
 use super::sinks::{Entry, Sink, State, next_jitter, write_to};
 use super::{Inspect, LaneCommand, PollCommand, PollReply, SessionName, websocket};
 use crate::clock;
@@ -17,6 +18,8 @@ use tokio::sync::{Notify, mpsc, watch};
 
 /// Writes made before other work of the thread gets a turn.
 const WRITES_AT_ONCE: usize = 128;
+/// Writes after which the clock is looked at again.
+const WRITES_A_LOOK: usize = 16;
 /// Commands taken before other work gets a turn.
 const COMMANDS_AT_ONCE: usize = 256;
 
@@ -278,10 +281,22 @@ impl Shell {
         // A reply that nobody waits for any more is no failure.
         match question {
             Inspect::Stats(reply) => _ = reply.send(state.lane.stats()),
+            Inspect::Figures(reply) => _ = reply.send(state.lane.figures()),
+            Inspect::Tally { from, places, reply } => _ = reply.send(state.lane.tally(from, places)),
             Inspect::Watchers(object, reply) => _ = reply.send(state.lane.watchers(&object)),
-            Inspect::Connections { from, at_most, reply } => {
-                let connections = state.lane.connections(from, at_most);
-                _ = reply.send(connections.into_iter().map(|view| state.connected(view)).collect());
+            Inspect::Search { wanted, from, reply } => {
+                let (found, next) = state
+                    .lane
+                    .look_through(from, PLACES_AT_ONCE, wanted.watching.as_deref());
+                let found = found.into_iter().map(|view| state.connected(view));
+                let found = found.filter(|connected| wanted.takes(self.thread, connected));
+                _ = reply.send((found.collect(), next));
+            }
+            Inspect::Subscriptions { who, page, reply } => {
+                let found = state
+                    .lane
+                    .subscriptions(who, page.from, page.at_most, |id, one| page.takes(id, one));
+                _ = reply.send(found);
             }
             Inspect::Connection { who, objects, reply } => {
                 let found = state.lane.connection(who).map(|view| state.connected(view));
@@ -293,10 +308,13 @@ impl Shell {
 
     /// Makes some writes; whether there is more to write.
     fn write_some(self: &Rc<Self>) -> bool {
-        let now = clock::now();
+        let mut now = clock::now();
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        for _ in 0..WRITES_AT_ONCE {
+        for written in 0..WRITES_AT_ONCE {
+            if written % WRITES_A_LOOK == WRITES_A_LOOK - 1 {
+                now = clock::now();
+            }
             let Some(write) = state.lane.next_write(now, &mut state.out) else {
                 break;
             };

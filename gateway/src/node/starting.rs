@@ -9,6 +9,7 @@ use super::{Node, Parts, RunningNode, StartError, accept, connections, random, s
 use crate::config::Config;
 use crate::edge::{self, LaneReceiver};
 use crate::owner::{self, OwnerReceiver, OwnerSource};
+use crate::recent::Recent;
 use crate::server::{self, Admission, Gate};
 use crate::storage::disk::{Disk, Folder};
 use crate::storage::{self, StorageError};
@@ -195,6 +196,7 @@ impl Starting {
             started: Instant::now(),
             leaving: watch::Sender::new(false),
             draining: watch::Sender::new(false),
+            recent: Recent::default(),
             admission,
             config,
         };

@@ -68,6 +68,12 @@ impl Admission {
         })
     }
 
+    /// How many may be.
+    #[must_use]
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
     /// How many are open.
     #[must_use]
     pub fn open(&self) -> u64 {

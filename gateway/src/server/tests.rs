@@ -19,7 +19,7 @@ fn impatient(config: &mut Config) {
 fn refusals(node: &RunningNode, limit: Limit) -> bool {
     node.node
         .metrics
-        .encode(&[])
+        .encode(&[], "")
         .contains(&format!("tidings_refused_total{{limit=\"{}\"}} 1\n", limit.name()))
 }
 
@@ -137,7 +137,7 @@ fn large_and_many_headers_are_431() {
     assert!(
         node.node
             .metrics
-            .encode(&[])
+            .encode(&[], "")
             .contains("tidings_refused_total{limit=\"header_bytes\"} 2\n")
     );
 }

@@ -151,6 +151,16 @@ impl Lane {
         let Some(subscriber) = self.subscribers.at_mut(index) else {
             return;
         };
+        // What happened before it came is caught up with, however late that is.
+        let came_us = now
+            .wall_us
+            .saturating_sub(now.mono_us.saturating_sub(subscriber.since_us));
+        for &slot in slots {
+            let version = self.objects.slot(slot).version().0;
+            if version >= came_us {
+                self.counters.delays.record(now.wall_us.saturating_sub(version));
+            }
+        }
         subscriber.told += changes;
         subscriber.told_to = subscriber.told_to.max(told_to);
         if subscriber.cursor_due_us == MonoUs::MAX && !subscriber.cursor_owed {

@@ -1,6 +1,7 @@
 //! Looking into a lane: for metrics, `/v1/connections` and `/v1/explain`. Changes nothing.
 
 use super::Lane;
+use super::delays::Delays;
 use super::subscribers::{Sink, Subscriber, SubscriberKey};
 use crate::now::{MonoUs, Now};
 use tidings_protocol::codec::Encoding;
@@ -11,6 +12,8 @@ use tidings_protocol::{Epoch, ShardId, Version};
 pub(super) struct Counters {
     pub(super) told: u64,
     pub(super) coalesced: u64,
+    /// Of what streams were told.
+    pub(super) delays: Delays,
     pub(super) stuck: u64,
     pub(super) no_pong: u64,
     pub(super) sessions_evicted: u64,
@@ -38,6 +41,46 @@ pub struct Refusals {
     pub subscriptions: u64,
     /// Subscribers sent away because no pong came in time.
     pub no_pong: u64,
+}
+
+/// Subscribers, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// WebSockets.
+    pub web_sockets: usize,
+    /// Event streams.
+    pub event_streams: usize,
+    /// Polls that wait.
+    pub polls: usize,
+    /// Sessions without poll or stream.
+    pub idle_sessions: usize,
+    /// Marks: objects that subscribers have yet to be told of.
+    pub pending: usize,
+    /// Subscribers whose sink takes no more at the moment.
+    pub busy: usize,
+}
+
+impl Tally {
+    /// Adds the counts of others.
+    pub fn add(&mut self, other: &Self) {
+        self.web_sockets += other.web_sockets;
+        self.event_streams += other.event_streams;
+        self.polls += other.polls;
+        self.idle_sessions += other.idle_sessions;
+        self.pending += other.pending;
+        self.busy += other.busy;
+    }
+
+    fn count(&mut self, subscriber: &Subscriber) {
+        match transport(subscriber) {
+            "websocket" => self.web_sockets += 1,
+            "sse" => self.event_streams += 1,
+            "poll" => self.polls += 1,
+            _ => self.idle_sessions += 1,
+        }
+        self.pending += subscriber.pending.len();
+        self.busy += usize::from(subscriber.sink.busy());
+    }
 }
 
 /// A lane in numbers.
@@ -81,6 +124,8 @@ pub struct LaneStats {
     pub closed: Version,
     /// Shards that lag behind it.
     pub lagging_shards: usize,
+    /// How late streams were told of what changed while they were connected. A stream that does not read counts too.
+    pub delays: Delays,
 }
 
 /// One subscriber as an operator sees it.
@@ -119,6 +164,9 @@ pub struct SubscriptionView {
     pub resync: bool,
 }
 
+/// Some of the objects that a subscriber watches, and where the next ones begin.
+pub type SubscriptionPage = (Vec<(Box<str>, SubscriptionView)>, Option<u32>);
+
 /// Why a subscriber did or did not hear of an object, as far as its lane knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
@@ -142,7 +190,21 @@ impl Lane {
     /// The lane in numbers. Walks all subscribers: for scrapes, not for hot paths.
     #[must_use]
     pub fn stats(&self) -> LaneStats {
-        let mut stats = LaneStats {
+        let (tally, _) = self.tally(0, u32::MAX);
+        LaneStats {
+            web_sockets: tally.web_sockets,
+            event_streams: tally.event_streams,
+            polls: tally.polls,
+            idle_sessions: tally.idle_sessions,
+            pending: tally.pending,
+            ..self.figures()
+        }
+    }
+
+    /// [`Lane::stats`] without what takes a walk over the subscribers: those stay zero.
+    #[must_use]
+    pub fn figures(&self) -> LaneStats {
+        LaneStats {
             subscriptions: self.objects.subscriptions,
             objects: self.objects.len(),
             lingering: self.objects.lingering(),
@@ -157,18 +219,18 @@ impl Lane {
             resyncs: self.counters.resyncs.clone(),
             closed: self.upstream.place.base,
             lagging_shards: self.upstream.place.lagging.len(),
+            delays: self.counters.delays.clone(),
             ..LaneStats::default()
-        };
-        for (_, subscriber) in self.subscribers.iter() {
-            match transport(subscriber) {
-                "websocket" => stats.web_sockets += 1,
-                "sse" => stats.event_streams += 1,
-                "poll" => stats.polls += 1,
-                _ => stats.idle_sessions += 1,
-            }
-            stats.pending += subscriber.pending.len();
         }
-        stats
+    }
+
+    /// Counts the subscribers of `places` places, from `from` on, and says where to go on: many are counted in pieces.
+    #[must_use]
+    pub fn tally(&self, from: u32, places: u32) -> (Tally, Option<u32>) {
+        let mut tally = Tally::default();
+        let (found, next) = self.subscribers.piece(from, places);
+        found.for_each(|(_, subscriber)| tally.count(subscriber));
+        (tally, next)
     }
 
     /// What was refused since this was last asked.
@@ -190,13 +252,19 @@ impl Lane {
             .map_or(0, |slot| self.objects.slot(slot).watchers.len())
     }
 
-    /// Subscribers in the order of their places, from `from` on, at most `at_most`.
+    /// The subscribers of `places` places, from `from` on; with `watching`, only those that watch this object. Also says
+    /// where to go on: many are looked through in pieces.
     #[must_use]
-    pub fn connections(&self, from: u32, at_most: usize) -> Vec<ConnectionView> {
-        let from = self.subscribers.iter().skip_while(|(who, _)| who.index < from);
-        from.take(at_most)
-            .map(|(who, subscriber)| view(who, subscriber))
-            .collect()
+    pub fn look_through(&self, from: u32, places: u32, watching: Option<&str>) -> (Vec<ConnectionView>, Option<u32>) {
+        let slot = match watching.map(|object| self.objects.find(object)) {
+            // Nobody here watches it.
+            Some(None) => return (Vec::new(), None),
+            Some(slot) => slot,
+            None => None,
+        };
+        let (found, next) = self.subscribers.piece(from, places);
+        let found = found.filter(|(_, subscriber)| slot.is_none_or(|slot| subscriber.slots.contains(slot)));
+        (found.map(|(who, subscriber)| view(who, subscriber)).collect(), next)
     }
 
     /// One subscriber.
@@ -219,6 +287,42 @@ impl Lane {
         objects
     }
 
+    /// The objects of one subscriber with how far it was told of each, from slot `from` on, at most `at_most` of those that
+    /// `wanted` takes; also says where to go on.
+    #[must_use]
+    pub fn subscriptions(
+        &self,
+        who: SubscriberKey,
+        from: u32,
+        at_most: usize,
+        wanted: impl Fn(&str, &SubscriptionView) -> bool,
+    ) -> Option<SubscriptionPage> {
+        let subscriber = self.subscribers.get(who)?;
+        let (mut found, mut from) = (Vec::new(), from);
+        while let Some(slot) = subscriber.slots.first_from(from) {
+            let id = self.objects.slot(slot).id.as_str();
+            let subscription = self.subscription(subscriber, slot);
+            if wanted(id, &subscription) {
+                if found.len() == at_most {
+                    return Some((found, Some(slot)));
+                }
+                found.push((id.into(), subscription));
+            }
+            let Some(next) = slot.checked_add(1) else { break };
+            from = next;
+        }
+        Some((found, None))
+    }
+
+    fn subscription(&self, subscriber: &Subscriber, slot: u32) -> SubscriptionView {
+        SubscriptionView {
+            version: self.objects.slot(slot).version(),
+            registered: self.objects.slot(slot).registered(),
+            pending: subscriber.pending.contains(slot),
+            resync: subscriber.resync.iter().any(|r| r.slots.contains(slot)),
+        }
+    }
+
     /// Why a subscriber did or did not hear of an object.
     #[must_use]
     pub fn explain(&self, who: SubscriberKey, object: &str) -> Option<Explanation> {
@@ -228,12 +332,7 @@ impl Lane {
         let state = self.upstream.shard(shard);
         let subscription = slot
             .filter(|&slot| subscriber.slots.contains(slot))
-            .map(|slot| SubscriptionView {
-                version: self.objects.slot(slot).version(),
-                registered: self.objects.slot(slot).registered(),
-                pending: subscriber.pending.contains(slot),
-                resync: subscriber.resync.iter().any(|r| r.slots.contains(slot)),
-            });
+            .map(|slot| self.subscription(subscriber, slot));
         Some(Explanation {
             connection: view(who, subscriber),
             subscription,

@@ -301,16 +301,30 @@ impl Subscribers {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (SubscriberKey, &Subscriber)> {
-        self.places.iter().enumerate().filter_map(|(index, place)| match place {
-            Place::Taken(s) => Some((
-                SubscriberKey {
-                    index: index as u32,
-                    generation: s.generation,
-                },
-                &**s,
-            )),
-            Place::Free(_) => None,
-        })
+        self.piece(0, u32::MAX).0
+    }
+
+    /// Those in `places` places, from `from` on, and where to go on.
+    pub(super) fn piece(
+        &self,
+        from: u32,
+        places: u32,
+    ) -> (impl Iterator<Item = (SubscriberKey, &Subscriber)>, Option<u32>) {
+        let from = (from as usize).min(self.places.len());
+        let end = from.saturating_add(places as usize).min(self.places.len());
+        let found = (from..)
+            .zip(&self.places[from..end])
+            .filter_map(|(index, place)| match place {
+                Place::Taken(s) => Some((
+                    SubscriberKey {
+                        index: index as u32,
+                        generation: s.generation,
+                    },
+                    &**s,
+                )),
+                Place::Free(_) => None,
+            });
+        (found, (end < self.places.len()).then_some(end as u32))
     }
 
     /// All taken indices, for loops that change subscribers as they go.

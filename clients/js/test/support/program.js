@@ -1,7 +1,7 @@
 // The real program: started, killed, started again at the same place.
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -94,6 +94,20 @@ export class Program {
 
   async connections() {
     return (await (await fetch(`${this.url}/v1/connections?limit=1000`)).json()).connections;
+  }
+
+  /** A subscriber that asks for these and then never reads. */
+  async slow(objects) {
+    const socket = connect(this.port, "127.0.0.1");
+    socket.on("error", () => {});
+    await new Promise(ok => socket.once("connect", ok));
+    socket.write(`GET /v1/ws HTTP/1.1\r\nHost: 127.0.0.1:${this.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n`);
+    await new Promise(ok => socket.once("data", ok));
+    socket.pause();
+    const text = Buffer.from(JSON.stringify({ subscribe: { objects } }));
+    // A masked text frame; a mask of zeros changes nothing.
+    socket.write(Buffer.concat([Buffer.from([0x81, 0x80 | 126, text.length >> 8, text.length & 255, 0, 0, 0, 0]), text]));
+    return { socket };
   }
 
   end() {

@@ -148,6 +148,7 @@ fn begin(agreed: &Agreed, folder: Option<&Path>) -> Stage {
         control: Some(control.clone()),
         peers: None,
         cut_off: false.into(),
+        recent: crate::recent::Recent::default(),
         metrics,
         config,
     });
