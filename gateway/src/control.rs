@@ -216,6 +216,24 @@ pub struct Handle {
     over: watch::Receiver<Option<String>>,
 }
 
+/// What was proposed where there is no control plane.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Proposals(mpsc::Receiver<Ask>);
+
+#[cfg(test)]
+impl Proposals {
+    /// The next proposal that waits, if one does. Whoever made it learns nothing of what becomes of it.
+    pub(crate) fn next(&mut self) -> Option<Vec<Command>> {
+        loop {
+            match self.0.try_recv().ok()? {
+                Ask::Propose(commands, _) => return Some(commands),
+                Ask::Voters(..) => {}
+            }
+        }
+    }
+}
+
 impl Handle {
     /// A handle to views that come from elsewhere, with no control plane behind it: for tests of those who act on views.
     #[must_use]
@@ -230,6 +248,17 @@ impl Handle {
             metrics: Arc::default(),
             over: watch::channel(None).1,
         }
+    }
+
+    /// The same, with what is proposed in it: for tests that play the control plane.
+    #[cfg(test)]
+    pub(crate) fn observed(view: watch::Receiver<Arc<View>>) -> (Self, Proposals) {
+        let (asks, asked) = mpsc::channel(1_024);
+        let new = Self {
+            asks,
+            ..Self::fixed(view)
+        };
+        (new, Proposals(asked))
     }
 
     /// What is known now.

@@ -4,7 +4,7 @@
 //! not once a change. It does not know HTTP or subscribers.
 
 mod copying;
-mod draft;
+pub(crate) mod draft;
 mod floors;
 pub(crate) mod holdings;
 mod journal;

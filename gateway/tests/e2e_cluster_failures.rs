@@ -1,6 +1,7 @@
-//! Nodes of a cluster are killed, paused and cut off while changes go on, with one copy of each shard. Shards of others go
-//! on as if nothing had happened; those of the dead one are taken over; and nothing that was acknowledged is missed in
-//! silence: every reader is told of it, or told to fetch.
+//! Nodes of a cluster are killed, paused and cut off while changes go on. Shards of others go on as if nothing had happened;
+//! those of the dead one are taken over; and nothing that was acknowledged is missed in silence: every reader is told of it,
+//! or told to fetch, which happens only where the one copy of a shard is gone. What more copies bring is in
+//! `e2e_cluster_copies`.
 
 #[path = "support/support.rs"]
 mod support;
@@ -16,41 +17,6 @@ const A_WHILE: Duration = Duration::from_secs(2);
 
 fn pass(time: Duration) {
     std::thread::sleep(time);
-}
-
-/// The nodes beside this one.
-fn others(cluster: &Cluster, node: usize) -> Vec<usize> {
-    (0..cluster.count()).filter(|other| *other != node).collect()
-}
-
-/// A node that owns shards and does not lead.
-fn follower(cluster: &Cluster) -> usize {
-    let leader = cluster.leader(0);
-    (0..cluster.count()).find(|node| *node != leader).expect("another node")
-}
-
-/// The causes of the resyncs that were told.
-fn causes(told: &[Told]) -> BTreeSet<String> {
-    let resyncs = told.iter().flat_map(|told| &told.resyncs);
-    resyncs
-        .map(|resync| resync["cause"].as_str().expect("a cause").to_owned())
-        .collect()
-}
-
-#[track_caller]
-fn nothing_was_refused(life: &Life, of: &[String]) {
-    let of: BTreeSet<&String> = of.iter().collect();
-    let refused: Vec<_> = life
-        .failures()
-        .into_iter()
-        .filter(|(object, _, _)| of.contains(object))
-        .collect();
-    assert!(
-        refused.is_empty(),
-        "{} of shards that had nothing to do with it: {:?}",
-        refused.len(),
-        &refused[..1]
-    );
 }
 
 /// A client that comes back with a cursor from before hears exactly of what it missed, where the owner lives, and has to fetch
@@ -73,11 +39,11 @@ fn back_from_away(cluster: &Cluster, at: usize, cursor: &str, objects: &[String]
 }
 
 #[test]
-fn when_an_owner_dies_other_shards_go_on_its_own_are_taken_over_and_nothing_is_lost_in_silence() {
-    let mut cluster = Plan::of(3).start();
+fn when_the_only_copy_dies_other_shards_go_on_its_own_are_taken_over_and_nothing_is_lost_in_silence() {
+    let mut cluster = Plan::of(3).copies(1).start();
     let objects = names("killed", 180);
-    let victim = follower(&cluster);
-    let living = others(&cluster, victim);
+    let victim = cluster.follower();
+    let living = cluster.others(victim);
     let (of_it, of_others) = cluster.split(living[0], victim, &objects[..120]);
     let frozen = objects[120..].to_vec();
     let (frozen_of_it, _) = cluster.split(living[0], victim, &frozen);
@@ -100,7 +66,7 @@ fn when_an_owner_dies_other_shards_go_on_its_own_are_taken_over_and_nothing_is_l
         cluster.publish(living[0], object).expect("it is taken over");
     }
     pass(A_WHILE);
-    nothing_was_refused(&life, &of_others);
+    life.assert_none_refused(&of_others);
     let told = life.end();
     assert_eq!(
         causes(&told),
@@ -125,12 +91,12 @@ fn when_an_owner_dies_other_shards_go_on_its_own_are_taken_over_and_nothing_is_l
 }
 
 #[test]
-fn a_node_that_is_killed_and_comes_back_with_its_disk_is_exact_and_nobody_fetches() {
+fn a_node_with_the_only_copies_that_is_killed_and_comes_back_with_its_disk_is_exact_and_nobody_fetches() {
     // A lease that lasts longer than a start on a loaded machine: else it would be taken over empty.
-    let mut cluster = Plan::of(3).lease_ms(15_000).start();
+    let mut cluster = Plan::of(3).copies(1).lease_ms(15_000).start();
     let objects = names("back", 90);
-    let victim = follower(&cluster);
-    let living = others(&cluster, victim);
+    let victim = cluster.follower();
+    let living = cluster.others(victim);
     let mut life = Life::begin(&cluster, &objects, &[living[0], living[1]]);
     life.write(&objects, &living, PACE);
     pass(A_WHILE);
@@ -149,7 +115,7 @@ fn when_the_leader_dies_shards_that_it_did_not_own_never_refuse() {
     let mut cluster = Plan::of(3).lease_ms(6_000).start();
     let objects = names("leader", 120);
     let leader = cluster.leader(0);
-    let living = others(&cluster, leader);
+    let living = cluster.others(leader);
     let (of_it, of_others) = cluster.split(living[0], leader, &objects);
     let mut life = Life::begin(&cluster, &objects, &living);
     life.write(&of_others, &living, PACE);
@@ -158,7 +124,7 @@ fn when_the_leader_dies_shards_that_it_did_not_own_never_refuse() {
     cluster.kill(leader);
     cluster.until_owned_by(&living);
     pass(A_WHILE);
-    nothing_was_refused(&life, &of_others);
+    life.assert_none_refused(&of_others);
     life.end();
     assert_ne!(cluster.leader(living[0]), leader);
 }
@@ -168,7 +134,7 @@ fn a_leader_that_stands_still_for_longer_than_its_lease_does_no_harm_when_it_goe
     let mut cluster = Plan::of(3).start();
     let objects = names("paused", 90);
     let leader = cluster.leader(0);
-    let living = others(&cluster, leader);
+    let living = cluster.others(leader);
     let (of_it, _) = cluster.split(living[0], leader, &objects);
     let mut life = Life::begin(&cluster, &objects, &[living[0], living[1], leader]);
     life.write(&objects, &living, PACE);
@@ -188,8 +154,8 @@ fn a_leader_that_stands_still_for_longer_than_its_lease_does_no_harm_when_it_goe
 fn cut_off(gate: Gate, directions: impl Fn(&Cluster, usize, usize)) {
     let mut cluster = Plan::of(3).behind_gates().start();
     let objects = names("minority", 90);
-    let alone = follower(&cluster);
-    let majority = others(&cluster, alone);
+    let alone = cluster.follower();
+    let majority = cluster.others(alone);
     let (of_it, _) = cluster.split(alone, alone, &objects);
     assert!(!of_it.is_empty());
     let mut life = Life::begin(&cluster, &objects, &[majority[0], majority[1], alone]);
@@ -241,7 +207,7 @@ fn two_nodes_that_cannot_reach_each_other_while_both_reach_the_leader_lose_nothi
     let mut cluster = Plan::of(3).behind_gates().start();
     let objects = names("pair", 90);
     let leader = cluster.leader(0);
-    let pair = others(&cluster, leader);
+    let pair = cluster.others(leader);
     let mut life = Life::begin(&cluster, &objects, &[0, 1, 2]);
     life.write(&objects, &[leader], PACE);
     pass(A_WHILE);
@@ -250,7 +216,7 @@ fn two_nodes_that_cannot_reach_each_other_while_both_reach_the_leader_lose_nothi
     cluster.gates().open_all();
     cluster.until_whole();
     pass(A_WHILE);
-    nothing_was_refused(&life, &objects);
+    life.assert_none_refused(&objects);
     life.end();
 }
 
@@ -316,7 +282,7 @@ fn how_long_shards_of_a_dead_owner_are_without_one_is_printed() {
     for _ in 0..rounds {
         let leader = cluster.leader(0);
         let victim = *cluster.owners(0).values().next().expect("a shard");
-        let living = others(&cluster, victim);
+        let living = cluster.others(victim);
         let (of_it, _) = cluster.split(0, victim, &objects);
         let since = Instant::now();
         cluster.kill(victim);

@@ -7,6 +7,7 @@
 mod lab;
 
 use lab::config;
+use tidings_protocol::copy::{CopiedAnswer, Entry, Frame, encode};
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{Epoch, NodeId, ObjectHash, ShardId, Version};
 use tidings_router::Now;
@@ -176,4 +177,57 @@ fn a_hand_over_is_proposed_anew_when_something_else_was_agreed_about_the_shard()
         .sender
         .heed(NOW, ShardId(0), &filled, &bench.owner, &mut bench.out);
     assert!(bench.hands_over(0));
+}
+
+#[test]
+fn what_waits_for_a_copy_that_was_taken_out_holds_nobody_up() {
+    let mut bench = Bench::new();
+    // More than may wait on one stream.
+    let many: Vec<(ObjectHash, Version)> = (0..200_000).map(|number| (ObjectHash(number), Version(20))).collect();
+    bench.sender.versions(ShardId(0), &many);
+    bench.flush();
+    assert!(bench.sender.is_congested());
+    // It stands still: its connection is up.
+    let without = Shard {
+        in_sync: Vec::new(),
+        turn: 2,
+        ..shard(None)
+    };
+    for id in [ShardId(0), ShardId(1)] {
+        assert!(bench.sender.is_congested(), "it is waited for");
+        bench.sender.heed(NOW, id, &without, &bench.owner, &mut bench.out);
+    }
+    assert!(!bench.sender.is_congested());
+}
+
+#[test]
+fn marks_of_one_request_go_in_entries_that_a_frame_holds() {
+    let mut bench = Bench::new();
+    let answers: Vec<CopiedAnswer> = (0..200_000)
+        .map(|number| CopiedAnswer {
+            key: (u64::MAX, number),
+            version: Version(u64::from(u32::MAX)),
+            wall_us: 1 << 52,
+        })
+        .collect();
+    bench.sender.marks(ShardId(0), &[], &answers);
+    bench.sender.flush(NOW, &bench.owner, &mut bench.out);
+    let mut count = 0;
+    for output in &bench.out {
+        let Output::Send { batch, .. } = output else { continue };
+        let frame = Frame::Batch {
+            owner: 0,
+            life: batch.life,
+            place: batch.place,
+            sync: batch.sync,
+            entries: batch.entries.clone(),
+        };
+        encode(&frame, &mut Vec::new()).expect("a frame holds it");
+        let marks = batch.entries.iter().map(|entry| match entry {
+            Entry::Marks { answers, .. } => answers.len(),
+            _ => 0,
+        });
+        count += marks.sum::<usize>();
+    }
+    assert_eq!(count, answers.len());
 }

@@ -263,3 +263,31 @@ fn a_cursor_above_the_clock_is_from_the_future_only_above_the_ceiling_of_the_clu
     assert_eq!(verdict(3_600_000_000, 3_600_000_001), future);
     assert_eq!(verdict(15_000_000, 20_000_000), fine, "the clock counts as well");
 }
+
+#[test]
+fn who_was_told_to_fetch_is_not_told_again_when_something_changes_before_the_floor_is_closed() {
+    let mut stage = Stage::new(config(1, 2));
+    stage.own(0, &[0], 1, 0);
+    stage.closed(0, 9_000_000);
+    let who = stage.lane.open_session(stage.now);
+    let cursor = stage.cursor(8_900_000);
+    stage.poll(who, &["a", "b"], Some(&cursor));
+    stage.answer(0, &[]);
+    stage.writes();
+    // The floor lies above every ceiling, so ahead of the clock.
+    stage.own(1, &[0], 2, 12_000_000);
+    stage.answer(1, &[]);
+    stage.closed(1, 10_100_000);
+    stage.writes();
+    let mut answer = stage.answers.remove(&who.index).expect("told to fetch");
+    assert!(answer.resync.is_some(), "{answer:?}");
+    for version in 12_000_001..12_000_004 {
+        stage.poll(who, &[], Some(&answer.cursor));
+        stage.writes();
+        assert!(!stage.answers.contains_key(&who.index), "the poll waits");
+        stage.changed(1, "b", version);
+        stage.writes();
+        answer = stage.answers.remove(&who.index).expect("told of the change");
+        assert_eq!((answer.changes.len(), &answer.resync), (1, &None), "{answer:?}");
+    }
+}

@@ -31,6 +31,11 @@ const QUEUE_BYTES: usize = 32 << 20;
 /// Rounds of proposals under way at most. What is left out is proposed again.
 const PROPOSING: usize = 16;
 
+/// After so long a copy that confirms nothing is to be taken out.
+fn silence_us(lease_us: u64) -> u64 {
+    lease_us / 2
+}
+
 /// What came of it for others.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Came {
@@ -48,6 +53,7 @@ pub(super) struct Copying {
     me: Process,
     control: control::Handle,
     sender: Sender,
+    lease_us: u64,
     /// The map that the sender has heeded: what it wishes is meant on that.
     heeded: Arc<Map>,
     roads: HashMap<Process, CopyRoad>,
@@ -65,7 +71,7 @@ impl Copying {
             shards,
             window_bytes: WINDOW_BYTES,
             queue_bytes: QUEUE_BYTES,
-            silence_us: lease_us / 2,
+            silence_us: silence_us(lease_us),
             again_us: lease_us / 4,
         };
         Self {
@@ -73,6 +79,7 @@ impl Copying {
             me: view.me,
             control: control.clone(),
             sender: Sender::new(view.me, config),
+            lease_us,
             heeded: Arc::clone(&view.map),
             roads: HashMap::new(),
             proposing: Rc::default(),
@@ -186,7 +193,7 @@ impl Copying {
         self.sender.flush(now, machine, &mut self.out);
         let mut came = Vec::new();
         let wishes = self.perform(&mut came);
-        self.propose(&wishes);
+        self.propose(now, &wishes);
         came
     }
 
@@ -209,7 +216,12 @@ impl Copying {
     }
 
     /// Has wishes agreed. They are repeated as long as the map does not show what became of them.
-    fn propose(&self, wishes: &[Wish]) {
+    fn propose(&self, now: Now, wishes: &[Wish]) {
+        let hears = self.hears(now);
+        let wishes = wishes
+            .iter()
+            .filter(|wish| hears || !matches!(wish, Wish::Remove { .. }));
+        let wishes: Vec<Wish> = wishes.copied().collect();
         let silent = wishes.iter().filter_map(|wish| match wish {
             Wish::Remove { member, .. } => Some(member.node),
             Wish::Join { .. } | Wish::HandOver { .. } => None,
@@ -236,6 +248,12 @@ impl Copying {
             }
             proposing.set(proposing.get() - 1);
         });
+    }
+
+    /// Whether the control plane was heard since those who are silent now were. Who hears nobody may still be heard, and must not
+    /// have others taken out: they may be all that is left when its own lease has ended.
+    fn hears(&self, now: Now) -> bool {
+        self.control.view().until_us >= now.mono_us.saturating_add(self.lease_us - silence_us(self.lease_us))
     }
 
     fn command(&self, wish: Wish) -> Option<Command> {

@@ -137,7 +137,7 @@ pub(super) struct Copied {
 }
 
 /// What is written of a batch of a copy's stream, in its order, and the highest version in it.
-pub(super) fn of_copy(entries: &[Entry], standings: &[Standing]) -> (Payload, Version) {
+pub(crate) fn of_copy(entries: &[Entry], standings: &[Standing]) -> (Payload, Version) {
     let mut payload = Payload::default();
     let mut highest = Version::ZERO;
     let mut standings = standings.iter();

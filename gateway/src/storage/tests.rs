@@ -4,6 +4,7 @@ mod ceilings;
 mod copies;
 mod epochs;
 mod evictions;
+mod filled;
 mod formats;
 mod simulated;
 mod world;

@@ -4,11 +4,14 @@
 //! cut and hold single directions between nodes without any privilege. Nothing here panics because a node is dead: nodes
 //! die here.
 
+mod asking;
+mod faults;
 mod gates;
 mod life;
 
+pub(crate) use faults::{Dice, Disk, Fault, Hand, Struck};
 pub(crate) use gates::{Gate, Gates};
-pub(crate) use life::{Life, Told};
+pub(crate) use life::{Life, Told, Try, causes};
 
 use super::PATIENCE;
 use rustix::process::Signal;
@@ -92,6 +95,7 @@ pub(crate) struct Plan {
     expect: usize,
     gates: bool,
     lease_ms: u64,
+    copies: usize,
     more: Vec<String>,
 }
 
@@ -102,6 +106,7 @@ impl Plan {
             expect: if count < 5 { 3 } else { 5 },
             gates: false,
             lease_ms: 2_000,
+            copies: 2,
             more: Vec::new(),
         }
     }
@@ -113,6 +118,12 @@ impl Plan {
 
     pub(crate) fn lease_ms(mut self, lease_ms: u64) -> Self {
         self.lease_ms = lease_ms;
+        self
+    }
+
+    /// Of each shard, its owner's among them; two unless this is said.
+    pub(crate) fn copies(mut self, copies: usize) -> Self {
+        self.copies = copies;
         self
     }
 
@@ -155,7 +166,8 @@ impl Plan {
         }
     }
 
-    /// All nodes at once, waited for. Each owns shards: they are first given out when all are there to take them.
+    /// All nodes at once, waited for. Each owns shards: they are first given out when all are there to take them. Every shard
+    /// has its copies.
     #[track_caller]
     pub(crate) fn start(self) -> Cluster {
         let mut cluster = self.build();
@@ -165,6 +177,7 @@ impl Plan {
         cluster.until_whole();
         let owners: BTreeSet<usize> = cluster.owners(0).into_values().collect();
         assert_eq!(owners.len(), cluster.count(), "only {owners:?} own shards");
+        cluster.until_copied(&[0]);
         cluster
     }
 }
@@ -241,6 +254,7 @@ impl Cluster {
             ("--server.node_advertise", member.node_address.to_string()),
             ("--cluster.shards", SHARDS.to_string()),
             ("--cluster.lease_ms", self.plan.lease_ms.to_string()),
+            ("--cluster.copies", self.plan.copies.to_string()),
             ("--secret-file", text(self.folder.path().join("secret"))),
             ("--expect", self.plan.expect.to_string()),
             ("--cluster.join", join.join(",")),
@@ -388,13 +402,35 @@ impl Cluster {
         let status = self.status(asked).expect("an answer");
         for node in status["nodes"].as_array().expect("nodes") {
             let id = node["id"].as_str().and_then(|id| u64::from_str_radix(id, 16).ok());
-            let number = self.number(node["node"].as_str().expect("a name"));
+            // One that was replaced is listed until it is forgotten, perhaps without a name.
+            let called = node["node"].as_str().expect("a name");
+            let Some(number) = self.members.iter().position(|member| member.name == called) else {
+                continue;
+            };
             gates.is_called(number, NodeId(id.expect("a number")));
         }
     }
 
     fn is_whole(&self, node: usize) -> bool {
         self.is_ready(node) && self.status(node).is_some_and(|status| all_owned(&status))
+    }
+
+    /// Waits until no shard lacks a copy, as each of these nodes knows it.
+    #[track_caller]
+    pub(crate) fn until_copied(&self, asked: &[usize]) {
+        for &node in asked {
+            self.until(node, "every shard has its copies", |status| {
+                status["short_of_copies"] == 0 && all_owned(status)
+            });
+        }
+    }
+
+    /// Waits until every running node is whole and no shard lacks a copy.
+    #[track_caller]
+    pub(crate) fn until_healed(&mut self) {
+        self.until_whole();
+        let running = self.running();
+        self.until_copied(&running);
     }
 
     /// Waits until one of some nodes owns each shard, as one of them knows it.
@@ -423,86 +459,6 @@ impl Cluster {
             );
             std::thread::sleep(Duration::from_millis(50));
         }
-    }
-
-    /// The node that leads the control plane, as another knows it.
-    #[track_caller]
-    pub(crate) fn leader(&self, asked: usize) -> usize {
-        let status = self.until(asked, "a leader is known", |status| !status["leader"].is_null());
-        let nodes = status["nodes"].as_array().expect("nodes");
-        let leader = nodes
-            .iter()
-            .find(|node| node["leader"] == true)
-            .expect("the leader is listed");
-        self.number(leader["node"].as_str().expect("a name"))
-    }
-
-    /// The node of this name.
-    #[track_caller]
-    pub(crate) fn number(&self, name: &str) -> usize {
-        let found = self.members.iter().position(|member| member.name == name);
-        found.unwrap_or_else(|| panic!("no node is called {name}"))
-    }
-
-    /// Who owns each shard, as a node knows it.
-    #[track_caller]
-    pub(crate) fn owners(&self, asked: usize) -> BTreeMap<u64, usize> {
-        let status = self.status(asked).expect("an answer");
-        let shards = status["shards"].as_array().expect("shards");
-        let owner = |shard: &Value| self.number(shard["owner"].as_str().expect("a name"));
-        shards
-            .iter()
-            .map(|shard| (shard["shard"].as_u64().expect("a number"), owner(shard)))
-            .collect()
-    }
-
-    /// The shard of each of these objects.
-    #[track_caller]
-    pub(crate) fn shards_of(&self, asked: usize, objects: &[String]) -> Vec<u64> {
-        let shard = |object: &String| {
-            let target = format!("/v1/object?object={object}");
-            let since = Instant::now();
-            loop {
-                let answer = ask(self.address(asked), "GET", &target, &Value::Null, ANSWER);
-                match &answer {
-                    Ok((200, known)) => return known["shard"].as_u64().expect("a shard"),
-                    _ => assert!(since.elapsed() < PATIENCE, "{object}: {answer:?}"),
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        };
-        objects.iter().map(shard).collect()
-    }
-
-    /// Those of the objects whose shards a node owns, and the others.
-    #[track_caller]
-    pub(crate) fn split(&self, asked: usize, owner: usize, objects: &[String]) -> (Vec<String>, Vec<String>) {
-        let owners = self.owners(asked);
-        let shards = self.shards_of(asked, objects);
-        let (mut of, mut others) = (Vec::new(), Vec::new());
-        for (object, shard) in objects.iter().zip(shards) {
-            let side = if owners.get(&shard) == Some(&owner) {
-                &mut of
-            } else {
-                &mut others
-            };
-            side.push(object.clone());
-        }
-        (of, others)
-    }
-
-    /// The sum of a metric over all its labels that contain these; 0 if the node does not have it.
-    pub(crate) fn metric(&self, node: usize, name: &str, labels: &[&str]) -> u64 {
-        let text = match ask(self.address(node), "GET", "/metrics", &Value::Null, ANSWER) {
-            Ok((200, Value::String(text))) => text,
-            other => panic!("no metrics: {other:?}"),
-        };
-        let of = |line: &str| {
-            let rest = line.strip_prefix(name)?;
-            let fits = rest.starts_with([' ', '{']) && labels.iter().all(|label| rest.contains(label));
-            fits.then(|| line.rsplit(' ').next()?.parse::<f64>().ok())?
-        };
-        text.lines().filter_map(of).sum::<f64>() as u64
     }
 
     /// Publishes at one node; the version or what went wrong.

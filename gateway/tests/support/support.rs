@@ -17,7 +17,9 @@ mod process;
 mod publish;
 mod ws;
 
-pub(crate) use cluster::{Cluster, Gate, LONG, Life, Plan, SHARDS, Told, ask, publish_at};
+pub(crate) use cluster::{
+    Cluster, Dice, Disk, Fault, Gate, Hand, LONG, Life, Plan, SHARDS, Told, Try, ask, causes, publish_at,
+};
 pub(crate) use curl::Curl;
 pub(crate) use ear::{Ear, Heard, covers};
 pub(crate) use event_source::EventSource;

@@ -13,7 +13,7 @@ use tidings_protocol::{Epoch, ObjectHash, ShardCount, ShardId};
 const PIECES_AT_ONCE: usize = 96;
 
 /// Marks of one entry: a frame between nodes has a limit.
-const MARKS_AT_ONCE: usize = 8_192;
+pub(super) const MARKS_AT_ONCE: usize = 8_192;
 
 impl Sender {
     pub(super) fn send_pieces(&mut self, now: Now, owner: &Owner) {

@@ -3,6 +3,7 @@
 //! An acknowledgement that is to survive the owner waits for everyone in the in-sync set, and for everyone who was or may be
 //! proposed to it, until the map tells otherwise (rule R6). So a part in a shard begins and ends only by what the map says.
 
+use super::pieces::MARKS_AT_ONCE;
 pub use super::stream::Batch;
 use super::stream::Stream;
 use crate::control::map::{Process, Shard};
@@ -322,12 +323,22 @@ impl Sender {
 
     /// Revisions and answers to idempotency keys of a shard.
     pub fn marks(&mut self, shard: ShardId, revisions: &[CopiedRevision], answers: &[CopiedAnswer]) {
-        self.tell(shard, |epoch| Entry::Marks {
-            shard,
-            epoch,
-            revisions: revisions.to_vec(),
-            answers: answers.to_vec(),
-        });
+        for revisions in revisions.chunks(MARKS_AT_ONCE) {
+            self.tell(shard, |epoch| Entry::Marks {
+                shard,
+                epoch,
+                revisions: revisions.to_vec(),
+                answers: Vec::new(),
+            });
+        }
+        for answers in answers.chunks(MARKS_AT_ONCE) {
+            self.tell(shard, |epoch| Entry::Marks {
+                shard,
+                epoch,
+                revisions: Vec::new(),
+                answers: answers.to_vec(),
+            });
+        }
     }
 
     /// The floor of a shard rose.
@@ -442,9 +453,11 @@ impl Sender {
     /// Whether no more changes should be taken, because copies are behind.
     #[must_use]
     pub fn is_congested(&self) -> bool {
+        let counts = |process: &Process| self.parts.keys().any(|(_, other)| other == process);
+        // Of one that has no part any more nobody waits for anything.
         self.streams
-            .values()
-            .any(|stream| stream.bytes() > self.config.queue_bytes)
+            .iter()
+            .any(|(process, stream)| stream.bytes() > self.config.queue_bytes && counts(process))
     }
 
     /// Sends what was gathered, and pieces of what copies lack.

@@ -483,6 +483,9 @@ impl Lane {
             }
             let (version, hash) = (self.objects.slot(slot).version(), self.objects.hash(slot));
             let shard = self.config.shards.shard(hash);
+            // That it was told to fetch it is known from nothing but its cursor.
+            let said = own.told(hash).filter(|_| !subscriber.is_to_fetch(slot));
+            let version = version.max(said.unwrap_or_default());
             if version > own.at(shard).min(place.at(shard)) {
                 known.push((hash, version, shard));
             }

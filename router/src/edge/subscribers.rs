@@ -161,6 +161,11 @@ impl Subscriber {
         self.sink.gathers() && !self.page.as_ref().is_some_and(|page| page.will_compare(slot))
     }
 
+    /// Whether it has yet to be told to fetch an object.
+    pub(super) fn is_to_fetch(&self, slot: u32) -> bool {
+        self.resync.iter().any(|resync| resync.slots.contains(slot))
+    }
+
     /// Objects with a resync due.
     pub(super) fn resync_due(&self) -> usize {
         self.resync.iter().map(|r| r.slots.len()).sum()

@@ -58,7 +58,9 @@ impl Shell {
     pub(super) fn take_copies(&mut self, from: Process, reply: &CopyReply, batch: Arrived) {
         self.heed();
         let confirmed = self.following.as_ref().and_then(|following| following.done);
-        if !confirmed.is_some_and(|(_, confirmed)| confirmed) {
+        // Nor while the disk fails: what it refuses is kept in memory until it works again, and whoever is taken out is filled
+        // anew.
+        if !confirmed.is_some_and(|(_, confirmed)| confirmed) || self.journal.is_failing() {
             return reply.cut();
         }
         // Whoever owned a shard here has to stop before another's word of it is taken.

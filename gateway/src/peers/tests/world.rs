@@ -13,6 +13,7 @@ use crate::telemetry::Metrics;
 use crate::testing::{Answer, ask, post};
 use crate::{clock, edge};
 use serde_json::Value;
+use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -76,6 +77,7 @@ pub(super) struct TestNode {
     /// Before its port for other nodes.
     pub(super) relay: Relay,
     pub(super) view: watch::Sender<Arc<View>>,
+    pub(super) proposals: RefCell<control::Proposals>,
     peers: Option<Running>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -145,6 +147,11 @@ impl World {
 
     /// Shows a node the map as it is.
     pub(super) fn show(&self, node: usize) {
+        self.show_with(node, |_| {});
+    }
+
+    /// The same, otherwise than it is.
+    pub(super) fn show_with(&self, node: usize, change: impl FnOnce(&mut View)) {
         let others = self
             .nodes
             .iter()
@@ -156,11 +163,12 @@ impl World {
             client_url: String::new(),
             alive: true,
         };
-        let view = View {
+        let mut view = View {
             map: Arc::new(self.map.clone()),
             peers: Arc::new(others.map(|other| (other.process.node, peer(other))).collect()),
             ..nothing(self.nodes[node].process)
         };
+        change(&mut view);
         self.nodes[node].view.send_replace(Arc::new(view));
     }
 
@@ -360,7 +368,7 @@ fn start(process: Process, plan: Plan) -> TestNode {
     let (owner_handles, owner_ends) = (0..count).map(|_| owner::channel(64)).unzip();
     let (lanes, lane_ends) = (0..2).map(|_| edge::channel()).unzip();
     let view = watch::Sender::new(Arc::new(nothing(process)));
-    let control = control::Handle::fixed(view.subscribe());
+    let (control, proposals) = control::Handle::observed(view.subscribe());
     let handle = Handle::new(count, config.limits.forward_bytes as usize);
     let metrics = Arc::new(Metrics::new(&config));
     let node = Arc::new(Node {
@@ -419,6 +427,7 @@ fn start(process: Process, plan: Plan) -> TestNode {
         address,
         relay,
         view,
+        proposals: RefCell::new(proposals),
         peers: Some(peers::start(begin).unwrap()),
         stop: Some(stop),
         thread: Some(thread),

@@ -17,7 +17,7 @@ use tidings_router::owner::{Input, Output, Publish, Published};
 
 const OWNERS: usize = 2;
 
-fn now() -> Now {
+pub(super) fn now() -> Now {
     Now {
         mono_us: 0,
         wall_us: WALL_US,
@@ -39,16 +39,16 @@ struct Truth {
 
 /// What the outside knows.
 #[derive(Clone, Debug, Default)]
-struct Memory {
+pub(super) struct Memory {
     shards: BTreeMap<ShardId, Truth>,
     /// Above every version that was ever given: where the next epoch begins.
     ceiling: u64,
 }
 
 /// A member's storage with its owners.
-struct Member {
+pub(super) struct Member {
     owners: Vec<Owner>,
-    holdings: Vec<Holdings>,
+    pub(super) holdings: Vec<Holdings>,
     handles: Vec<Handle>,
     idle: Idle,
     memory: Memory,
@@ -74,7 +74,7 @@ fn plan(boot: &str, cluster: u64) -> Plan {
     }
 }
 
-fn open_member(disk: &Simulated, boot: &str, memory: &Memory) -> Result<Member, StorageError> {
+pub(super) fn open_member(disk: &Simulated, boot: &str, memory: &Memory) -> Result<Member, StorageError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     let opened = open(&disk, &plan(boot, 7))?;
     Ok(Member {
@@ -90,11 +90,11 @@ fn open_member(disk: &Simulated, boot: &str, memory: &Memory) -> Result<Member, 
     })
 }
 
-fn reopen(disk: &Simulated, boot: &str, memory: &Memory) -> Member {
+pub(super) fn reopen(disk: &Simulated, boot: &str, memory: &Memory) -> Member {
     open_member(disk, boot, memory).expect("the directory can be used")
 }
 
-fn place(shard: u16) -> usize {
+pub(super) fn place(shard: u16) -> usize {
     usize::from(shard) % OWNERS
 }
 
@@ -134,7 +134,7 @@ impl Source for Asked<'_> {
 
 impl Member {
     /// Writes one payload; whether it was written.
-    fn write(&mut self, payload: Payload, durable: bool) -> bool {
+    pub(super) fn write(&mut self, payload: Payload, durable: bool) -> bool {
         self.idle.writer.group(vec![Order {
             owner: 0,
             ticket: Some(1),
@@ -152,7 +152,7 @@ impl Member {
     }
 
     /// The cluster gives the shard to this process, in this epoch. `lost`: with nothing that was known before.
-    fn take(&mut self, shard: u16, epoch: u64, lost: bool) {
+    pub(super) fn take(&mut self, shard: u16, epoch: u64, lost: bool) {
         self.memory.ceiling += 1_000;
         let begins = Version(self.memory.ceiling);
         let id = ShardId(shard);
@@ -219,7 +219,7 @@ impl Member {
         }
     }
 
-    fn snapshots(&mut self) -> bool {
+    pub(super) fn snapshots(&mut self) -> bool {
         self.idle.writer.state.ask_for_file();
         self.idle.writer.care();
         let source = Asked(&self.owners, &self.holdings);
@@ -252,12 +252,12 @@ impl Member {
         self.publish(1, 56, false);
     }
 
-    fn on_shelves(&self) -> BTreeMap<ShardId, Epoch> {
+    pub(super) fn on_shelves(&self) -> BTreeMap<ShardId, Epoch> {
         self.holdings.iter().flat_map(Holdings::on_shelf).collect()
     }
 
     /// What lies on a shelf, by its pieces.
-    fn kept(&self, shard: ShardId) -> (BTreeMap<u64, Version>, Version) {
+    pub(super) fn kept(&self, shard: ShardId) -> (BTreeMap<u64, Version>, Version) {
         let source = Asked(&self.owners, &self.holdings);
         let share = source.versions(shard, 0..tidings_router::owner::keeping::SHARD_PIECES);
         let Some(Share::Here { versions, tenure }) = share else {

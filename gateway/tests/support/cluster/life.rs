@@ -6,7 +6,7 @@
 use super::{Asked, Cluster, LONG, ask, publish_at};
 use crate::support::covers;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,8 +26,21 @@ struct Shared {
     /// The highest version acknowledged.
     newest: AtomicU64,
     /// Publishes that were refused or not answered, and tried again.
-    tries: Mutex<Vec<(String, Duration, String)>>,
+    tries: Mutex<Vec<Try>>,
+    /// How long each change took to be acknowledged, with all that was tried.
+    took: Mutex<Vec<Duration>>,
     since: Instant,
+}
+
+/// A publish that was refused or not answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Try {
+    pub(crate) object: String,
+    /// At which node.
+    pub(crate) node: usize,
+    /// Since the beginning.
+    pub(crate) at: Duration,
+    pub(crate) why: String,
 }
 
 /// See the module.
@@ -58,6 +71,14 @@ pub(crate) struct Told {
     pub(crate) changes: usize,
 }
 
+/// The causes of the resyncs that were told.
+pub(crate) fn causes(told: &[Told]) -> BTreeSet<String> {
+    let resyncs = told.iter().flat_map(|told| &told.resyncs);
+    resyncs
+        .map(|resync| resync["cause"].as_str().expect("a cause").to_owned())
+        .collect()
+}
+
 impl Life {
     /// A reader at each of `readers`, nothing written yet. All have a cursor when this returns.
     #[track_caller]
@@ -68,6 +89,7 @@ impl Life {
             stop: AtomicBool::new(false),
             newest: AtomicU64::new(0),
             tries: Mutex::default(),
+            took: Mutex::default(),
             since: Instant::now(),
         });
         let readers = readers.iter().map(|&node| Watcher::begin(&shared, objects, node));
@@ -107,7 +129,38 @@ impl Life {
 
     /// What was tried in vain so far: the object, when (since the beginning), and why.
     pub(crate) fn failures(&self) -> Vec<(String, Duration, String)> {
+        let tries = self.tries().into_iter();
+        tries.map(|one| (one.object, one.at, one.why)).collect()
+    }
+
+    /// The same with where it was tried.
+    pub(crate) fn tries(&self) -> Vec<Try> {
         self.shared.tries.lock().expect("a lock").clone()
+    }
+
+    /// How long it has lasted.
+    pub(crate) fn age(&self) -> Duration {
+        self.shared.since.elapsed()
+    }
+
+    /// How many changes were acknowledged so far, and how long the slowest of them took.
+    pub(crate) fn acknowledged(&self) -> (usize, Duration) {
+        let took = self.shared.took.lock().expect("a lock");
+        (took.len(), took.iter().max().copied().unwrap_or_default())
+    }
+
+    /// No publish of any of these had to be tried again.
+    #[track_caller]
+    pub(crate) fn assert_none_refused(&self, of: &[String]) {
+        let of: BTreeSet<&String> = of.iter().collect();
+        let mut refused = self.failures();
+        refused.retain(|(object, _, _)| of.contains(object));
+        assert!(
+            refused.is_empty(),
+            "{} of shards that had nothing to do with it: {:?}",
+            refused.len(),
+            &refused[..1]
+        );
     }
 
     /// Ends writing, lets readers catch up, and looks whether they have everything. Gives what each was told.
@@ -153,18 +206,21 @@ impl Shared {
         let since = Instant::now();
         for turn in 0.. {
             // Its own node first, and then whoever lives.
-            let address = self.nodes[(node + turn) % self.nodes.len()];
-            match publish_at(address, object, 4_000) {
+            let node = (node + turn) % self.nodes.len();
+            match publish_at(self.nodes[node], object, 4_000) {
                 Ok(version) => {
                     self.newest.fetch_max(version, Ordering::Relaxed);
+                    self.took.lock().expect("a lock").push(since.elapsed());
                     return;
                 }
                 Err(why) => {
-                    let at = self.since.elapsed();
-                    self.tries
-                        .lock()
-                        .expect("a lock")
-                        .push((object.to_owned(), at, why.clone()));
+                    let one = Try {
+                        object: object.to_owned(),
+                        node,
+                        at: self.since.elapsed(),
+                        why: why.clone(),
+                    };
+                    self.tries.lock().expect("a lock").push(one);
                     assert!(since.elapsed() < TRIES, "{object} could not be published: {why}");
                     std::thread::sleep(Duration::from_millis(20));
                 }
