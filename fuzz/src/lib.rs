@@ -33,6 +33,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("queries", decoders::queries),
     ("cursors", decoders::cursors),
     ("hints", decoders::hints),
+    ("access_tokens", decoders::access_tokens),
     ("mesh_frames", decoders::mesh_frames),
     ("server_messages", decoders::server_messages),
     ("event_streams", decoders::event_streams),

@@ -5,6 +5,7 @@
 //! machine; writes are pulled from it by one task, a limited number at a time, so that a change with a million
 //! subscribers delays nobody's requests for long.
 
+mod bearers;
 mod connections;
 mod events;
 mod poll;
@@ -12,6 +13,7 @@ mod shell;
 mod sinks;
 mod websocket;
 
+use crate::auth::{Caller, Denial};
 use crate::node::Node;
 use crate::server::App;
 use shell::Shell;
@@ -20,6 +22,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tidings_protocol::codec::PollAnswer;
 use tidings_protocol::peer::OwnerToEdge;
+use tidings_router::access::Subject;
 use tidings_router::edge::{ConnectionView, Explanation, LaneStats, PollPage, SubscriberKey};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -50,6 +53,7 @@ pub(crate) enum LaneCommand {
     PollOver { ticket: u64 },
     /// A session made beforehand.
     OpenSession {
+        caller: Caller,
         entries: Vec<tidings_protocol::client::EntryResult>,
         reply: oneshot::Sender<String>,
     },
@@ -70,6 +74,7 @@ pub(crate) struct PollCommand {
     pub(crate) session: Option<SessionName>,
     pub(crate) page: PollPage,
     pub(crate) peer: SocketAddr,
+    pub(crate) caller: Caller,
     pub(crate) reply: oneshot::Sender<PollReply>,
 }
 
@@ -78,6 +83,8 @@ pub(crate) enum PollReply {
     Answer(Box<PollAnswer>),
     Superseded,
     SessionUnknown,
+    /// Its token does not count any more.
+    Denied(Denial),
 }
 
 /// Questions about a lane.
@@ -106,6 +113,7 @@ pub(crate) enum Inspect {
 pub(crate) struct Connected {
     pub(crate) view: ConnectionView,
     pub(crate) peer: Option<SocketAddr>,
+    pub(crate) subject: Option<Subject>,
     pub(crate) for_us: u64,
 }
 
@@ -184,6 +192,10 @@ pub fn start(thread: usize, node: Arc<Node>, receiver: LaneReceiver) {
     if let Some(control) = &shell.node.control {
         crate::node::spawn_vital("lane's ceiling", shell::heed(Rc::clone(&shell), control.watch()));
     }
+    if let Some(auth) = &shell.node.auth {
+        let heed = bearers::heed_revocations(Rc::clone(&shell), Arc::clone(auth));
+        crate::node::spawn_vital("lane's revocations", heed);
+    }
     crate::node::spawn_vital("lane", shell::run(shell, receiver.commands));
 }
 
@@ -192,12 +204,14 @@ pub async fn drain(lane: &LaneHandle, _deadline: Instant) {
     _ = lane.ask(|reply| LaneCommand::Drain { reply }).await;
 }
 
-/// The routes of subscribers and of those who look after them.
+/// The routes of subscribers.
 pub fn routes() -> axum::Router<App> {
-    websocket::routes()
-        .merge(events::routes())
-        .merge(poll::routes())
-        .merge(connections::routes())
+    websocket::routes().merge(events::routes()).merge(poll::routes())
+}
+
+/// The routes of those who look after subscribers.
+pub(crate) fn operators_routes() -> axum::Router<App> {
+    connections::routes()
 }
 
 /// The name of a subscriber as clients and operators see it: lane, place and generation.

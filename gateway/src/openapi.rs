@@ -25,15 +25,28 @@ pub(crate) fn routes() -> Router<App> {
     ),
     paths(
         publish, object, poll, poll_by_query, sessions, events, events_by_body, ws, connections, connection,
-        close_connection, explain, cluster, healthz, readyz, metrics
+        close_connection, explain, cluster, healthz, readyz, metrics, tickets, revocations, revoke, reload
     ),
     tags(
         (name = "publish", description = "Say that something changed"),
         (name = "subscribe", description = "Hear of it"),
         (name = "operate", description = "Look after the server"),
-    )
+    ),
+    security((), ("bearer" = [])),
+    modifiers(&Bearer)
 )]
 pub(crate) struct Document;
+
+/// A token or API key, where the server has a policy.
+struct Bearer;
+
+impl utoipa::Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    }
+}
 
 /// An object ID: 1 to 255 bytes of UTF-8 without control characters, compared byte for byte.
 #[derive(Serialize, ToSchema)]
@@ -414,6 +427,51 @@ fn readyz() {}
         body = String, content_type = "application/openmetrics-text")))]
 fn metrics() {}
 
+/// In place of a token, for an EventSource.
+#[derive(Serialize, ToSchema)]
+struct Ticket {
+    ticket: String,
+    #[schema(example = 60_000)]
+    open_within_ms: u64,
+}
+
+/// Which tokens count no more: one of `subject`, `token` and `everybody`.
+#[derive(Serialize, ToSchema)]
+struct Revocation {
+    subject: Option<String>,
+    /// The token's `jti`.
+    token: Option<String>,
+    everybody: Option<bool>,
+    /// Of this issuer only.
+    issuer: Option<String>,
+    /// Tokens issued up to then, in seconds since the Unix epoch; now if not said.
+    issued_to: Option<u64>,
+}
+
+#[utoipa::path(post, path = "/v1/tickets", tag = "subscribe",
+    responses((status = 201, description = "For one event stream", body = Ticket),
+        (status = 401, description = "Not authenticated", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Nobody has to authenticate here", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The token is too long for a URL", body = Problem, content_type = "application/problem+json")))]
+fn tickets() {}
+
+#[utoipa::path(get, path = "/v1/revocations", tag = "operate",
+    responses((status = 200, description = "Those in force"),
+        (status = 404, description = "Nobody has to authenticate here", body = Problem, content_type = "application/problem+json")))]
+fn revocations() {}
+
+#[utoipa::path(post, path = "/v1/revocations", operation_id = "revoke", tag = "operate", request_body = Revocation,
+    responses((status = 204, description = "These tokens count no more, on any node"),
+        (status = 400, description = "Not one thing is named", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Nobody has to authenticate here", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many are in force", body = Problem, content_type = "application/problem+json")))]
+fn revoke() {}
+
+#[utoipa::path(post, path = "/v1/reload", tag = "operate",
+    responses((status = 204, description = "Policy and certificate were read again"),
+        (status = 400, description = "They make no sense; nothing was changed", body = Problem, content_type = "application/problem+json")))]
+fn reload() {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -440,7 +498,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 16);
+        assert_eq!(count, 20);
     }
 
     #[test]

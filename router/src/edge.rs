@@ -22,6 +22,7 @@ mod schedule;
 mod sessions;
 mod subscribers;
 mod upstream;
+mod withdraw;
 
 pub use inspect::{ConnectionView, Explanation, LaneStats, Refusals, SubscriptionView};
 pub use place::{CursorVerdict, Place};

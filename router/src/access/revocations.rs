@@ -8,8 +8,9 @@
 //! It does not know how it reaches every node, or time: it comes in, in seconds since the Unix epoch.
 
 use super::identity::Identity;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The most revocations at a time. Beyond it only "everybody issued before" helps: it takes one entry, and makes room.
 pub const MOST_REVOCATIONS: usize = 10_000;
@@ -60,10 +61,30 @@ pub enum RevokeError {
     Same,
 }
 
-/// See the module.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// See the module. Copies share what they hold until one of them changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Revocations {
-    entries: Vec<(Target, Bounds)>,
+    entries: Arc<Vec<Entry>>,
+}
+
+type Entry = (Target, Bounds);
+
+impl Serialize for Revocations {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.entries.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Revocations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut entries = Vec::<Entry>::deserialize(deserializer)?;
+        // They are looked up by their order.
+        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        entries.dedup_by(|(one, _), (other, _)| one == other);
+        Ok(Self {
+            entries: Arc::new(entries),
+        })
+    }
 }
 
 impl Revocations {
@@ -80,7 +101,7 @@ impl Revocations {
     }
 
     /// All of them, in the order of their targets.
-    pub fn iter(&self) -> impl Iterator<Item = &(Target, Bounds)> {
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter()
     }
 
@@ -100,7 +121,7 @@ impl Revocations {
         }
         let place = self.entries.binary_search_by(|(known, _)| known.cmp(&target));
         if let Ok(place) = place {
-            let known = &mut self.entries[place].1;
+            let known = &mut Arc::make_mut(&mut self.entries)[place].1;
             let wider = Bounds {
                 issued_to_s: known.issued_to_s.max(bounds.issued_to_s),
                 until_s: known.until_s.max(bounds.until_s),
@@ -112,7 +133,7 @@ impl Revocations {
             self.prune(now_s);
             return Ok(());
         }
-        let covered = |(other, known): &(Target, Bounds)| {
+        let covered = |(other, known): &Entry| {
             target.whom == Whom::Everybody
                 && (target.issuer.is_none() || target.issuer == other.issuer)
                 && known.issued_to_s <= bounds.issued_to_s
@@ -125,17 +146,19 @@ impl Revocations {
         if room.count() >= MOST_REVOCATIONS {
             return Err(RevokeError::Full);
         }
+        let entries = Arc::make_mut(&mut self.entries);
         // What the new one covers need not be known by itself.
-        self.entries.retain(|entry| !covered(entry));
-        self.prune(now_s);
-        let place = self.entries.partition_point(|(known, _)| *known < target);
-        self.entries.insert(place, (target, bounds));
+        entries.retain(|entry| !covered(entry) && entry.1.until_s >= now_s);
+        let place = entries.partition_point(|(known, _)| *known < target);
+        entries.insert(place, (target, bounds));
         Ok(())
     }
 
     /// Forgets what has had its time.
     pub fn prune(&mut self, now_s: u64) {
-        self.entries.retain(|(_, bounds)| bounds.until_s >= now_s);
+        if self.entries.iter().any(|(_, bounds)| bounds.until_s < now_s) {
+            Arc::make_mut(&mut self.entries).retain(|(_, bounds)| bounds.until_s >= now_s);
+        }
     }
 
     /// Whether a credential counts no more. Never for an API key.
@@ -167,7 +190,7 @@ impl Revocations {
     #[must_use]
     pub fn kinds(&self) -> BTreeMap<&'static str, usize> {
         let mut kinds = BTreeMap::new();
-        for (target, _) in &self.entries {
+        for (target, _) in self.entries.iter() {
             let kind = match target.whom {
                 Whom::Everybody => "everybody",
                 Whom::Subject(_) => "subject",

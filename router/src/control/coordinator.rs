@@ -369,6 +369,7 @@ impl Coordinator {
                 | Command::Drain { .. }
                 | Command::Forget { .. }
                 | Command::SetCopies { .. }
+                | Command::Revoke { .. }
                 | Command::RaiseFloor { .. } => {}
             }
         }
