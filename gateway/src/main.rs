@@ -310,15 +310,16 @@ fn greeting(running: &RunningNode) -> String {
             std::net::Ipv6Addr::LOCALHOST.into()
         });
     }
+    let scheme = if running.node.tls.is_some() { "https" } else { "http" };
     let kept = match running.node.config.data_dir() {
         Some(path) => format!("versions are kept in {}", path.display()),
         None => "versions are kept in memory only".to_owned(),
     };
     format!(
-        "Tidings listens on http://{address} ({kept}). Try, each in a terminal of its own:\n\n\
-         \x20 curl -N 'http://{address}/v1/events?object=order:42'\n\
-         \x20 curl -X POST 'http://{address}/v1/publish?object=order:42'\n\
-         \x20 curl 'http://{address}/v1/poll?object=order:42'\n\n\
-         Documents: http://{address}/docs  Stop: Ctrl-C\n"
+        "Tidings listens on {scheme}://{address} ({kept}). Try, each in a terminal of its own:\n\n\
+         \x20 curl -N '{scheme}://{address}/v1/events?object=order:42'\n\
+         \x20 curl -X POST '{scheme}://{address}/v1/publish?object=order:42'\n\
+         \x20 curl '{scheme}://{address}/v1/poll?object=order:42'\n\n\
+         Documents: {scheme}://{address}/docs  Stop: Ctrl-C\n"
     )
 }

@@ -435,35 +435,35 @@ fn credentials_are_nowhere_in_what_is_logged_counted_or_answered() {
     );
     let key = format!("tidings_key_{canary}");
     let mut answers = String::new();
-    let mut keep = |answer: Answer| answers.push_str(&format!("{:?}{}", answer.headers, answer.text()));
+    let text_of = |answer: Answer| format!("{:?}{}", answer.headers, answer.text());
     for credential in [&good, &bad, &key] {
         let headers = bearer(credential);
-        keep(send(at, "POST", "/v1/publish?object=room:1", &headers, b""));
-        keep(send(at, "GET", "/v1/object?object=room:1", &headers, b""));
-        keep(send(at, "GET", "/v1/poll?object=room:1&wait_ms=0", &headers, b""));
-        keep(send(
+        answers += &text_of(send(at, "POST", "/v1/publish?object=room:1", &headers, b""));
+        answers += &text_of(send(at, "GET", "/v1/object?object=room:1", &headers, b""));
+        answers += &text_of(send(at, "GET", "/v1/poll?object=room:1&wait_ms=0", &headers, b""));
+        answers += &text_of(send(
             at,
             "POST",
             "/v1/sessions",
             &headers,
             b"{\"objects\":[\"room:1\"]}",
         ));
-        keep(send(at, "GET", "/metrics", &headers, b""));
-        keep(send(
+        answers += &text_of(send(at, "GET", "/metrics", &headers, b""));
+        answers += &text_of(send(
             at,
             "GET",
             &format!("/v1/events?object=room:1&ticket={credential}"),
             "",
             b"",
         ));
-        keep(send(
+        answers += &text_of(send(
             at,
             "GET",
             &format!("/v1/poll?object=room:1&token={credential}"),
             "",
             b"",
         ));
-        keep(send(at, "GET", &format!("/nowhere/{credential}"), "", b""));
+        answers += &text_of(send(at, "GET", &format!("/nowhere/{credential}"), "", b""));
         let mut ws = Ws::open(at);
         ws.say(&json!({"auth": {"token": credential}, "id": 1}));
         let told = ws.hear();
