@@ -356,10 +356,15 @@ impl SampleKind {
 /// # Errors
 /// If the filter cannot be read.
 pub fn start_logging(log: &config::Log) -> Result<(), config::ConfigError> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter).map_err(|error| config::ConfigError::Invalid {
+    let invalid = |error: &dyn std::fmt::Display| config::ConfigError::Invalid {
         key: "log.filter",
         reason: error.to_string(),
-    })?;
+    };
+    // The WebSocket library traces whole messages, and with them tokens: whatever is asked for, that is not logged.
+    let quiet = "tungstenite=info".parse().map_err(|error| invalid(&error))?;
+    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
+        .map_err(|error| invalid(&error))?
+        .add_directive(quiet);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -1,3 +1,5 @@
+//! Claims one by one: what is read, and when it may be believed.
+
 use super::*;
 
 const NOW_S: u64 = 1_800_000_000;

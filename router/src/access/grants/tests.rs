@@ -1,3 +1,5 @@
+//! Grants one by one: what matches, what is refused, what a subject can reach.
+
 use super::*;
 
 fn pattern(text: &str) -> Pattern {

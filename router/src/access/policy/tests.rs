@@ -1,3 +1,5 @@
+//! Policies that make sense and that do not, and which key a token means.
+
 use super::super::grants::Action;
 use super::*;
 

@@ -1,3 +1,5 @@
+//! Revocations one by one, and against a plain list.
+
 use super::super::grants::Permission;
 use super::super::identity::Subject;
 use super::*;
