@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_policy_on_loopback_leaves_nothing_to_say() {
-        assert_eq!(named(|_| {}), [String::new(); 0]);
+        assert_eq!(named(|_| {}), <[String; 0]>::default());
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
                 c.server.tls_cert_file = "c".to_owned();
                 c.server.admin_listen = "127.0.0.1:7402".to_owned();
             }),
-            [String::new(); 0]
+            <[String; 0]>::default()
         );
         assert_eq!(
             named(|c| c.server.admin_listen = "10.0.0.1:7402".to_owned()),

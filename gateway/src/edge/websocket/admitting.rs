@@ -90,16 +90,16 @@ impl Reader {
         if identity.objects.is_empty() {
             return;
         }
-        let entry = |object: &Box<str>| {
+        let entries = identity.objects.iter().map(|object| {
             Ok(tidings_protocol::client::Entry {
                 object: object.clone(),
                 version: None,
                 at_least: None,
             })
-        };
+        });
         let caller = Caller::Known(Arc::clone(identity));
         let page = Page {
-            entries: caller.sift(identity.objects.iter().map(entry).collect(), &self.shell.node.metrics),
+            entries: caller.sift(entries.collect(), &self.shell.node.metrics),
             ..Page::default()
         };
         let subscribed = self

@@ -133,12 +133,12 @@ fn an_algorithm_of_the_senders_choice_is_refused_before_anything_is_verified() {
 #[test]
 fn claims_do_not_count_before_the_signature() {
     // Expired, for another audience, and wrongly signed: only the last is said.
-    let wrong = format!(r#"{{"iss":"one","sub":"alice","aud":"x","iat":1,"exp":2}}"#);
+    let wrong = r#"{"iss":"one","sub":"alice","aud":"x","iat":1,"exp":2}"#;
     assert_eq!(
-        judged(&token(HEADER, &wrong, "another word")),
+        judged(&token(HEADER, wrong, "another word")),
         Err(TokenFault::Signature)
     );
-    assert_eq!(judged(&token(HEADER, &wrong, "word-of-one")), Err(TokenFault::Expired));
+    assert_eq!(judged(&token(HEADER, wrong, "word-of-one")), Err(TokenFault::Expired));
     let foreign = claims("one", "").replace("\"tidings\"", "\"elsewhere\"");
     assert_eq!(
         judged(&token(HEADER, &foreign, "word-of-one")),
