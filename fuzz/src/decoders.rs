@@ -12,6 +12,9 @@ use tidings_protocol::hint::compact_json;
 use tidings_protocol::id::check_object_id;
 use tidings_protocol::limits::{MAX_CURSOR_BYTES, MAX_DATA_BYTES, MAX_KIND_BYTES, REVISION_LIMIT};
 use tidings_protocol::{ClusterId, Cursor, ObjectHash, Problem, ShardCount, ShardId, Version, mesh};
+use tidings_router::access::Action;
+use tidings_router::access::claims::Terms;
+use tidings_router::access::token::{MOST_TOKEN_BYTES, Parts};
 
 /// A small limit, so that it is met.
 const MOST: usize = 5;
@@ -40,6 +43,35 @@ fn check_request(request: &Request) {
         Request::Subscribe { objects, .. } | Request::Unsubscribe { objects } => check_entries(objects),
         Request::Auth { token } => assert!(!token.is_empty()),
         Request::Ping => {}
+    }
+}
+
+/// Tokens: header, claims and signature apart, and as one text. What is read is within its bounds.
+pub(crate) fn access_tokens(data: &[u8]) {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let mut parts = data.splitn(3, |byte| *byte == b'\n');
+    let parts = [parts.next(), parts.next(), parts.next()].map(|part| URL_SAFE_NO_PAD.encode(part.unwrap_or_default()));
+    let text = String::from_utf8_lossy(data);
+    for token in [parts.join("."), text.into_owned()] {
+        let Ok(read) = Parts::read(&token) else { continue };
+        assert!(token.len() <= MOST_TOKEN_BYTES && !read.signature.is_empty());
+        let claims = &read.claims;
+        assert!(!claims.subject.is_empty() && !claims.subject.contains(char::is_control));
+        let own = claims.own.fill(&claims.subject);
+        for object in &claims.objects {
+            assert_eq!(check_object_id(object), Ok(()));
+            let listed = own.subscribe.iter().any(|pattern| pattern.matches(object));
+            assert_eq!(own.allow(Action::Subscribe, object), listed);
+        }
+        let terms = Terms {
+            audience: &[],
+            leeway_s: 30,
+            lifetime_s: 86_400,
+        };
+        if claims.check(&terms, claims.issued_s).is_ok() {
+            assert!(claims.check(&terms, claims.expires_s + 30).is_err(), "it ends");
+        }
     }
 }
 

@@ -34,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("queries", decoders::queries),
     ("cursors", decoders::cursors),
     ("hints", decoders::hints),
+    ("access_tokens", decoders::access_tokens),
     ("mesh_frames", decoders::mesh_frames),
     ("copy_frames", copies::copy_frames),
     ("server_messages", decoders::server_messages),

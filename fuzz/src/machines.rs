@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use tidings_protocol::peer::{EdgeToOwner, FloorCause, OwnerToEdge};
 use tidings_protocol::{ClusterId, Epoch, NodeId, ObjectHash, ShardCount, ShardId, Version};
 use tidings_router::Now;
+use tidings_router::access::revocations::{Bounds, Target, Whom};
 use tidings_router::control::command::{Command, Seen, With};
 use tidings_router::control::map::{Map, NodeInfo, Process, Roles};
 use tidings_router::owner::keeping::SHARD_PIECES;
@@ -440,7 +441,23 @@ fn command(random: &mut Random, map: &Map) -> Command {
                 shard,
                 to: random.percent(70).then_some(one.node),
             },
-            1 => Command::Move {
+            1 => {
+                let now_s = random.below(100);
+                let whom = match random.below(3) {
+                    0 => Whom::Everybody,
+                    1 => Whom::Subject(format!("s{}", random.below(4)).into()),
+                    _ => Whom::Token(format!("t{}", random.below(4)).into()),
+                };
+                Command::Revoke {
+                    target: Target { issuer: None, whom },
+                    bounds: Bounds {
+                        issued_to_s: now_s,
+                        until_s: now_s + 20,
+                    },
+                    now_s,
+                }
+            }
+            2 => Command::Move {
                 seen,
                 to: random.percent(70).then_some(one),
             },

@@ -5,6 +5,7 @@ mod samples;
 
 pub(crate) use cluster::{Cluster, ClusterShard, cluster_of};
 
+use crate::auth::Caller;
 use crate::control;
 use crate::node::Node;
 use crate::problem::Refusal;
@@ -13,7 +14,7 @@ use crate::telemetry::Sample;
 use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde::Serialize;
@@ -22,16 +23,20 @@ use tidings_protocol::client::query_pairs;
 use tidings_protocol::error::Code;
 use tidings_protocol::id::check_object_id;
 use tidings_protocol::{Epoch, Problem, ShardId, Version};
+use tidings_router::access::Action;
 use tokio::time::Instant;
 
-/// The routes of this room.
+/// The routes of this room that tell everybody something.
 pub fn routes() -> Router<App> {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
         .route("/v1/object", get(object))
-        .merge(cluster::routes())
+}
+
+/// Those of operators.
+pub(crate) fn operators_routes() -> Router<App> {
+    Router::new().route("/metrics", get(metrics)).merge(cluster::routes())
 }
 
 async fn healthz() -> &'static str {
@@ -60,9 +65,13 @@ pub(crate) fn unready(node: &Node) -> Vec<&'static str> {
         .collect()
 }
 
-async fn readyz(State(app): State<App>) -> Response {
-    let reasons = unready(&app.node);
+async fn readyz(State(app): State<App>, Extension(caller): Extension<Caller>) -> Response {
+    let mut reasons = unready(&app.node);
     let ready = reasons.is_empty();
+    if !caller.is_admin() {
+        // Strangers learn whether, not why.
+        reasons.clear();
+    }
     let status = if ready {
         StatusCode::OK
     } else {
@@ -112,14 +121,24 @@ struct Object {
     epoch: Option<Epoch>,
     floor: Version,
     owner: String,
-    subscribers: usize,
+    /// On this node. For those who publish the object, and for operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscribers: Option<usize>,
 }
 
 /// How long the owner of an object may take to answer what it knows.
 const OWNER_ANSWERS: Duration = Duration::from_secs(2);
 
-async fn object(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
+async fn object(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Refusal> {
     let name = only_object(query.as_deref().unwrap_or_default())?;
+    let publishes = caller.is_admin() || caller.may(Action::Publish, &name);
+    if !publishes {
+        caller.check(Action::Subscribe, &name, &app.node.metrics)?;
+    }
     let hash = app.node.key.object(&name);
     let shard = app.node.shards.shard(hash);
     let found = app.node.inspect(hash, None, Instant::now() + OWNER_ANSWERS).await;
@@ -127,9 +146,11 @@ async fn object(State(app): State<App>, RawQuery(query): RawQuery) -> Result<Res
         let detail = format!("no owner of shard {shard} answers now");
         Refusal::new(Code::NoOwner, detail)
     })?;
-    let mut subscribers = 0;
+    let mut subscribers = publishes.then_some(0);
     for lane in &app.node.lanes {
-        subscribers += lane.watchers(&name).await;
+        if let Some(subscribers) = &mut subscribers {
+            *subscribers += lane.watchers(&name).await;
+        }
     }
     let answer = Object {
         version: found.known.version.known(),

@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod publish;
 mod server;
 mod signals;
+pub mod token;
 pub mod watch;
 
 /// Where the server is and how to be let in.

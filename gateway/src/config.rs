@@ -6,12 +6,15 @@
 
 mod cluster;
 mod layers;
+mod safety;
 mod schema;
 
 pub use layers::{Flags, Sources, load};
+pub use safety::warnings;
 pub(crate) use schema::integer;
 pub use schema::{
-    Cluster, Config, Drain, KEYS, Key, Kind, Limits, Log, Owner, Server, Storage, default_toml, docs_markdown, validate,
+    Auth, Cluster, Config, Drain, KEYS, Key, Kind, Limits, Log, Owner, Server, Storage, default_toml, docs_markdown,
+    validate,
 };
 
 /// Why a configuration is refused. **Nothing was started.**

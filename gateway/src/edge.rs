@@ -5,6 +5,7 @@
 //! machine; writes are pulled from it by one task, a limited number at a time, so that a change with a million
 //! subscribers delays nobody's requests for long.
 
+mod bearers;
 mod connections;
 mod events;
 mod explain;
@@ -15,6 +16,7 @@ mod shell;
 mod sinks;
 mod websocket;
 
+use crate::auth::{Caller, Denial};
 use crate::node::Node;
 use crate::server::App;
 use shell::Shell;
@@ -23,6 +25,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tidings_protocol::codec::PollAnswer;
 use tidings_protocol::peer::OwnerToEdge;
+use tidings_router::access::Subject;
 use tidings_router::edge::{ConnectionView, Explanation, LaneStats, PollPage, SubscriberKey, SubscriptionPage, Tally};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -53,6 +56,7 @@ pub(crate) enum LaneCommand {
     PollOver { ticket: u64 },
     /// A session made beforehand.
     OpenSession {
+        caller: Caller,
         entries: Vec<tidings_protocol::client::EntryResult>,
         reply: oneshot::Sender<String>,
     },
@@ -75,6 +79,7 @@ pub(crate) struct PollCommand {
     pub(crate) session: Option<SessionName>,
     pub(crate) page: PollPage,
     pub(crate) peer: SocketAddr,
+    pub(crate) caller: Caller,
     pub(crate) reply: oneshot::Sender<PollReply>,
 }
 
@@ -83,6 +88,8 @@ pub(crate) enum PollReply {
     Answer(Box<PollAnswer>),
     Superseded,
     SessionUnknown,
+    /// Its token does not count any more.
+    Denied(Denial),
 }
 
 /// Questions about a lane.
@@ -126,6 +133,7 @@ pub(crate) enum Inspect {
 pub(crate) struct Connected {
     pub(crate) view: ConnectionView,
     pub(crate) peer: Option<SocketAddr>,
+    pub(crate) subject: Option<Subject>,
     pub(crate) for_us: u64,
 }
 
@@ -225,6 +233,10 @@ pub fn start(thread: usize, node: Arc<Node>, receiver: LaneReceiver) {
     if let Some(control) = &shell.node.control {
         crate::node::spawn_vital("lane's ceiling", shell::heed(Rc::clone(&shell), control.watch()));
     }
+    if let Some(auth) = &shell.node.auth {
+        let heed = bearers::heed_revocations(Rc::clone(&shell), Arc::clone(auth));
+        crate::node::spawn_vital("lane's revocations", heed);
+    }
     crate::node::spawn_vital("lane", shell::run(shell, receiver.commands));
 }
 
@@ -240,14 +252,14 @@ pub(crate) fn follow_cluster(node: &Node, thread: usize) {
     }
 }
 
-/// The routes of subscribers and of those who look after them.
+/// The routes of subscribers.
 pub fn routes() -> axum::Router<App> {
-    websocket::routes()
-        .merge(events::routes())
-        .merge(poll::routes())
-        .merge(connections::routes())
-        .merge(search::routes())
-        .merge(explain::routes())
+    websocket::routes().merge(events::routes()).merge(poll::routes())
+}
+
+/// The routes of those who look after subscribers.
+pub(crate) fn operators_routes() -> axum::Router<App> {
+    connections::routes().merge(search::routes()).merge(explain::routes())
 }
 
 /// The name of a subscriber as clients and operators see it: lane, place and generation.

@@ -4,6 +4,7 @@
 //! [`Node::start`] runs a whole node inside any process; the binary does little more.
 
 pub mod admin;
+pub mod auth;
 pub mod cli;
 mod client_js;
 pub mod clock;
@@ -28,15 +29,40 @@ mod testing;
 pub use node::{Node, RunningNode};
 pub use server::App;
 
-/// Every route of a node, for one of its threads.
-pub fn routes(app: App) -> axum::Router {
-    axum::Router::new()
+/// The routes of a node's public listener, for one of its threads; `operators`: with theirs among them.
+pub fn routes(app: App, operators: bool) -> axum::Router {
+    let mut routes = axum::Router::new()
         .merge(edge::routes())
         .merge(admin::routes())
-        .merge(recent::routes())
+        .merge(auth::routes())
         .merge(openapi::routes())
         .merge(client_js::routes())
-        .merge(console::routes())
+        .merge(console::routes());
+    if operators {
+        routes = routes.merge(operators_only());
+    }
+    finished(routes, app)
+}
+
+/// The routes of the operators' own listener.
+pub fn operators_routes(app: App) -> axum::Router {
+    let routes = operators_only()
+        .merge(admin::routes())
+        .merge(openapi::routes())
+        .merge(client_js::routes())
+        .merge(console::routes());
+    finished(routes, app)
+}
+
+fn operators_only() -> axum::Router<App> {
+    edge::operators_routes()
+        .merge(admin::operators_routes())
+        .merge(recent::routes())
+        .merge(auth::operators_routes())
+}
+
+fn finished(routes: axum::Router<App>, app: App) -> axum::Router {
+    routes
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .with_state(app)

@@ -4,7 +4,10 @@ use clap::{Args, Parser, Subcommand};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tidings::cli::{self, cluster::ClusterWord, dev::DevArgs, publish::PublishArgs, watch::WatchArgs};
+use std::sync::Arc;
+use tidings::cli::{
+    self, cluster::ClusterWord, dev::DevArgs, publish::PublishArgs, token::TokenWord, watch::WatchArgs,
+};
 use tidings::config::{self, Config, Flags, Sources};
 use tidings::node::Starting;
 use tidings::{Node, RunningNode, telemetry};
@@ -37,6 +40,11 @@ enum Word {
     Cluster {
         #[command(subcommand)]
         what: ClusterWord,
+    },
+    /// Make and read API keys and tokens.
+    Token {
+        #[command(subcommand)]
+        what: TokenWord,
     },
     /// Say what this machine can give: how long its disk takes to make a change durable, and more.
     Doctor(ServeArgs),
@@ -130,6 +138,7 @@ fn main() -> ExitCode {
         Some(Word::Watch(args)) => runtime().map(|runtime| runtime.block_on(cli::watch::run(args))),
         Some(Word::Dev(args)) => runtime().map(|runtime| runtime.block_on(cli::dev::run(args))),
         Some(Word::Cluster { what }) => runtime().map(|runtime| runtime.block_on(cli::cluster::run(what))),
+        Some(Word::Token { what }) => cli::token::run(&what),
         Some(Word::Doctor(args)) => doctor(&args),
         Some(Word::Config { what }) => configuration(&what),
     };
@@ -142,8 +151,15 @@ fn main() -> ExitCode {
 fn configuration(what: &ConfigWord) -> Result<ExitCode, String> {
     match what {
         ConfigWord::Check(args) => {
-            args.load()?;
+            let config = args.load()?;
+            tidings::auth::Auth::load(&config).map_err(|error| error.to_string())?;
+            tidings::server::Tls::load(&config).map_err(|error| error.to_string())?;
             println!("The configuration is fine.");
+            let warnings = config::warnings(&config);
+            if !warnings.is_empty() {
+                println!("\nLess safe than it could be:");
+                warnings.iter().for_each(|warning| println!("- {warning}"));
+            }
         }
         ConfigWord::Docs => print!("{}", config::docs_markdown()),
         ConfigWord::Default => print!("{}", config::default_toml()),
@@ -180,6 +196,8 @@ async fn live(config: Config, until_stdin_ends: bool) -> Result<ExitCode, String
         interrupt: signal(SignalKind::interrupt()).map_err(|error| error.to_string())?,
         terminate: signal(SignalKind::terminate()).map_err(|error| error.to_string())?,
     };
+    // Unheard it would end the process.
+    let hang_ups = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
     let abandoned = abandoned(until_stdin_ends);
     tokio::pin!(abandoned);
     let starting = Node::begin(config).map_err(|error| error.to_string())?;
@@ -210,6 +228,7 @@ async fn live(config: Config, until_stdin_ends: bool) -> Result<ExitCode, String
     tokio::select! {
         () = stops.asked() => {}
         () = &mut abandoned => {}
+        () = read_again(hang_ups, &running.node) => {}
         // The node gave up by itself.
         _ = drained.wait_for(|draining| *draining) => {}
     }
@@ -226,6 +245,19 @@ async fn live(config: Config, until_stdin_ends: bool) -> Result<ExitCode, String
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Reads policy and certificates again whenever asked to; never ends.
+async fn read_again(mut hang_ups: Signal, node: &Arc<Node>) {
+    loop {
+        if hang_ups.recv().await.is_none() {
+            return std::future::pending().await;
+        }
+        let node = Arc::clone(node);
+        if let Ok(Err(why)) = tokio::task::spawn_blocking(move || node.reload()).await {
+            tracing::error!(why, "nothing was read again: everything goes on as it was");
+        }
+    }
 }
 
 /// Waits until standard input has ended; for ever, unless `asked`.
@@ -278,15 +310,16 @@ fn greeting(running: &RunningNode) -> String {
             std::net::Ipv6Addr::LOCALHOST.into()
         });
     }
+    let scheme = if running.node.tls.is_some() { "https" } else { "http" };
     let kept = match running.node.config.data_dir() {
         Some(path) => format!("versions are kept in {}", path.display()),
         None => "versions are kept in memory only".to_owned(),
     };
     format!(
-        "Tidings listens on http://{address} ({kept}). Try, each in a terminal of its own:\n\n\
-         \x20 curl -N 'http://{address}/v1/events?object=order:42'\n\
-         \x20 curl -X POST 'http://{address}/v1/publish?object=order:42'\n\
-         \x20 curl 'http://{address}/v1/poll?object=order:42'\n\n\
-         Documents: http://{address}/docs  Stop: Ctrl-C\n"
+        "Tidings listens on {scheme}://{address} ({kept}). Try, each in a terminal of its own:\n\n\
+         \x20 curl -N '{scheme}://{address}/v1/events?object=order:42'\n\
+         \x20 curl -X POST '{scheme}://{address}/v1/publish?object=order:42'\n\
+         \x20 curl '{scheme}://{address}/v1/poll?object=order:42'\n\n\
+         Documents: {scheme}://{address}/docs  Stop: Ctrl-C\n"
     )
 }

@@ -11,13 +11,14 @@ mod tests;
 
 pub use starting::Starting;
 
+use crate::auth::{self, Auth, AuthError};
 use crate::config::{Config, ConfigError};
 use crate::control;
 use crate::edge::{self, LaneHandle, LaneReceiver};
 use crate::owner::{self, OwnerHandle};
 use crate::peers;
 use crate::recent::{self, Recent};
-use crate::server::{self, Accepted, Admission, App, Gate, Http};
+use crate::server::{self, Accepted, Admission, App, Gate, Http, Tls, TlsError};
 use crate::storage::disk::Disk;
 use crate::storage::{self, StorageError};
 use crate::telemetry::Metrics;
@@ -77,6 +78,12 @@ pub struct Node {
     pub storage: Option<storage::Status>,
     /// What the cluster agreed on; `None` for a node that is alone and owns everything.
     pub control: Option<control::Handle>,
+    /// Who is let in; `None` where nobody has to say who they are.
+    pub auth: Option<Arc<Auth>>,
+    /// Where operators reach it, if not where clients do.
+    pub admin_address: Option<SocketAddr>,
+    /// TLS for clients; `None`: in the clear.
+    pub tls: Option<Arc<Tls>>,
     /// The way to other nodes; `None` likewise.
     pub peers: Option<peers::Handle>,
     /// Nothing has been heard for a while from owners of some shards.
@@ -99,6 +106,12 @@ pub enum StartError {
         /// What the system said.
         cause: io::Error,
     },
+    /// Nobody could be let in as configured.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// There is no certificate to show.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The data directory cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -222,6 +235,22 @@ impl Node {
         usize::from(self.shards.shard(object).0) % self.owners.len()
     }
 
+    /// Reads the certificate and the policy again.
+    ///
+    /// # Errors
+    /// Says what is wrong with one of them; that one goes on as it was, and what comes behind it.
+    pub fn reload(&self) -> Result<(), String> {
+        if let Some(tls) = &self.tls {
+            tls.reload().map_err(|error| error.to_string())?;
+            tracing::info!("the certificate was read again");
+        }
+        if let Some(auth) = &self.auth {
+            auth.reload().map_err(|error| error.to_string())?;
+            tracing::info!("the policy was read again");
+        }
+        Ok(())
+    }
+
     /// Whether the node is about to stop.
     #[must_use]
     pub fn is_draining(&self) -> bool {
@@ -231,6 +260,7 @@ impl Node {
 
 async fn accept(
     listener: TcpListener,
+    admin: Option<TcpListener>,
     node: Arc<Node>,
     admission: Arc<Admission>,
     dealers: Vec<mpsc::UnboundedSender<Accepted>>,
@@ -238,8 +268,25 @@ async fn accept(
     if let Some(control) = &node.control {
         tokio::task::spawn_local(end_with(Arc::clone(&node), control.over()));
         tokio::task::spawn_local(leaving::leave_then_drain(Arc::clone(&node)));
+        if let Some(auth) = &node.auth {
+            let cut_off_after = Duration::from_millis(node.config.auth.cut_off_ms);
+            tokio::task::spawn_local(auth::follow(Arc::clone(auth), control.watch(), cut_off_after));
+        }
     }
-    let result = server::accept(listener, Arc::clone(&node), admission, dealers).await;
+    let clients = server::accept(
+        listener,
+        false,
+        Arc::clone(&node),
+        Arc::clone(&admission),
+        dealers.clone(),
+    );
+    let result = match admin {
+        None => clients.await,
+        Some(admin) => {
+            let operators = server::accept(admin, true, Arc::clone(&node), admission, dealers);
+            tokio::try_join!(clients, operators).map(|((), ())| ())
+        }
+    };
     if result.is_err() {
         node.draining.send_replace(true);
     }
@@ -313,6 +360,7 @@ struct Parts {
     thread: usize,
     node: Arc<Node>,
     gate: Arc<Gate>,
+    admin_gate: Arc<Gate>,
     owner: owner::Begin,
     lane: LaneReceiver,
     accepted: mpsc::UnboundedReceiver<Accepted>,
@@ -338,18 +386,25 @@ impl Parts {
             tokio::task::spawn_local(recent::record(Arc::clone(&self.node)));
         }
         hear_owners(&self.node, self.thread, &self.begun).await;
-        let http = Http::new(app.clone(), crate::routes(app), self.gate);
+        let separate = !self.node.config.server.admin_listen.is_empty();
+        let tls = self.node.tls.clone();
+        let http = Http::new(app.clone(), crate::routes(app.clone(), !separate), self.gate, tls);
+        // Without a listener of its own nobody is dealt to it.
+        let operators = Http::new(app.clone(), crate::operators_routes(app), self.admin_gate, None);
         let mut draining = self.node.draining.subscribe();
         loop {
             tokio::select! {
                 biased;
                 _ = draining.wait_for(|draining| *draining) => break,
-                Some(accepted) = self.accepted.recv() => http.spawn(accepted),
+                Some(accepted) = self.accepted.recv() => match accepted.operator {
+                    true => operators.spawn(accepted),
+                    false => http.spawn(accepted),
+                },
             }
         }
         let deadline = tokio::time::Instant::now() + Duration::from_millis(self.node.config.drain.deadline_ms);
         let lane = &self.node.lanes[self.thread];
-        let drained = async { tokio::join!(edge::drain(lane, deadline), http.drain()) };
+        let drained = async { tokio::join!(edge::drain(lane, deadline), http.drain(), operators.drain()) };
         if tokio::time::timeout_at(deadline, drained).await.is_err() {
             tracing::warn!(thread = self.thread, "connections were still open at the deadline");
         }

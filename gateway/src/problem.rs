@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use tidings_protocol::Problem;
@@ -16,6 +16,7 @@ pub struct Refusal {
     applied: Option<Applied>,
     retry_after_s: Option<u32>,
     close: bool,
+    challenge: Option<&'static str>,
 }
 
 impl Refusal {
@@ -60,6 +61,13 @@ impl Refusal {
         self
     }
 
+    /// Says how to authenticate (`WWW-Authenticate`).
+    #[must_use]
+    pub fn challenge(mut self, challenge: &'static str) -> Self {
+        self.challenge = Some(challenge);
+        self
+    }
+
     /// Adds to the explanation.
     #[must_use]
     pub fn adding(mut self, more: &str) -> Self {
@@ -99,6 +107,7 @@ impl From<Problem> for Refusal {
             applied: None,
             retry_after_s: None,
             close: false,
+            challenge: None,
         }
     }
 }
@@ -157,6 +166,9 @@ impl IntoResponse for Refusal {
         });
         if let Some(seconds) = retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(challenge) = self.challenge {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -13,6 +13,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use crate::auth::Caller;
 use crate::owner::PublishFailure;
 use crate::problem::Refusal;
 use crate::server::App;
@@ -69,7 +70,7 @@ impl Terms {
 }
 
 /// Answers one publish.
-pub async fn answer(app: &App, request: Request<Incoming>) -> Response {
+pub async fn answer(app: &App, caller: &Caller, request: Request<Incoming>) -> Response {
     if request.method() != Method::POST {
         let detail = format!("{PATH} takes POST, not {}", request.method());
         let mut response = Refusal::new(Code::MethodNotAllowed, detail)
@@ -79,21 +80,21 @@ pub async fn answer(app: &App, request: Request<Incoming>) -> Response {
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
-    match publish(app, request).await {
+    match publish(app, caller, request).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     }
 }
 
-async fn publish(app: &App, request: Request<Incoming>) -> Result<Response, Refusal> {
+async fn publish(app: &App, caller: &Caller, request: Request<Incoming>) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let query = parts.uri.query().unwrap_or_default();
     let unread = !body.is_end_stream();
     let (terms, form) = terms(app, query, &parts.headers).map_err(|problem| not_applied(problem).closing_if(unread))?;
     if form == Form::Lines {
-        return stream::answer(app, &terms, body).await;
+        return stream::answer(app, caller, &terms, body).await;
     }
-    let reading = Reading::new(app, terms.key.clone());
+    let reading = Reading::new(app, caller, terms.key.clone());
     if !unread {
         return batch::answer(app, &terms, reading.query(query).map_err(not_applied)?).await;
     }

@@ -11,12 +11,16 @@ mod guard;
 mod head;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod wire;
 
 pub use accept::{Accepted, accept, bind};
 pub use admission::{Admission, Permit};
 pub use connection::{Http, PeerAddress};
 pub use gate::{Gate, Passage};
 pub use guard::{Deadlines, GuardedStream};
+pub use tls::{Tls, TlsError};
+pub use wire::Wire;
 
 use crate::config::Config;
 use crate::node::Node;

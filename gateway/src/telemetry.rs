@@ -64,6 +64,14 @@ limits! {
     ObjectsPerConnection = "objects_per_connection";
     /// Too many subscriptions in all.
     Subscriptions = "subscriptions";
+    /// Too many WebSockets that have yet to say who they are.
+    Unauthenticated = "unauthenticated";
+    /// A WebSocket that did not say who it is in time.
+    Auth = "auth_ms";
+    /// Too many connections of one subject.
+    ConnectionsPerSubject = "connections_per_subject";
+    /// A handshake of TLS that took too long.
+    TlsHandshake = "tls_handshake_ms";
     /// Too many connections.
     Connections = "connections";
     /// Too many connections from one address.
@@ -137,6 +145,8 @@ pub struct Metrics {
     pub duplicates: Counter,
     /// Changes refused before an owner saw them.
     pub rejected: Counter,
+    /// What was asked for by somebody to whom it is not granted.
+    pub forbidden: Counter,
     /// Publishes whose outcome is unknown.
     pub outcome_unknown: Counter,
     /// Publishes refused because the disk fails.
@@ -176,6 +186,7 @@ impl Metrics {
             published: Counter::default(),
             duplicates: Counter::default(),
             rejected: Counter::default(),
+            forbidden: Counter::default(),
             outcome_unknown: Counter::default(),
             storage_refused: Counter::default(),
             owner_burst: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
@@ -190,6 +201,11 @@ impl Metrics {
             "gate_refused",
             "Requests refused for their Host, Origin or form",
             new.gate.clone(),
+        );
+        registry.register(
+            "forbidden",
+            "What was asked for by somebody to whom it is not granted",
+            new.forbidden.clone(),
         );
         registry.register("connections_accepted", "Connections accepted", new.accepted.clone());
         registry.register("connections_open", "Connections open now", new.open.clone());
@@ -347,10 +363,15 @@ impl SampleKind {
 /// # Errors
 /// If the filter cannot be read.
 pub fn start_logging(log: &config::Log) -> Result<(), config::ConfigError> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter).map_err(|error| config::ConfigError::Invalid {
+    let invalid = |error: &dyn std::fmt::Display| config::ConfigError::Invalid {
         key: "log.filter",
         reason: error.to_string(),
-    })?;
+    };
+    // The WebSocket library traces whole messages, and with them tokens: whatever is asked for, that is not logged.
+    let quiet = "tungstenite=info".parse().map_err(|error| invalid(&error))?;
+    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
+        .map_err(|error| invalid(&error))?
+        .add_directive(quiet);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

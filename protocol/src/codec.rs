@@ -165,10 +165,18 @@ pub fn subscribed<'a>(
     });
 }
 
-/// "You will not hear of these", on a stream of Server-Sent Events.
-pub fn refused<'a>(out: &mut Vec<u8>, entries: impl Iterator<Item = (&'a str, &'a Problem)>) {
-    message(Encoding::EventStream, out, "refused", None, |pen| {
-        write_refused(pen, entries)
+/// "You will not hear of these."
+pub fn refused<'a>(encoding: Encoding, out: &mut Vec<u8>, entries: impl Iterator<Item = (&'a str, &'a Problem)>) {
+    message(encoding, out, "refused", None, |pen| write_refused(pen, entries));
+}
+
+/// "Your token has expired: bring another within this time."
+pub fn token_expired(encoding: Encoding, out: &mut Vec<u8>, closes_in_ms: u64) {
+    message(encoding, out, "token_expired", None, |pen| {
+        let map = pen.open_map();
+        pen.key("closes_in_ms");
+        pen.number(closes_in_ms);
+        pen.close_map(map, 1);
     });
 }
 

@@ -52,6 +52,8 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", 415, false, "Unsupported media type";
     /// No credentials, or bad ones.
     Unauthenticated = "unauthenticated", 401, false, "Not authenticated";
+    /// The credentials were good, and were revoked.
+    Revoked = "revoked", 401, false, "Revoked";
     /// The credentials do not allow this.
     Forbidden = "forbidden", 403, false, "Forbidden";
     /// The page's origin is not allowed here.

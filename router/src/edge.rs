@@ -24,6 +24,7 @@ mod sessions;
 mod silence;
 mod subscribers;
 mod upstream;
+mod withdraw;
 
 pub use delays::Delays;
 pub use inspect::{ConnectionView, Explanation, LaneStats, Refusals, SubscriptionPage, SubscriptionView, Tally};

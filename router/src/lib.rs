@@ -4,6 +4,7 @@
 //! tasks, files or clocks. `control`, `owner` and `edge` never import each other: owner and edge meet only through the peer
 //! frames of `tidings_protocol::peer`, and what control decides reaches both through their callers.
 
+pub mod access;
 pub mod control;
 pub mod copies;
 pub mod edge;

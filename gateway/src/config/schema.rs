@@ -136,6 +136,14 @@ sections! {
     server: Server {
         /// Address and port for clients, publishers and operators.
         listen: String = "127.0.0.1:7400".to_owned();
+        /// Address and port for operators: `/metrics`, `/v1/cluster`, `/v1/connections` and the like, which `listen` then has no
+        /// more. Empty: on `listen`.
+        admin_listen: String = String::new();
+        /// Certificate chain in PEM. With it and `tls_key_file`, `listen` speaks TLS only. Read again at `SIGHUP` and
+        /// `POST /v1/reload`.
+        tls_cert_file: String = String::new();
+        /// The certificate's private key in PEM.
+        tls_key_file: String = String::new();
         /// Address and port for other nodes, TCP and UDP. Not used by a node that is alone.
         node_listen: String = "127.0.0.1:7401".to_owned();
         /// Where other nodes reach this one, `host:port`. Empty: `node_listen`.
@@ -161,6 +169,23 @@ sections! {
         /// Origins of web pages that may use this server, exactly as browsers send them: `https://app.example`. Pages served
         /// under this server's own host are always allowed.
         allowed_origins: Vec<String> = Vec::new();
+    }
+    /// Who is let in. The policy itself, with API keys and issuers of tokens, is a file of its own (`docs/security.md`).
+    auth: Auth {
+        /// The policy. Empty: nobody has to say who they are, and the server listens on loopback only. Read again at `SIGHUP` and
+        /// `POST /v1/reload`.
+        policy_file: String = String::new();
+        /// Seconds by which the clocks of issuers and this node may differ. At most 30.
+        leeway_s: u64 = 30;
+        /// The longest life of a token, from `iat` to `exp`, in seconds. A revocation is kept about as long. Equal on all nodes.
+        token_lifetime_s: u64 = 86_400;
+        /// Milliseconds for which a connection lives on behind the end of its token, after it was told.
+        grace_ms: u64 = 25_000;
+        /// Milliseconds within which a ticket must be opened.
+        ticket_ms: u64 = 60_000;
+        /// Milliseconds after which a node of a cluster that hears nothing from the control plane, and so of no revocation, lets
+        /// nobody new in.
+        cut_off_ms: u64 = 30_000;
     }
     /// Bounds. Each is exported as `tidings_limit{name="…"}`, and each refusal counts in `tidings_refused_total{limit="…"}`.
     limits: Limits {
@@ -202,6 +227,14 @@ sections! {
         /// Subscriptions of all connections and sessions together; each thread has its share. Each takes about 90 bytes.
         /// Beyond it sessions that wait for their next poll are forgotten first, then more objects are refused.
         subscriptions: u64 = 20_000_000;
+        /// WebSockets that have yet to say who they are, together.
+        unauthenticated: u64 = 2_000;
+        /// Milliseconds within which a WebSocket must say who it is.
+        auth_ms: u64 = 10_000;
+        /// WebSockets and event streams of one subject on this node.
+        connections_per_subject: u64 = 50;
+        /// Milliseconds that the handshake of TLS may take.
+        tls_handshake_ms: u64 = 5_000;
         /// Open connections. 0: 90 % of the descriptors the process may open.
         connections: u64 = 0;
         /// Open connections from one address (IPv6: one /64 network). Loopback is exempt.
@@ -298,6 +331,29 @@ impl Config {
         address("server.listen", &self.server.listen)
     }
 
+    /// The address for operators, if they have one of their own.
+    ///
+    /// # Errors
+    /// Says what is wrong with `server.admin_listen`.
+    pub fn admin_listen(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        match self.server.admin_listen.as_str() {
+            "" => Ok(None),
+            text => address("server.admin_listen", text).map(Some),
+        }
+    }
+
+    /// Whether callers have to say who they are.
+    #[must_use]
+    pub fn has_auth(&self) -> bool {
+        !self.auth.policy_file.is_empty()
+    }
+
+    /// Whether `listen` speaks TLS.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        !self.server.tls_cert_file.is_empty()
+    }
+
     /// The folder for what outlives the process; `None` if everything is kept in memory only.
     #[must_use]
     pub fn data_dir(&self) -> Option<std::path::PathBuf> {
@@ -339,14 +395,7 @@ pub fn validate(config: &Config) -> Result<(), ConfigError> {
     };
     let listen = config.listen()?;
     address("server.node_listen", &config.server.node_listen)?;
-    require(
-        listen.ip().is_loopback() || config.server.insecure,
-        "server.listen",
-        &format!(
-            "{listen} is reachable from other machines, and nobody would have to authenticate: every page and host that \
-             reaches it could publish and listen. Set server.insecure = true (or --insecure) if that is what you want"
-        ),
-    )?;
+    super::safety::validate(config, listen)?;
     require(
         tidings_protocol::ShardCount::new(u16::try_from(config.cluster.shards).unwrap_or(0)).is_some(),
         "cluster.shards",

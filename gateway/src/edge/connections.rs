@@ -24,6 +24,9 @@ pub(super) struct View {
     connection: String,
     transport: &'static str,
     address: Option<String>,
+    /// Who is behind it, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
     connected_ms: u64,
     objects: usize,
     pending: usize,
@@ -41,6 +44,7 @@ impl View {
             connection: connection_name(lane, view.who),
             transport: view.transport,
             address: connected.peer.map(|peer| peer.to_string()),
+            subject: connected.subject.as_ref().map(|subject| subject.name.to_string()),
             connected_ms: connected.for_us / 1000,
             objects: view.objects,
             pending: view.pending,

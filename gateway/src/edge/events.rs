@@ -3,6 +3,7 @@
 use super::shell::Shell;
 use super::sinks::Sink;
 use super::{LaneCommand, LaneHandle, SessionName, connection_name};
+use crate::auth::{Caller, Place};
 use crate::clock;
 use crate::problem::Refusal;
 use crate::server::App;
@@ -38,6 +39,9 @@ pub(crate) struct Open {
     pub(super) cursor: Option<String>,
     pub(super) trace: bool,
     pub(super) peer: SocketAddr,
+    pub(super) caller: Caller,
+    /// Among the connections of its subject.
+    pub(super) place: Option<Place>,
     pub(super) sink: EventsSink,
 }
 
@@ -164,6 +168,14 @@ fn answer(app: &App, head: &Parts, asked: EventsRequest) -> Result<Response, Ref
     if asked.objects.as_ref().is_none_or(Vec::is_empty) && asked.session.is_none() {
         return Err(Problem::new(Code::NoObjects, "name at least one `object`, or a `session`").into());
     }
+    let caller = super::poll::caller_of(&head.extensions);
+    let place = match (&app.node.auth, caller.subject()) {
+        (Some(auth), Some(subject)) => auth.place(subject, &app.node.metrics).map_err(|limit| {
+            let detail = format!("too many connections of one subject (limits.{})", limit.name());
+            Refusal::new(Code::TooMany, detail)
+        })?,
+        _ => None,
+    };
     let last = head.headers.get(HeaderName::from_static("last-event-id"));
     // The browser's own memory counts more than the address it was given at first.
     let last = last
@@ -191,10 +203,12 @@ fn answer(app: &App, head: &Parts, asked: EventsRequest) -> Result<Response, Ref
         .clone();
     lane.send(LaneCommand::Events(Box::new(Open {
         session,
-        entries: asked.objects.unwrap_or_default(),
+        entries: caller.sift(asked.objects.unwrap_or_default(), &app.node.metrics),
         cursor: last.or(asked.cursor),
         trace: super::poll::wants_trace(head.uri.query()),
         peer: super::websocket::peer_of(&head.extensions),
+        caller,
+        place,
         sink: EventsSink {
             ticket,
             slot: Arc::clone(&slot),
@@ -222,6 +236,8 @@ pub(super) fn open(shell: &Rc<Shell>, open: Open) {
         cursor,
         trace,
         peer,
+        caller,
+        place,
         mut sink,
     } = open;
     let now = clock::now();
@@ -239,7 +255,7 @@ pub(super) fn open(shell: &Rc<Shell>, open: Open) {
         Some(name) => {
             sink.who = Some(name.who);
             let slot = Arc::clone(&sink.slot);
-            let Some(who) = shell.attach(name, sink, cursor.as_deref(), trace) else {
+            let Some(who) = shell.attach(name, &caller, sink, cursor.as_deref(), trace) else {
                 codec::session_unknown(&mut first);
                 let mut gone = EventsSink {
                     ticket: 0,
@@ -254,6 +270,9 @@ pub(super) fn open(shell: &Rc<Shell>, open: Open) {
             who
         }
     };
+    if let Caller::Known(identity) = caller {
+        shell.step(|state| state.known(who, identity, place));
+    }
     let limits = &shell.node.config.limits;
     let connection = connection_name(shell.thread, who);
     let hello = Hello {
@@ -267,6 +286,9 @@ pub(super) fn open(shell: &Rc<Shell>, open: Open) {
     };
     codec::hello(Encoding::EventStream, &mut first, &hello);
     shell.with(|lane, _| lane.respond(who, |_, reply| reply.extend_from_slice(&first)));
+    if session.is_some() {
+        shell.withdraw(who);
+    }
     if shell.draining() {
         let after_ms = Some(shell.jitter_ms());
         shell.with(|lane, out| lane.dismiss(now, who, CloseCode::Drain, "drain", after_ms, out));

@@ -1,6 +1,7 @@
 //! Long-poll and sessions.
 
 use super::{LaneCommand, LaneHandle, PollCommand, PollReply, SessionName};
+use crate::auth::{Caller, Denial};
 use crate::problem::Refusal;
 use crate::server::App;
 use crate::telemetry::Limit;
@@ -38,6 +39,26 @@ pub(super) fn routes() -> axum::Router<App> {
 /// A number for one poll or stream, never used twice in one process.
 pub(super) fn next_ticket() -> u64 {
     TICKETS.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Who makes the request.
+pub(super) fn caller_of(extensions: &http::Extensions) -> Caller {
+    // Put there before any route is asked.
+    let nobody = || Caller::Nobody(Denial::Missing);
+    extensions.get::<Caller>().cloned().unwrap_or_else(nobody)
+}
+
+/// A poll ends with its token, as a connection would.
+fn longest_wait_ms(app: &App, caller: &Caller) -> u64 {
+    let left_ms = caller
+        .identity()
+        .and_then(|identity| super::bearers::expires_in_ms(identity));
+    match (left_ms, &app.node.auth) {
+        (Some(left_ms), Some(auth)) => {
+            left_ms.saturating_add(u64::try_from(auth.grace().as_millis()).unwrap_or(u64::MAX))
+        }
+        _ => u64::MAX,
+    }
 }
 
 /// Whether the query asks for shard and epoch with each change.
@@ -157,6 +178,8 @@ async fn poll(app: &App, head: &Parts, asked: PollRequest) -> Result<Response, R
         cursor: asked.cursor,
         trace: wants_trace(head.uri.query()),
     };
+    let caller = caller_of(&head.extensions);
+    let wait_ms = wait_ms.min(longest_wait_ms(app, &caller));
     let (reply, mut answer) = oneshot::channel();
     let ticket = next_ticket();
     let peer = super::websocket::peer_of(&head.extensions);
@@ -165,6 +188,7 @@ async fn poll(app: &App, head: &Parts, asked: PollRequest) -> Result<Response, R
         session,
         page,
         peer,
+        caller,
         reply,
     })));
     let mut waiting = Waiting {
@@ -195,6 +219,7 @@ async fn poll(app: &App, head: &Parts, asked: PollRequest) -> Result<Response, R
             "a newer poll or stream of this session took over",
         )),
         Ok(PollReply::SessionUnknown) => Err(unknown()),
+        Ok(PollReply::Denied(denial)) => Err(denial.refusal()),
         Err(_) => Err(Refusal::new(Code::Draining, "the server is about to stop")),
     }
 }
@@ -232,15 +257,16 @@ async fn open_session(State(app): State<App>, request: Request) -> Result<Respon
     if asked.objects.is_empty() {
         return Err(Problem::new(Code::NoObjects, "`objects` must name at least one object").into());
     }
-    let refused: Vec<_> = asked
-        .objects
+    let caller = caller_of(&head.extensions);
+    let objects = caller.sift(asked.objects, &app.node.metrics);
+    let refused: Vec<_> = objects
         .iter()
         .filter_map(|entry| entry.as_ref().err().cloned())
         .collect();
-    let entries = asked.objects.into_iter().filter(Result::is_ok).collect();
+    let entries = objects.into_iter().filter(Result::is_ok).collect();
     let lane = &app.node.lanes[app.thread];
     let session = lane
-        .ask(|reply| LaneCommand::OpenSession { entries, reply })
+        .ask(|reply| LaneCommand::OpenSession { caller, entries, reply })
         .await
         .filter(|name| !name.is_empty());
     let Some(session) = session else {

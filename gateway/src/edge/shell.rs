@@ -4,6 +4,7 @@ use super::events::EventsSink;
 use super::search::PLACES_AT_ONCE;
 use super::sinks::{Entry, Sink, State, next_jitter, write_to};
 use super::{Inspect, LaneCommand, PollCommand, PollReply, SessionName, websocket};
+use crate::auth::Caller;
 use crate::clock;
 use crate::control::View;
 use crate::node::Node;
@@ -82,7 +83,7 @@ impl Shell {
     /// One step of the machine, and then what it asks for.
     pub(super) fn step<T>(&self, step: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.borrow_mut();
-        let before = state.lane.next_deadline();
+        let before = state.next_deadline();
         let result = step(&mut state);
         state.perform(self);
         let refusals = state.lane.take_refusals();
@@ -93,7 +94,7 @@ impl Shell {
         if state.lane.has_writes() {
             self.writes.notify_one();
         }
-        let after = state.lane.next_deadline();
+        let after = state.next_deadline();
         if after != before && after.is_some_and(|after| before.is_none_or(|before| after < before)) {
             self.deadline.notify_one();
         }
@@ -122,6 +123,7 @@ impl Shell {
                 state.remove(who);
             } else {
                 state.set_sink(who, Sink::Idle);
+                state.give_up_place(who);
             }
         });
     }
@@ -169,7 +171,8 @@ impl Shell {
                     state.lane.poll_over(now, who, None, &mut state.out);
                 }
             }),
-            LaneCommand::OpenSession { entries, reply } => {
+            LaneCommand::OpenSession { caller, entries, reply } => {
+                let entries = caller.sift(entries, &self.node.metrics);
                 let name = self.step(|state| {
                     let who = state.lane.open_session(now);
                     let page = tidings_router::edge::PollPage {
@@ -179,6 +182,9 @@ impl Shell {
                     // Watching begins now, so that the first poll or stream finds its objects live.
                     _ = state.lane.poll(now, who, page, &mut state.out);
                     state.enter(who, Sink::Idle, None);
+                    if let Caller::Known(identity) = caller {
+                        state.known(who, identity, None);
+                    }
                     state.session_name(self.thread, who)
                 });
                 _ = reply.send(name.map_or_else(String::new, |name| name.text()));
@@ -208,11 +214,12 @@ impl Shell {
         }
     }
 
-    fn poll(self: &Rc<Self>, poll: PollCommand) {
+    fn poll(self: &Rc<Self>, mut poll: PollCommand) {
         let now = clock::now();
+        poll.page.entries = poll.caller.sift(poll.page.entries, &self.node.metrics);
         self.step(|state| {
             let known = match poll.session {
-                Some(name) if state.is_session(name) => Some(name.who),
+                Some(name) if state.is_session(name, &poll.caller) => Some(name.who),
                 Some(_) => {
                     _ = poll.reply.send(PollReply::SessionUnknown);
                     return;
@@ -234,6 +241,12 @@ impl Shell {
                 state.enter(who, sink, Some(poll.peer));
             }
             state.by_ticket.insert(poll.ticket, who);
+            if let Caller::Known(identity) = &poll.caller {
+                if known.is_some() {
+                    state.refuse_withdrawn(who, &poll.caller, &mut poll.page);
+                }
+                state.known(who, Arc::clone(identity), None);
+            }
             let mut superseded = Vec::new();
             _ = state.lane.poll(now, who, poll.page, &mut superseded);
             // The machine names the poll that gives place; its sink was closed above.
@@ -250,12 +263,13 @@ impl Shell {
     pub(super) fn attach(
         &self,
         name: SessionName,
+        caller: &Caller,
         sink: EventsSink,
         cursor: Option<&str>,
         trace: bool,
     ) -> Option<SubscriberKey> {
         self.step(|state| {
-            if !state.is_session(name) {
+            if !state.is_session(name, caller) {
                 return None;
             }
             let who = name.who;
@@ -336,20 +350,22 @@ impl Shell {
                 return true;
             };
             let before = socket.rest.len();
+            let waited = socket.stream.unsent();
             let result = write_to(&socket.stream, &mut socket.rest);
             let left = socket.rest.len();
+            let moved = left < before || waited != socket.stream.unsent();
             match result {
                 Err(_) => {
                     state.lane.disconnect(now, who);
                     state.remove(who);
                     true
                 }
-                Ok(()) if left == 0 => {
+                Ok(true) => {
                     state.lane.writable(now, who, &mut state.out);
                     true
                 }
-                Ok(()) => {
-                    if left < before {
+                Ok(false) => {
+                    if moved {
                         state.lane.progress(now, who);
                     }
                     false
@@ -385,7 +401,7 @@ pub(super) async fn run(shell: Rc<Shell>, mut commands: mpsc::UnboundedReceiver<
     shell.step(|_| ());
     let mut batch = Vec::with_capacity(COMMANDS_AT_ONCE);
     loop {
-        let deadline = shell.state.borrow().lane.next_deadline();
+        let deadline = shell.state.borrow().next_deadline();
         let timer = async {
             match deadline {
                 Some(at) => tokio::time::sleep_until(clock::instant(at)).await,
@@ -400,7 +416,10 @@ pub(super) async fn run(shell: Rc<Shell>, mut commands: mpsc::UnboundedReceiver<
                 }
                 batch.drain(..).for_each(|command| shell.command(command));
             }
-            () = timer => shell.with(|lane, out| lane.handle_deadline(clock::now(), out)),
+            () = timer => shell.step(|state| {
+                state.lane.handle_deadline(clock::now(), &mut state.out);
+                state.look(&shell);
+            }),
             () = shell.deadline.notified() => {}
         }
     }

@@ -1,19 +1,22 @@
 //! Where bytes for subscribers go: sockets, bodies of event streams, polls that wait. What the machine asks for is done here.
 
+use super::bearers::Bearer;
 use super::events::EventsSink;
 use super::shell::Shell;
 use super::{Connected, PollReply, SessionName};
+use crate::auth::Caller;
 use crate::clock;
+use crate::server::Wire;
 use crate::telemetry::Limit;
 use bytes::{Buf as _, Bytes};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use tidings_protocol::peer::EdgeToOwner;
+use tidings_router::MonoUs;
 use tidings_router::edge::{Lane, Output, SubscriberKey, Write};
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 
 /// How long a client may take to read the last words it is sent.
@@ -34,6 +37,8 @@ pub(super) struct State {
     pub(super) drained: Vec<oneshot::Sender<()>>,
     pub(super) draining: bool,
     pub(super) jitter: u64,
+    /// When bearers are to be looked at, and which.
+    pub(super) due: BTreeSet<(MonoUs, u32)>,
 }
 
 /// What the shell keeps for one subscriber.
@@ -43,6 +48,8 @@ pub(super) struct Entry {
     peer: Option<SocketAddr>,
     /// The secret of its name, if it is a session.
     secret: Option<[u8; 16]>,
+    /// Who is behind it, where that has to be known.
+    pub(super) bearer: Option<Box<Bearer>>,
 }
 
 /// Where bytes for a subscriber go.
@@ -59,7 +66,7 @@ pub(super) enum Sink {
 
 /// An upgraded WebSocket.
 pub(super) struct Socket {
-    pub(super) stream: Rc<TcpStream>,
+    pub(super) stream: Rc<Wire>,
     /// What the socket could not take of the last write.
     pub(super) rest: Bytes,
     /// The reader waits here for its next turn, or learns that the socket was cut.
@@ -79,7 +86,27 @@ impl State {
             drained: Vec::new(),
             draining: false,
             jitter,
+            due: BTreeSet::new(),
         }
+    }
+
+    /// How many places there are, taken or not.
+    pub(super) fn places(&self) -> u32 {
+        self.sinks.len() as u32
+    }
+
+    /// Whoever is behind the subscriber of a place.
+    pub(super) fn bearer_at(&mut self, index: u32) -> Option<(SubscriberKey, &mut Bearer)> {
+        let entry = self.sinks.get_mut(index as usize)?.as_mut()?;
+        let generation = entry.generation;
+        let bearer = entry.bearer.as_deref_mut()?;
+        Some((SubscriberKey { index, generation }, bearer))
+    }
+
+    fn vacate(&mut self, index: usize) -> Option<Entry> {
+        let entry = self.sinks.get_mut(index)?.take()?;
+        self.no_longer_due(index as u32, entry.bearer.as_deref());
+        Some(entry)
     }
 
     pub(super) fn entry(&mut self, who: SubscriberKey) -> Option<&mut Entry> {
@@ -94,11 +121,14 @@ impl State {
         if self.sinks.len() <= index {
             self.sinks.resize_with(index + 1, || None);
         }
+        // A session that the machine forgot may still stand there.
+        self.vacate(index);
         self.sinks[index] = Some(Entry {
             generation: who.generation,
             sink,
             peer,
             secret: None,
+            bearer: None,
         });
     }
 
@@ -128,11 +158,8 @@ impl State {
 
     /// The subscriber is gone from the machine: so is its sink.
     pub(super) fn remove(&mut self, who: SubscriberKey) {
-        let Some(place) = self.sinks.get_mut(who.index as usize) else {
-            return;
-        };
-        if place.as_ref().is_some_and(|entry| entry.generation == who.generation)
-            && let Some(entry) = place.take()
+        if self.entry(who).is_some()
+            && let Some(entry) = self.vacate(who.index as usize)
         {
             self.end(entry.sink);
             self.report_drained();
@@ -159,10 +186,14 @@ impl State {
         next_jitter(&mut self.jitter, spread_ms)
     }
 
-    pub(super) fn is_session(&self, name: SessionName) -> bool {
+    /// Whether there is this session, and it is this one's: to others it does not exist.
+    pub(super) fn is_session(&self, name: SessionName, of: &Caller) -> bool {
         let entry = self.sinks.get(name.who.index as usize).and_then(Option::as_ref);
-        entry.is_some_and(|e| e.generation == name.who.generation && e.secret == Some(name.secret))
-            && self.lane.connection(name.who).is_some()
+        entry.is_some_and(|entry| {
+            let owner = entry.bearer.as_ref().and_then(|bearer| bearer.subject());
+            let named = entry.generation == name.who.generation && entry.secret == Some(name.secret);
+            named && owner == of.subject()
+        }) && self.lane.connection(name.who).is_some()
     }
 
     /// The session's name, made on first use. `None` without randomness: then there is no session to come back to.
@@ -184,6 +215,7 @@ impl State {
         let entry = self.sinks.get(view.who.index as usize).and_then(Option::as_ref);
         Connected {
             peer: entry.and_then(|entry| entry.peer),
+            subject: entry.and_then(|entry| entry.bearer.as_ref()?.subject().cloned()),
             for_us: clock::mono_us() - view.since_us,
             view,
         }
@@ -231,7 +263,7 @@ impl State {
                         ..
                     }) = self.entry(who)
                     {
-                        _ = socket2::SockRef::from(&*socket.stream).shutdown(std::net::Shutdown::Both);
+                        _ = socket2::SockRef::from(socket.stream.tcp()).shutdown(std::net::Shutdown::Both);
                     }
                     self.remove(who);
                 }
@@ -282,7 +314,7 @@ impl State {
                 socket.rest = write.bytes;
                 let result = write_to(&socket.stream, &mut socket.rest);
                 if write.last {
-                    let place = self.sinks[who.index as usize].take();
+                    let place = self.vacate(who.index as usize);
                     if let Some(Entry {
                         sink: Sink::Socket(socket),
                         ..
@@ -294,7 +326,7 @@ impl State {
                 } else if result.is_err() {
                     self.lane.disconnect(now, who);
                     self.remove(who);
-                } else if !socket.rest.is_empty() {
+                } else if !matches!(result, Ok(true)) {
                     let stream = Rc::clone(&socket.stream);
                     self.lane.blocked(now, who);
                     tokio::task::spawn_local(wait_writable(Rc::clone(shell), stream, who));
@@ -314,23 +346,26 @@ impl State {
     }
 }
 
-/// Writes as much as the socket takes; what it does not take stays in `bytes`.
-pub(super) fn write_to(stream: &TcpStream, bytes: &mut Bytes) -> io::Result<()> {
+/// Writes as much as the socket takes; what it does not take stays in `bytes`. Whether it took everything.
+pub(super) fn write_to(stream: &Wire, bytes: &mut Bytes) -> io::Result<bool> {
     while !bytes.is_empty() {
         match stream.try_write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             // Not advanced to its end: even empty it would hold on to its frame.
             Ok(written) if written == bytes.len() => *bytes = Bytes::new(),
             Ok(written) => bytes.advance(written),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    match stream.flush() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        flushed => flushed.map(|()| true),
+    }
 }
 
-async fn wait_writable(shell: Rc<Shell>, stream: Rc<TcpStream>, who: SubscriberKey) {
+async fn wait_writable(shell: Rc<Shell>, stream: Rc<Wire>, who: SubscriberKey) {
     loop {
         // An error of the socket shows again when it is written to.
         _ = stream.writable().await;
@@ -344,7 +379,7 @@ async fn wait_writable(shell: Rc<Shell>, stream: Rc<TcpStream>, who: SubscriberK
 async fn last_words(shell: Rc<Shell>, mut socket: Box<Socket>) {
     let finish = async {
         loop {
-            if write_to(&socket.stream, &mut socket.rest).is_err() || socket.rest.is_empty() {
+            if !matches!(write_to(&socket.stream, &mut socket.rest), Ok(false)) {
                 break;
             }
             _ = socket.stream.writable().await;
@@ -352,7 +387,7 @@ async fn last_words(shell: Rc<Shell>, mut socket: Box<Socket>) {
     };
     // A client that does not read even this loses nothing but the reason.
     _ = tokio::time::timeout(LAST_WORDS, finish).await;
-    _ = socket2::SockRef::from(&*socket.stream).shutdown(std::net::Shutdown::Write);
+    socket.stream.end();
     socket.turn.notify_one();
     shell.step(|state| {
         state.leaving -= 1;

@@ -3,12 +3,15 @@
 //! `tungstenite` checks and unmasks what comes in. It never sees the socket's other half: what it wants to say itself
 //! (pongs, the echo of a close) goes through the lane, which keeps frames whole and in order.
 
+mod admitting;
+
 use super::shell::Shell;
 use super::sinks::{Sink, Socket};
 use super::{LaneCommand, connection_name};
+use crate::auth::{Caller, Credential, Denial, SUBPROTOCOL};
 use crate::clock;
 use crate::problem::Refusal;
-use crate::server::{App, GuardedStream, PeerAddress, Permit, subscriber_socket};
+use crate::server::{App, GuardedStream, PeerAddress, Permit, Wire, subscriber_socket};
 use crate::telemetry::Limit;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -30,12 +33,11 @@ use tidings_protocol::close::CloseCode;
 use tidings_protocol::codec::{self, Encoding, Hello, Limits, RequestId};
 use tidings_protocol::{Code, Problem};
 use tidings_router::edge::{Page, SinkKind, SubscriberKey};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketContext};
 
 /// What is kept ready for one connection's input between two messages.
 const READ_BUFFER: usize = 512;
@@ -59,6 +61,7 @@ pub(crate) struct Upgrade {
     encoding: Option<Encoding>,
     trace: bool,
     peer: SocketAddr,
+    caller: Caller,
 }
 
 /// RFC 6455 section 4.2: checks the request and answers it.
@@ -88,12 +91,22 @@ async fn handshake(State(app): State<App>, mut request: Request) -> Result<Respo
         return Err(Refusal::new(Code::BadRequest, "`Sec-WebSocket-Key` must be 16 bytes in base64").closing());
     };
     let accept = derive_accept_key(key.as_bytes());
-    let asked: Vec<&str> = tokens(headers, SEC_WEBSOCKET_PROTOCOL).collect();
+    let (carried, asked): (Vec<&str>, Vec<&str>) =
+        tokens(headers, SEC_WEBSOCKET_PROTOCOL).partition(|token| token.starts_with(SUBPROTOCOL));
+    // A browser cannot send headers: its token comes among the subprotocols, and is never answered.
+    let caller = match (&app.node.auth, carried.as_slice()) {
+        (Some(auth), [one]) if Credential::of(headers) == Credential::Missing => {
+            Caller::from(auth.judge(one.strip_prefix(SUBPROTOCOL).unwrap_or_default()))
+        }
+        (Some(_), [_, ..]) => Caller::Nobody(Denial::Unreadable),
+        _ => super::poll::caller_of(request.extensions()),
+    };
     let chosen = asked
         .iter()
         .find_map(|asked| PROTOCOLS.iter().find(|(name, _)| name == asked));
     let encoding = match chosen {
         Some((_, encoding)) => Some(*encoding),
+        // A token alone asks for no protocol; but a browser would take no answer without one that it asked for.
         None if asked.is_empty() => Some(Encoding::WebSocketJson),
         None => None,
     };
@@ -106,6 +119,7 @@ async fn handshake(State(app): State<App>, mut request: Request) -> Result<Respo
         encoding,
         trace,
         peer,
+        caller,
     })));
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
     let headers = response.headers_mut();
@@ -145,6 +159,7 @@ pub(super) async fn upgraded(shell: Rc<Shell>, upgrade: Box<Upgrade>) {
         encoding,
         trace,
         peer,
+        caller,
     } = *upgrade;
     let Ok(upgraded) = upgrade.await else { return };
     let Ok(parts) = upgraded.downcast::<TokioIo<GuardedStream>>() else {
@@ -152,12 +167,13 @@ pub(super) async fn upgraded(shell: Rc<Shell>, upgrade: Box<Upgrade>) {
         return;
     };
     let (stream, permit) = parts.io.into_inner().into_parts();
-    if let Err(error) = subscriber_socket(&stream, &shell.node.config) {
+    if let Err(error) = subscriber_socket(stream.tcp(), &shell.node.config) {
         tracing::debug!(%error, "a subscriber's socket keeps its default buffers");
     }
     // The stream still knows how to wake the HTTP task, and with that keeps its memory: let it forget.
     _ = stream.poll_read_ready(&mut Context::from_waker(Waker::noop()));
     let reader = Reader::new(shell, stream, encoding, trace, peer, permit);
+    reader.admit(caller);
     // Copied, because even an empty rest holds on to all of the HTTP parser's buffer.
     tokio::task::spawn_local(reader.run(parts.read_buf.to_vec()));
 }
@@ -167,7 +183,7 @@ struct Reader {
     shell: Rc<Shell>,
     who: SubscriberKey,
     encoding: Encoding,
-    stream: Rc<TcpStream>,
+    stream: Rc<Wire>,
     turn: Rc<Notify>,
     /// The connection's place among those allowed at once, held as long as it lives.
     _permit: Permit,
@@ -176,7 +192,7 @@ struct Reader {
 impl Reader {
     fn new(
         shell: Rc<Shell>,
-        stream: TcpStream,
+        stream: Wire,
         encoding: Option<Encoding>,
         trace: bool,
         peer: SocketAddr,
@@ -221,13 +237,8 @@ impl Reader {
     }
 
     async fn run(self, already_read: Vec<u8>) {
-        let limits = &self.shell.node.config.limits;
-        let largest = limits.client_frame_bytes as usize;
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_message_size(Some(largest))
-            .max_frame_size(Some(largest));
+        let mut stranger = self.is_stranger();
+        let mut config = self.limits_of(stranger);
         let context_bytes = already_read.len() as u64;
         let mut context = WebSocketContext::from_partially_read(already_read, Role::Server, Some(config));
         let mut said = Vec::new();
@@ -244,6 +255,11 @@ impl Reader {
                     if !Box::pin(self.message(&message)).await {
                         Box::pin(self.see_off()).await;
                         break;
+                    }
+                    if stranger && !self.is_stranger() {
+                        stranger = false;
+                        config = self.limits_of(stranger);
+                        context.set_config(|limits| *limits = config);
                     }
                     consumed += frame_bytes(&message);
                     if consumed == fed && message.len() > READ_BUFFER && !message.is_close() {
@@ -395,6 +411,19 @@ impl Reader {
 
     fn request(&self, id: Option<&RequestId>, request: Result<ClientRequest, Problem>) {
         let (now, who) = (clock::now(), self.who);
+        let request = match request {
+            Ok(ClientRequest::Auth { token }) => return self.authenticate(id, &token),
+            Ok(ClientRequest::Subscribe { objects, cursor, more }) => {
+                let caller = self.shell.caller(who);
+                if let Caller::Nobody(denial) = caller {
+                    Err(denial.problem())
+                } else {
+                    let objects = caller.sift(objects, &self.shell.node.metrics);
+                    Ok(ClientRequest::Subscribe { objects, cursor, more })
+                }
+            }
+            other => other,
+        };
         let result = self.shell.with(|lane, out| match request {
             Ok(ClientRequest::Subscribe { objects, cursor, more }) => {
                 let page = Page {
@@ -412,12 +441,7 @@ impl Reader {
                     .map(|entry| &entry.object);
                 lane.unsubscribe(now, who, id, objects, out)
             }
-            // Nobody has to authenticate here, so every token is as good as none and none expires.
-            Ok(ClientRequest::Auth { token: _ }) => {
-                lane.respond(who, |encoding, reply| codec::authenticated(encoding, reply, id, None));
-                Ok(())
-            }
-            Ok(ClientRequest::Ping) => {
+            Ok(ClientRequest::Auth { .. } | ClientRequest::Ping) => {
                 lane.respond(who, |encoding, reply| codec::pong_message(encoding, reply, id));
                 Ok(())
             }
@@ -449,7 +473,7 @@ fn frame_bytes(message: &Message) -> u64 {
 
 /// The socket as the WebSocket library sees it: it reads from it, and what it writes is gathered.
 struct Half<'a> {
-    stream: &'a TcpStream,
+    stream: &'a Wire,
     said: &'a mut Vec<u8>,
     /// Bytes that the library has read so far.
     fed: &'a mut u64,

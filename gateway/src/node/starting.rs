@@ -6,11 +6,12 @@
 
 use super::forming::Forming;
 use super::{Node, Parts, RunningNode, StartError, accept, connections, random, spawn};
+use crate::auth::Auth;
 use crate::config::Config;
 use crate::edge::{self, LaneReceiver};
 use crate::owner::{self, OwnerReceiver, OwnerSource};
 use crate::recent::Recent;
-use crate::server::{self, Admission, Gate};
+use crate::server::{self, Admission, Gate, Tls};
 use crate::storage::disk::{Disk, Folder};
 use crate::storage::{self, StorageError};
 use crate::telemetry::Metrics;
@@ -30,8 +31,11 @@ pub struct Starting {
     pub addr: SocketAddr,
     config: Config,
     listener: TcpListener,
+    admin: Option<TcpListener>,
     disk: Option<Arc<dyn Disk>>,
     forming: Option<Forming>,
+    auth: Option<Arc<Auth>>,
+    tls: Option<Arc<Tls>>,
 }
 
 /// The channels' ends that its threads take.
@@ -40,8 +44,11 @@ type Ends = (Vec<OwnerReceiver>, Vec<LaneReceiver>);
 impl Starting {
     pub(super) fn new(config: Config) -> Result<Self, StartError> {
         crate::config::validate(&config)?;
-        let address = config.listen()?;
-        let listener = server::bind(address).map_err(|cause| StartError::Listen { address, cause })?;
+        let auth = Auth::load(&config)?;
+        let tls = Tls::load(&config)?.map(Arc::new);
+        let bind = |address| server::bind(address).map_err(|cause| StartError::Listen { address, cause });
+        let listener = bind(config.listen()?)?;
+        let admin = config.admin_listen()?.map(bind).transpose()?;
         let addr = listener.local_addr()?;
         let path = config.data_dir();
         let disk = path.as_deref().map(take_folder).transpose()?;
@@ -64,8 +71,11 @@ impl Starting {
             addr,
             config,
             listener,
+            admin,
             disk,
             forming,
+            auth,
+            tls,
         })
     }
 
@@ -112,9 +122,13 @@ impl Starting {
             addr,
             config,
             listener,
+            admin,
             disk,
             forming: _,
+            auth,
+            tls,
         } = self;
+        let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
         let fresh = match &formed {
             Some(formed) => formed.identity,
             None => storage::Identity {
@@ -129,7 +143,20 @@ impl Starting {
             None => None,
         };
         let mut kept = Kept::of(opened, fresh);
-        let (node, ends) = Self::node(addr, config, &kept, formed.as_ref());
+        if let (Some(auth), Some(folder), None) = (&auth, config.data_dir(), &formed) {
+            auth.keep_in(&folder)?;
+        }
+        let (node, ends) = Self::node(
+            addr,
+            config,
+            &kept,
+            formed.as_ref(),
+            Guards {
+                auth,
+                tls,
+                admin_address,
+            },
+        );
         let mut running = RunningNode {
             addr,
             node: Arc::clone(&node),
@@ -151,7 +178,7 @@ impl Starting {
                 .register(|registry| formed.handle.metrics().register(registry));
             formed.handle.set_on_disk(kept.on_shelves.clone());
         }
-        Self::threads(&mut running, listener, ends, kept)?;
+        Self::threads(&mut running, (listener, admin), ends, kept)?;
         if let (Some(formed), Some(handle)) = (formed, &node.peers) {
             running.control = Some(formed.running);
             running.peers = Some(peers::start(peers::Begin {
@@ -166,7 +193,13 @@ impl Starting {
         Ok(running)
     }
 
-    fn node(addr: SocketAddr, config: Config, kept: &Kept, formed: Option<&control::Formed>) -> (Arc<Node>, Ends) {
+    fn node(
+        addr: SocketAddr,
+        config: Config,
+        kept: &Kept,
+        formed: Option<&control::Formed>,
+        guards: Guards,
+    ) -> (Arc<Node>, Ends) {
         let count = config.threads();
         let queue = usize::try_from(config.limits.owner_queue).unwrap_or(usize::MAX >> 4);
         let (owners, owner_ends): (Vec<_>, Vec<_>) = (0..count).map(|_| owner::channel(queue)).unzip();
@@ -177,11 +210,24 @@ impl Starting {
             config.limits.connections_per_address,
             Arc::clone(&metrics),
         );
+        let Guards {
+            auth,
+            tls,
+            admin_address,
+        } = guards;
+        let key = HashKey::new(kept.identity.key);
+        if let Some(auth) = &auth {
+            auth.set_secret(&key);
+            metrics.register(|registry| auth.metrics.register(registry));
+        }
         let forward_bytes = usize::try_from(config.limits.forward_bytes).unwrap_or(usize::MAX);
         let node = Node {
             metrics,
             cluster: ClusterId(kept.identity.cluster),
-            key: HashKey::new(kept.identity.key),
+            key,
+            auth,
+            tls,
+            admin_address,
             shards: shards(u64::from(kept.identity.shards)),
             storage: kept.idle.as_ref().map(storage::Idle::status),
             control: formed.map(|formed| formed.handle.clone()),
@@ -205,12 +251,13 @@ impl Starting {
 
     fn threads(
         running: &mut RunningNode,
-        listener: TcpListener,
+        (listener, admin): (TcpListener, Option<TcpListener>),
         (owner_ends, lane_ends): Ends,
         kept: Kept,
     ) -> Result<(), StartError> {
         let node = Arc::clone(&running.node);
         let gate = Arc::new(Gate::new(&node.config, node.address));
+        let admin_gate = Arc::new(Gate::new(&node.config, node.admin_address.unwrap_or(node.address)));
         let (begun, stop) = (watch::Sender::new(0_usize), watch::Sender::new(0_usize));
         let mut dealers = Vec::new();
         let offered = Arc::new(Mutex::new(kept.on_shelves.into_iter().collect()));
@@ -223,6 +270,7 @@ impl Starting {
                 thread,
                 node: Arc::clone(&node),
                 gate: Arc::clone(&gate),
+                admin_gate: Arc::clone(&admin_gate),
                 owner: owner::Begin {
                     receiver,
                     kept: machines.next(),
@@ -241,13 +289,20 @@ impl Starting {
         }
         let acceptor = spawn("tidings-accept".to_owned(), move |runtime, local| {
             let admission = Arc::clone(&node.admission);
-            if let Err(error) = local.block_on(runtime, accept(listener, node, admission, dealers)) {
+            if let Err(error) = local.block_on(runtime, accept(listener, admin, node, admission, dealers)) {
                 tracing::error!(%error, "the listening socket failed");
             }
         });
         running.threads.push(acceptor?);
         Ok(())
     }
+}
+
+/// What stands between it and strangers.
+struct Guards {
+    auth: Option<Arc<Auth>>,
+    tls: Option<Arc<Tls>>,
+    admin_address: Option<SocketAddr>,
 }
 
 /// What was found in the data directory, or would have been.

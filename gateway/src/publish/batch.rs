@@ -2,21 +2,27 @@
 
 use super::answer::{ChangeError, Outcome, Results, Told};
 use super::{Form, Terms, clustered, failed, hashed, not_applied};
+use crate::auth::Caller;
 use crate::owner::{Begun, PublishFailure, count_failure};
 use crate::problem::Refusal;
 use crate::server::App;
+use crate::telemetry::Metrics;
 use axum::response::Response;
 use bytes::Bytes;
 use std::collections::HashMap;
+use std::sync::Arc;
 use tidings_protocol::client::{PublishBody, parse_publish_json, parse_publish_msgpack, parse_publish_query};
 use tidings_protocol::error::{Applied, Code};
 use tidings_protocol::{Epoch, HashKey, ObjectHash, Problem, ShardId};
+use tidings_router::access::Action;
 use tidings_router::owner::{Publish, Published};
 
 /// What reading a body takes; free of the request, so that it can happen on another thread.
 #[derive(Debug)]
 pub(super) struct Reading {
     key: HashKey,
+    caller: Caller,
+    metrics: Arc<Metrics>,
     idempotency: Option<Bytes>,
     most: usize,
 }
@@ -29,10 +35,12 @@ pub(super) struct Changes {
 }
 
 impl Reading {
-    pub(super) fn new(app: &App, idempotency: Option<Bytes>) -> Self {
+    pub(super) fn new(app: &App, caller: &Caller, idempotency: Option<Bytes>) -> Self {
         let most = usize::try_from(app.node.config.limits.publish_changes).unwrap_or(usize::MAX);
         Self {
             key: app.node.key,
+            caller: caller.clone(),
+            metrics: Arc::clone(&app.node.metrics),
             idempotency,
             most,
         }
@@ -52,7 +60,9 @@ impl Reading {
     fn hash(&self, body: PublishBody<'_>) -> Changes {
         let single = body.single;
         let changes = body.changes.into_iter().enumerate().map(|(place, change)| {
-            change.map(|change| hashed(&self.key, change, self.idempotency.as_deref(), place as u64))
+            let change = change?;
+            self.caller.check(Action::Publish, &change.object, &self.metrics)?;
+            Ok(hashed(&self.key, change, self.idempotency.as_deref(), place as u64))
         });
         Changes {
             changes: changes.collect(),
@@ -66,11 +76,14 @@ pub(super) async fn answer(app: &App, terms: &Terms, changes: Changes) -> Result
     if !changes.single {
         return several(app, terms, changes.changes).await;
     }
-    // What is single holds exactly one change that is not refused.
-    let Some(Ok(change)) = changes.changes.into_iter().next() else {
-        return Err(not_applied(Problem::new(Code::NoObjects, "no change")));
-    };
-    one(app, terms, change).await
+    match changes.changes.into_iter().next() {
+        Some(Ok(change)) => one(app, terms, change).await,
+        Some(Err(problem)) => {
+            app.node.metrics.rejected.inc();
+            Err(not_applied(problem))
+        }
+        None => Err(not_applied(Problem::new(Code::NoObjects, "no change"))),
+    }
 }
 
 async fn one(app: &App, terms: &Terms, change: Publish) -> Result<Response, Refusal> {

@@ -7,6 +7,7 @@ use super::clustered::worse;
 use super::dispatch::Dispatch;
 use super::lines::{Lines, TooLong};
 use super::{Terms, body, failed, hashed};
+use crate::auth::Caller;
 use crate::control;
 use crate::owner::{Begun, PublishFailure, count_failure};
 use crate::problem::Refusal;
@@ -21,6 +22,7 @@ use std::task::Poll;
 use tidings_protocol::client::parse_publish_line;
 use tidings_protocol::error::{Applied, Code};
 use tidings_protocol::{Problem, Version};
+use tidings_router::access::Action;
 use tidings_router::owner::{Publish, Published};
 use tokio::time::Instant;
 
@@ -34,10 +36,10 @@ const UNDER_WAY: usize = 2;
 const NAMED_ERRORS: usize = 100;
 
 /// Publishes line by line and answers with the sum.
-pub(super) async fn answer(app: &App, terms: &Terms, mut body: Incoming) -> Result<Response, Refusal> {
+pub(super) async fn answer(app: &App, caller: &Caller, terms: &Terms, mut body: Incoming) -> Result<Response, Refusal> {
     let longest = usize::try_from(app.node.config.limits.publish_line_bytes).unwrap_or(usize::MAX);
     let mut lines = Lines::new(longest);
-    let mut stream = Stream::new(app, terms);
+    let mut stream = Stream::new(app, caller, terms);
     loop {
         let mut next = pin!(body::piece(app, &mut body));
         let piece = match poll!(next.as_mut()) {
@@ -52,6 +54,9 @@ pub(super) async fn answer(app: &App, terms: &Terms, mut body: Incoming) -> Resu
         };
         let piece = piece.map_err(|refusal| stream.broken(refusal))?;
         let Some(piece) = piece else { break };
+        if let Err(denial) = caller.still_counts(app.node.auth.as_deref()) {
+            return Err(stream.broken(denial.refusal().closing()));
+        }
         let mut rest = &piece[..];
         while let Some(line) = lines.next(&mut rest) {
             stream.line(line);
@@ -87,6 +92,7 @@ struct Share {
 
 struct Stream<'a> {
     app: &'a App,
+    caller: &'a Caller,
     terms: &'a Terms,
     line: u64,
     shares: Vec<Share>,
@@ -97,13 +103,14 @@ struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(app: &'a App, terms: &'a Terms) -> Self {
+    fn new(app: &'a App, caller: &'a Caller, terms: &'a Terms) -> Self {
         let shares = match app.node.control {
             None => app.node.owners.iter().map(|_| Share::default()).collect(),
             Some(_) => vec![Share::default()],
         };
         Self {
             app,
+            caller,
             terms,
             line: 0,
             shares,
@@ -126,7 +133,12 @@ impl<'a> Stream<'a> {
                 return self.refuse(self.line, Problem::new(Code::TooLarge, detail));
             }
         };
-        match parse_publish_line(line) {
+        let granted = parse_publish_line(line).and_then(|change| {
+            self.caller
+                .check(Action::Publish, &change.object, &self.app.node.metrics)?;
+            Ok(change)
+        });
+        match granted {
             Ok(change) => {
                 self.hint_bytes += change.hint.as_ref().map_or(0, tidings_protocol::Hint::bytes);
                 let change = hashed(&self.app.node.key, change, self.terms.key.as_deref(), self.line);

@@ -28,6 +28,8 @@ pub struct Accepted {
     pub peer: SocketAddr,
     /// Its place among the open connections.
     pub permit: Permit,
+    /// It came to the operators' listener.
+    pub operator: bool,
 }
 
 /// Opens the listening socket.
@@ -54,6 +56,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// If the socket cannot be watched.
 pub async fn accept(
     listener: TcpListener,
+    operator: bool,
     node: Arc<Node>,
     admission: Arc<Admission>,
     threads: Vec<mpsc::UnboundedSender<Accepted>>,
@@ -65,6 +68,9 @@ pub async fn accept(
     let listener = AsyncFd::new(listener)?;
     let mut draining = node.draining.subscribe();
     let mut acceptor = Acceptor {
+        // Plain words mean nothing where TLS is spoken.
+        courteous: operator || node.tls.is_none(),
+        operator,
         node,
         admission,
         threads,
@@ -102,6 +108,8 @@ struct Acceptor {
     admission: Arc<Admission>,
     threads: Vec<mpsc::UnboundedSender<Accepted>>,
     next: usize,
+    operator: bool,
+    courteous: bool,
     // A descriptor kept back: given up, it lets one connection be taken and closed when there are none left.
     reserve: Option<File>,
 }
@@ -110,7 +118,7 @@ impl Acceptor {
     fn deal(&mut self, stream: TcpStream, peer: SocketAddr) {
         let permit = match self.admission.admit(peer.ip()) {
             Ok(permit) => permit,
-            Err(limit) => return turn_away(stream, limit),
+            Err(limit) => return self.turn_away(stream, limit),
         };
         self.node.metrics.accepted.inc();
         if stream
@@ -122,8 +130,20 @@ impl Acceptor {
         }
         self.next = (self.next + 1) % self.threads.len();
         if let Some(thread) = self.threads.get(self.next) {
+            let operator = self.operator;
             // A closed channel means that the process is ending.
-            _ = thread.send(Accepted { stream, peer, permit });
+            _ = thread.send(Accepted {
+                stream,
+                peer,
+                permit,
+                operator,
+            });
+        }
+    }
+
+    fn turn_away(&self, stream: TcpStream, limit: Limit) {
+        if self.courteous {
+            turn_away(stream, limit);
         }
     }
 
@@ -145,7 +165,7 @@ impl Acceptor {
             self.node.metrics.refused(Limit::Connections);
             drop(self.reserve.take());
             if let Ok((stream, _)) = listener.accept() {
-                turn_away(stream, Limit::Connections);
+                self.turn_away(stream, Limit::Connections);
             }
             self.reserve = File::open("/dev/null").ok();
         }

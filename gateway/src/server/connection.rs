@@ -3,7 +3,9 @@
 use super::App;
 use super::accept::Accepted;
 use super::gate::Gate;
-use super::guard::{Deadlines, GuardedStream, Watch};
+use super::guard::{Carrier, Deadlines, GuardedStream, Watch};
+use super::tls::Tls;
+use crate::auth::{self, Caller};
 use crate::publish;
 use crate::telemetry::Limit;
 use axum::Router;
@@ -22,6 +24,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -39,14 +42,15 @@ pub struct Http {
     gate: Arc<Gate>,
     builder: http1::Builder,
     deadlines: Deadlines,
+    tls: Option<Arc<Tls>>,
     tracker: TaskTracker,
     draining: CancellationToken,
 }
 
 impl Http {
-    /// Serves `router` on one thread.
+    /// Serves `router` on one thread, through TLS if there is any.
     #[must_use]
-    pub fn new(app: App, router: Router, gate: Arc<Gate>) -> Rc<Self> {
+    pub fn new(app: App, router: Router, gate: Arc<Gate>, tls: Option<Arc<Tls>>) -> Rc<Self> {
         let limits = &app.node.config.limits;
         let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let mut builder = http1::Builder::new();
@@ -63,6 +67,7 @@ impl Http {
             gate,
             builder,
             deadlines,
+            tls,
             tracker: TaskTracker::new(),
             draining: CancellationToken::new(),
         })
@@ -78,17 +83,20 @@ impl Http {
             .wants_local_address()
             .then(|| stream.local_addr().ok())
             .flatten();
-        let metrics = Arc::clone(&self.app.node.metrics);
-        let stream = GuardedStream::new(stream, self.deadlines, metrics, accepted.permit);
-        let watch = stream.watch();
-        let service = ConnectionService(Rc::new(ConnectionShared {
-            http: Rc::clone(self),
-            watch: Arc::clone(&watch),
-            peer: accepted.peer,
-            local: local.map(|local| local.ip()),
-        }));
         let http = Rc::clone(self);
         self.tracker.spawn_local(async move {
+            let Some(carrier) = http.carrier(stream).await else {
+                return;
+            };
+            let metrics = Arc::clone(&http.app.node.metrics);
+            let stream = GuardedStream::new(carrier, http.deadlines, metrics, accepted.permit);
+            let watch = stream.watch();
+            let service = ConnectionService(Rc::new(ConnectionShared {
+                http: Rc::clone(&http),
+                watch: Arc::clone(&watch),
+                peer: accepted.peer,
+                local: local.map(|local| local.ip()),
+            }));
             let connection = http
                 .builder
                 .serve_connection(TokioIo::new(stream), service)
@@ -112,6 +120,30 @@ impl Http {
                 tracing::debug!(%error, "a connection ended");
             }
         });
+    }
+
+    /// The connection's bytes: after a handshake, where TLS is spoken. `None`: it did not come to one.
+    async fn carrier(&self, stream: TcpStream) -> Option<Carrier> {
+        let Some(tls) = &self.tls else {
+            return Some(Carrier::Plain(stream));
+        };
+        let node = &self.app.node;
+        let within = Duration::from_millis(node.config.limits.tls_handshake_ms);
+        tokio::select! {
+            biased;
+            () = self.draining.cancelled() => None,
+            shaken = tokio::time::timeout(within, tls.acceptor().accept(stream)) => match shaken {
+                Ok(Ok(stream)) => Some(Carrier::Tls(Box::new(stream))),
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "a handshake of TLS failed");
+                    None
+                }
+                Err(_) => {
+                    node.metrics.refused(Limit::TlsHandshake);
+                    None
+                }
+            },
+        }
     }
 
     /// Lets requests in flight be answered and returns when all connections have ended.
@@ -148,8 +180,8 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
 }
 
 impl ConnectionShared {
-    async fn answer(&self, mut request: Request<Incoming>, length: Option<bool>) -> Response {
-        let Http { app, gate, router, .. } = &*self.http;
+    async fn answer(&self, request: Request<Incoming>, length: Option<bool>) -> Response {
+        let Http { app, gate, .. } = &*self.http;
         app.node.metrics.requests.inc();
         // Bytes of a body that nobody reads must not be taken for the next request: then the connection ends.
         let has_body = !request.body().is_end_stream();
@@ -159,10 +191,23 @@ impl ConnectionShared {
         };
         let mut response = if let Some(response) = Gate::preflight(&request, &passage) {
             closing_if(has_body, response)
-        } else if request.uri().path() == publish::PATH {
-            // The busiest route does without the router's layers, and closes where it leaves a body unread.
-            publish::answer(app, request).await
         } else {
+            match auth::admit(app.node.auth.as_deref(), &request) {
+                Ok(caller) => self.route(request, caller, has_body).await,
+                Err(refusal) => refusal.closing_if(has_body).into_response(),
+            }
+        };
+        passage.finish(response.headers_mut());
+        response
+    }
+
+    async fn route(&self, mut request: Request<Incoming>, caller: Caller, has_body: bool) -> Response {
+        let Http { app, router, .. } = &*self.http;
+        if request.uri().path() == publish::PATH {
+            // The busiest route does without the router's layers, and closes where it leaves a body unread.
+            publish::answer(app, &caller, request).await
+        } else {
+            request.extensions_mut().insert(caller);
             request.extensions_mut().insert(PeerAddress(self.peer));
             let reads_body = request.method() == Method::POST;
             let response = match router.clone().call(request.map(Body::new)).await {
@@ -171,9 +216,7 @@ impl ConnectionShared {
             };
             let unread = has_body && !(reads_body && response.status().is_success());
             closing_if(unread, response)
-        };
-        passage.finish(response.headers_mut());
-        response
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::admission::Permit;
 use super::head::HeadScan;
+use super::wire::Wire;
 use crate::clock;
 use crate::config::Limits;
 use crate::telemetry::{Limit, Metrics};
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+use tokio_rustls::server::TlsStream;
 
 const AWAIT_FIRST_BYTE: u8 = 0;
 const HEAD: u8 = 1;
@@ -87,10 +89,19 @@ impl Deadlines {
     }
 }
 
+/// What carries a connection's bytes.
+#[derive(Debug)]
+pub(super) enum Carrier {
+    /// In the clear.
+    Plain(TcpStream),
+    /// Through TLS, its handshake done.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
 /// A connection from a stranger.
 #[derive(Debug)]
 pub struct GuardedStream {
-    stream: TcpStream,
+    stream: Carrier,
     watch: Arc<Watch>,
     deadlines: Deadlines,
     timer: Pin<Box<Sleep>>,
@@ -103,7 +114,7 @@ pub struct GuardedStream {
 
 impl GuardedStream {
     /// Guards a connection that was just accepted.
-    pub(super) fn new(stream: TcpStream, deadlines: Deadlines, metrics: Arc<Metrics>, permit: Permit) -> Self {
+    pub(super) fn new(stream: Carrier, deadlines: Deadlines, metrics: Arc<Metrics>, permit: Permit) -> Self {
         let watch = Watch {
             phase: AtomicU8::new(AWAIT_FIRST_BYTE),
             since_us: AtomicU64::new(clock::mono_us()),
@@ -129,8 +140,15 @@ impl GuardedStream {
     /// The bare stream after an upgrade, and the connection's place among those allowed at once: keep the permit as long as
     /// the stream. No timer of the guard is left.
     #[must_use]
-    pub fn into_parts(self) -> (TcpStream, Permit) {
-        (self.stream, self.permit)
+    pub fn into_parts(self) -> (Wire, Permit) {
+        let wire = match self.stream {
+            Carrier::Plain(stream) => Wire::new(stream, None),
+            Carrier::Tls(stream) => {
+                let (stream, tls) = stream.into_inner();
+                Wire::new(stream, Some(tls))
+            }
+        };
+        (wire, self.permit)
     }
 
     fn deadline(&self) -> Option<(Instant, Limit)> {
@@ -204,10 +222,20 @@ impl GuardedStream {
     }
 }
 
+/// Calls the same method of whatever carries.
+macro_rules! carried {
+    ($carrier:expr, $method:ident($($argument:expr),*)) => {
+        match $carrier {
+            Carrier::Plain(stream) => Pin::new(stream).$method($($argument),*),
+            Carrier::Tls(stream) => Pin::new(stream.as_mut()).$method($($argument),*),
+        }
+    };
+}
+
 impl AsyncRead for GuardedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let result = carried!(&mut self.stream, poll_read(cx, buffer));
         match result {
             Poll::Ready(Ok(())) if buffer.filled().len() > before => {
                 self.received(&buffer.filled()[before..]);
@@ -221,7 +249,7 @@ impl AsyncRead for GuardedStream {
 
 impl AsyncWrite for GuardedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let result = carried!(&mut self.stream, poll_write(cx, bytes));
         self.wrote(cx, result)
     }
 
@@ -230,19 +258,22 @@ impl AsyncWrite for GuardedStream {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        let result = carried!(&mut self.stream, poll_write_vectored(cx, parts));
         self.wrote(cx, result)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Carrier::Plain(stream) => stream.is_write_vectored(),
+            Carrier::Tls(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        carried!(&mut self.stream, poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        carried!(&mut self.stream, poll_shutdown(cx))
     }
 }

@@ -398,8 +398,13 @@ impl Cluster {
     /// Tells the gates which node calls itself what.
     #[track_caller]
     fn name_gates(&self, asked: usize) {
+        self.name_gates_as(&self.status(asked).expect("an answer"));
+    }
+
+    /// The same as a node said it to somebody who may ask.
+    #[track_caller]
+    pub(crate) fn name_gates_as(&self, status: &Value) {
         let Some(gates) = &self.gates else { return };
-        let status = self.status(asked).expect("an answer");
         for node in status["nodes"].as_array().expect("nodes") {
             let id = node["id"].as_str().and_then(|id| u64::from_str_radix(id, 16).ok());
             // One that was replaced is listed until it is forgotten, perhaps without a name.

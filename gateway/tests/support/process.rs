@@ -74,6 +74,22 @@ impl Program {
         (program, address)
     }
 
+    /// Serves on a free port, without asking it anything yet.
+    #[track_caller]
+    pub(crate) fn serve_quietly(arguments: &[&str]) -> (Self, SocketAddr) {
+        let mut all = vec!["--listen", "127.0.0.1:0", "--threads", "2", "--data-dir", "none"];
+        all.extend(arguments);
+        let program = Self::start(&all);
+        let line = program.line();
+        let address = line
+            .split("http://")
+            .nth(1)
+            .and_then(|rest| rest.split_whitespace().next());
+        let address = address.and_then(|text| text.parse().ok());
+        let address = address.unwrap_or_else(|| panic!("the first line names no address: {line:?}"));
+        (program, address)
+    }
+
     /// The next line on its standard output.
     #[track_caller]
     pub(crate) fn line(&self) -> String {

@@ -7,6 +7,7 @@
 
 mod cluster;
 mod curl;
+pub(crate) mod door;
 mod ear;
 mod event_source;
 mod events;

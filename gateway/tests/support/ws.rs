@@ -36,10 +36,33 @@ impl Ws {
 
     #[track_caller]
     pub(crate) fn open_with(stream: TcpStream, target: &str, protocol: Option<&str>) -> Self {
+        Self::open_asking(stream, target, protocol, protocol, "")
+    }
+
+    /// With a credential in the handshake.
+    #[track_caller]
+    pub(crate) fn open_bearing(address: SocketAddr, credential: &str) -> Self {
+        let (protocol, stream) = (Some("tidings.v1.json"), Raw::open(address).stream);
+        Self::open_asking(stream, "/v1/ws", protocol, protocol, credential)
+    }
+
+    /// Asks for several protocols and expects one of them.
+    #[track_caller]
+    pub(crate) fn open_asking(
+        stream: TcpStream,
+        target: &str,
+        asked: Option<&str>,
+        protocol: Option<&str>,
+        credential: &str,
+    ) -> Self {
         let mut request = format!("ws://localhost{target}")
             .into_client_request()
             .expect("a request");
-        if let Some(protocol) = protocol {
+        if !credential.is_empty() {
+            let value = http::HeaderValue::from_str(&format!("Bearer {credential}")).expect("a value");
+            request.headers_mut().insert("authorization", value);
+        }
+        if let Some(protocol) = asked {
             let value = http::HeaderValue::from_str(protocol).expect("a protocol");
             request.headers_mut().insert("sec-websocket-protocol", value);
         }

@@ -240,7 +240,7 @@ fn an_event_stream_has_its_own_words() {
         codec::retry(out, 2500);
         codec::comment(out);
         codec::cursor(Encoding::EventStream, out, "abc-_");
-        codec::refused(out, [("a", &problem)].into_iter());
+        codec::refused(Encoding::EventStream, out, [("a", &problem)].into_iter());
         codec::session_unknown(out);
     });
     let read = blocks(&bytes);
@@ -351,4 +351,29 @@ fn numbers_keep_their_kind_in_message_pack() {
         let read: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert!(read.ends_with(&format!("a464617461{hex}")), "{data}: {read}");
     }
+}
+
+#[test]
+fn what_a_bearer_of_a_token_is_told_has_one_shape_in_every_encoding() {
+    let problem = Problem::new(Code::Forbidden, "not yours");
+    let json = written(|out| {
+        codec::refused(Encoding::WebSocketJson, out, [("a", &problem)].into_iter());
+        codec::token_expired(Encoding::WebSocketJson, out, 25_000);
+    });
+    let messages: Vec<Value> = frames(&json)
+        .iter()
+        .map(|frame| serde_json::from_slice(frame.payload).unwrap())
+        .collect();
+    let refused =
+        serde_json::json!([{"object":"a","error":{"code":"forbidden","message":"not yours","retryable":false}}]);
+    let expired = serde_json::json!({"closes_in_ms":25_000});
+    assert_eq!(
+        messages,
+        [
+            serde_json::json!({"refused":refused}),
+            serde_json::json!({"token_expired":expired})
+        ]
+    );
+    let stream = written(|out| codec::token_expired(Encoding::EventStream, out, 25_000));
+    assert_eq!(stream, b"event: token_expired\ndata: {\"closes_in_ms\":25000}\n\n");
 }

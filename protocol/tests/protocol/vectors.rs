@@ -159,7 +159,7 @@ fn the_server_writes_the_golden_frames() {
             "not heard of, on a stream",
             Box::new(|e, out| {
                 if e == Encoding::EventStream {
-                    codec::refused(out, [("c", &forbidden)].into_iter());
+                    codec::refused(e, out, [("c", &forbidden)].into_iter());
                 }
             }),
         ),

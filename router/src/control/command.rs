@@ -4,6 +4,7 @@
 //! It does not know who proposes, or why.
 
 use super::map::{MOST_COPIES, MOST_NODES, Map, Node, NodeInfo, Process, Shard};
+use crate::access::revocations::{Bounds, RevokeError, Target};
 use serde::{Deserialize, Serialize};
 use tidings_protocol::peer::FloorCause;
 use tidings_protocol::{Epoch, NodeId, ShardId, Version};
@@ -149,6 +150,15 @@ pub enum Command {
         /// Why.
         cause: FloorCause,
     },
+    /// These tokens count no more.
+    Revoke {
+        /// Whose.
+        target: Target,
+        /// Which of them, and for how long that must be known.
+        bounds: Bounds,
+        /// What has had its time by then is forgotten; seconds since the Unix epoch.
+        now_s: u64,
+    },
 }
 
 /// Why a command changed nothing.
@@ -184,6 +194,9 @@ pub enum Refusal {
     /// It is so already.
     #[error("it is so already")]
     Same,
+    /// No token can have such a name.
+    #[error("no token can have such a name")]
+    NoSuchName,
 }
 
 /// So many versions an epoch that begins by handing over has at once. More would run further ahead of clocks with each of many
@@ -199,6 +212,8 @@ impl Map {
         match command {
             // The ceiling is not news of nodes or shards: the revision stays.
             Command::RaiseCeiling { to } => return self.raise_ceiling(*to),
+            // Nor are tokens.
+            Command::Revoke { target, bounds, now_s } => return self.revoke(target, *bounds, *now_s),
             Command::Register { process, info } => self.register(*process, info)?,
             Command::Drain { node, draining } => self.drain(*node, *draining)?,
             Command::Forget { node } => self.forget(*node)?,
@@ -231,6 +246,16 @@ impl Map {
         }
         self.ceiling = to;
         Ok(())
+    }
+
+    fn revoke(&mut self, target: &Target, bounds: Bounds, now_s: u64) -> Result<(), Refusal> {
+        self.revocations
+            .revoke(target.clone(), bounds, now_s)
+            .map_err(|error| match error {
+                RevokeError::Full => Refusal::Limit,
+                RevokeError::Name => Refusal::NoSuchName,
+                RevokeError::Same => Refusal::Same,
+            })
     }
 
     fn register(&mut self, process: Process, info: &NodeInfo) -> Result<(), Refusal> {

@@ -404,6 +404,7 @@ impl Coordinator {
                 | Command::Forget { .. }
                 | Command::SetCopies { .. }
                 | Command::Pin { .. }
+                | Command::Revoke { .. }
                 | Command::RaiseFloor { .. } => {}
             }
         }

@@ -3,6 +3,7 @@
 //! It changes only by [`crate::control::command::Command`]s, the same on every node. It does not know time, who is alive,
 //! or what should be: only what was agreed.
 
+use crate::access::Revocations;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tidings_protocol::peer::FloorCause;
@@ -117,6 +118,9 @@ pub struct Map {
     pub(super) copies: u8,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) shards: Vec<Shard>,
+    /// Absent in maps of before there were any.
+    #[serde(default)]
+    pub(super) revocations: Revocations,
 }
 
 impl Map {
@@ -130,6 +134,7 @@ impl Map {
             copies: copies.clamp(1, MOST_COPIES),
             nodes: BTreeMap::new(),
             shards: shards.all().map(|_| Shard::unowned()).collect(),
+            revocations: Revocations::default(),
         }
     }
 
@@ -155,6 +160,12 @@ impl Map {
     #[must_use]
     pub fn copies(&self) -> u8 {
         self.copies
+    }
+
+    /// Which tokens count no more.
+    #[must_use]
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
     }
 
     /// The nodes, in order.

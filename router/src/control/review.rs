@@ -338,6 +338,7 @@ fn shard_of(command: &Command) -> Option<ShardId> {
         | Command::Drain { .. }
         | Command::Forget { .. }
         | Command::SetCopies { .. }
+        | Command::Revoke { .. }
         | Command::RaiseCeiling { .. } => None,
     }
 }

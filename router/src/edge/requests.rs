@@ -83,6 +83,12 @@ pub(super) struct PageInFlight {
 }
 
 impl PageInFlight {
+    /// The page has nothing to do with this object any more.
+    pub(super) fn forget(&mut self, slot: u32) {
+        self.slots.remove(slot);
+        self.added.remove(slot);
+    }
+
     /// Whether the object is yet to be compared with what the client knows.
     pub(super) fn will_compare(&self, slot: u32) -> bool {
         let comparing = self.at_least_until_us.is_none();
@@ -450,7 +456,7 @@ impl Lane {
                 });
                 if encoding == Encoding::EventStream {
                     if refused.clone().next().is_some() {
-                        codec::refused(reply, refused);
+                        codec::refused(encoding, reply, refused);
                     }
                 } else {
                     codec::subscribed(

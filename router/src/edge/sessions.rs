@@ -41,6 +41,13 @@ pub(super) struct PollState {
     waited: u8,
 }
 
+impl PollState {
+    /// These will not be heard of.
+    pub(super) fn refuse(&mut self, objects: Vec<(String, Problem)>) {
+        self.refused.extend(objects);
+    }
+}
+
 /// Sessions without poll or stream, the one unused for longest first. Entries of sessions that came back are stale.
 #[derive(Debug, Default)]
 pub(super) struct IdleSessions {

@@ -389,6 +389,9 @@ fn start(process: Process, plan: Plan) -> TestNode {
         storage: None,
         control: Some(control.clone()),
         peers: Some(handle.clone()),
+        auth: None,
+        tls: None,
+        admin_address: None,
         metrics,
         config,
     });
@@ -464,11 +467,12 @@ async fn run(stage: Stage, mut stopped: oneshot::Receiver<()>) {
         thread: 0,
     };
     let gate = Arc::new(Gate::new(&node.config, node.address));
-    let http = Http::new(app.clone(), crate::routes(app), gate);
+    let http = Http::new(app.clone(), crate::routes(app, true), gate, None);
     let (dealer, mut accepted) = mpsc::unbounded_channel();
     let admission = Arc::clone(&node.admission);
     spawn_local(server::accept(
         stage.listener,
+        false,
         Arc::clone(&node),
         admission,
         vec![dealer],
