@@ -48,7 +48,7 @@ impl Dice {
     }
 
     pub(crate) fn coin(&mut self) -> bool {
-        self.next() % 2 == 0
+        self.next().is_multiple_of(2)
     }
 
     pub(crate) fn shuffle<T>(&mut self, list: &mut [T]) {
