@@ -135,8 +135,8 @@ async fn list(State(app): State<App>, Asked(query): Asked<ListQuery>) -> Result<
         }
     };
     match query.order {
-        None => Ok(Json(first(&app, wanted, from, limit).await)),
-        Some(order) => Ok(Json(top(&app, wanted, order, limit).await)),
+        None => Ok(Json(first(&app, &wanted, from, limit).await)),
+        Some(order) => Ok(Json(top(&app, &wanted, order, limit).await)),
     }
 }
 
@@ -149,12 +149,17 @@ fn page(limit: Option<usize>) -> Result<usize, Refusal> {
 }
 
 /// Walks over the subscribers of all lanes, from a place on, until `each` says that it is enough.
-async fn walk(app: &App, wanted: Arc<Wanted>, from: (usize, u32), mut each: impl FnMut(usize, Vec<Connected>) -> bool) {
+async fn walk(
+    app: &App,
+    wanted: &Arc<Wanted>,
+    from: (usize, u32),
+    mut each: impl FnMut(usize, Vec<Connected>) -> bool,
+) {
     let (first_lane, mut place) = from;
     for (number, lane) in app.node.lanes.iter().enumerate().skip(first_lane) {
         let mut from = Some(std::mem::take(&mut place));
         while let Some(at) = from {
-            let wanted = Arc::clone(&wanted);
+            let wanted = Arc::clone(wanted);
             let question = |reply| Inspect::Search {
                 wanted,
                 from: at,
@@ -172,7 +177,7 @@ async fn walk(app: &App, wanted: Arc<Wanted>, from: (usize, u32), mut each: impl
 }
 
 /// The first of those wanted, in the order of their places.
-async fn first(app: &App, wanted: Arc<Wanted>, from: (usize, u32), limit: usize) -> List {
+async fn first(app: &App, wanted: &Arc<Wanted>, from: (usize, u32), limit: usize) -> List {
     let mut connections = Vec::new();
     walk(app, wanted, from, |lane, found| {
         let room = limit - connections.len();
@@ -189,7 +194,7 @@ async fn first(app: &App, wanted: Arc<Wanted>, from: (usize, u32), limit: usize)
 }
 
 /// Those who come first by some order, out of all that are wanted.
-async fn top(app: &App, wanted: Arc<Wanted>, order: Order, limit: usize) -> List {
+async fn top(app: &App, wanted: &Arc<Wanted>, order: Order, limit: usize) -> List {
     let mut found = 0;
     let mut heap = BinaryHeap::new();
     let mut views = std::collections::HashMap::new();
