@@ -140,7 +140,7 @@ fn take(member: &mut Member, number: usize, entries: &[Entry]) -> bool {
             owner: 0,
             life: 1,
             place: number as u64 + 1,
-            sync: number % 3 == 0,
+            sync: number.is_multiple_of(3),
             entries: entries.cloned().collect(),
         };
         let mut out = Vec::new();

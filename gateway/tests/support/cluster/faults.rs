@@ -2,7 +2,7 @@
 //! again. It judges nothing.
 
 use super::{Cluster, Gate};
-use crate::support::{LONG, Mount, publish_at};
+use crate::support::{LONG, Mount, PATIENCE, publish_at};
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::Command;
@@ -48,7 +48,7 @@ impl Dice {
     }
 
     pub(crate) fn coin(&mut self) -> bool {
-        self.next() % 2 == 0
+        self.next().is_multiple_of(2)
     }
 
     pub(crate) fn shuffle<T>(&mut self, list: &mut [T]) {
@@ -367,11 +367,20 @@ impl<'a> Hand<'a> {
         std::thread::sleep(self.lease().mul_f64(LASTS));
         disk.clear();
         // A node whose own log cannot be written ends rather than go on without: whoever runs it starts it again.
-        std::thread::sleep(Duration::from_millis(500));
-        if !self.cluster.is_running(disk.node) {
-            println!("    n{} ended when its disk was full", disk.node);
-            self.cluster.ended(disk.node);
-            self.cluster.launch(disk.node);
+        let since = Instant::now();
+        while since.elapsed() < self.lease() || !self.cluster.is_ready(disk.node) {
+            if !self.cluster.is_running(disk.node) {
+                println!("    n{} ended when its disk was full", disk.node);
+                self.cluster.ended(disk.node);
+                self.cluster.launch(disk.node);
+                return;
+            }
+            assert!(
+                since.elapsed() < PATIENCE,
+                "n{} neither serves nor ends after its disk was full",
+                disk.node
+            );
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 }
