@@ -436,7 +436,7 @@ fn command(random: &mut Random, map: &Map) -> Command {
             from: one,
             to: some(random),
         },
-        _ => match random.below(3) {
+        _ => match random.below(4) {
             0 => Command::Pin {
                 shard,
                 to: random.percent(70).then_some(one.node),
