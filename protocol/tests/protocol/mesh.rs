@@ -171,7 +171,7 @@ proptest! {
     #[test]
     fn a_hello_comes_back(cluster in any::<u64>(), node in any::<u64>(), incarnation in any::<u64>(), oldest in any::<u16>(),
         newest in any::<u16>()) {
-        for class in [Class::Control, Class::Links, Class::Bulk] {
+        for class in [Class::Control, Class::Links, Class::Bulk, Class::Copies] {
             let hello = Hello { cluster: ClusterId(cluster), node: NodeId(node), incarnation, oldest, newest, class };
             prop_assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
         }
@@ -358,7 +358,7 @@ fn a_hello_of_something_else_is_refused() {
         newest: 1,
         class: Class::Control,
     };
-    for (at, to) in [(0, b'G'), (7, 2), (36, 0), (36, 4)] {
+    for (at, to) in [(0, b'G'), (7, 2), (36, 0), (36, 5)] {
         let mut bytes = hello.encode();
         bytes[at] = to;
         assert_eq!(Hello::decode(&bytes), Err(FrameError::NotTidings));
@@ -379,4 +379,26 @@ fn every_frame_of_the_fuzzers_corpus_is_a_frame() {
         }
     }
     assert!(frames >= 8, "{frames}");
+}
+
+/// The same for what holders of copies are sent: each file is frames behind their length in one byte.
+#[test]
+fn every_frame_of_the_corpus_of_copies_is_a_frame() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/copy_frames");
+    let mut frames = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        let mut rest = &bytes[..];
+        while let Some((length, behind)) = rest.split_first() {
+            let (frame, behind) = behind.split_at(usize::from(*length));
+            let read = tidings_protocol::copy::decode(frame);
+            let read = read.unwrap_or_else(|error| panic!("{frame:x?}: {error}"));
+            let mut again = Vec::new();
+            tidings_protocol::copy::encode(&read, &mut again).unwrap();
+            assert_eq!(again, frame);
+            rest = behind;
+            frames += 1;
+        }
+    }
+    assert!(frames > 10, "{frames}");
 }
