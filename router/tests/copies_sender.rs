@@ -52,8 +52,13 @@ struct Bench {
 }
 
 impl Bench {
-    /// Shards 0 and 1 are owned, and level with their copy, of which batch number one brought all.
+    /// Shards 0 and 1 are owned, and level with their copy.
     fn new() -> Self {
+        Self::with_queue(1 << 20)
+    }
+
+    /// The same with so many bytes that may be unconfirmed.
+    fn with_queue(queue_bytes: usize) -> Self {
         let mut owner = Owner::new(config());
         let assign = Input::Assign {
             shards: vec![ShardId(0), ShardId(1)],
@@ -65,7 +70,7 @@ impl Bench {
         let config = sender::Config {
             shards: config().shards,
             window_bytes: 1 << 20,
-            queue_bytes: 1 << 20,
+            queue_bytes,
             silence_us: 1_000_000,
             again_us: 1_000,
         };
@@ -78,8 +83,10 @@ impl Bench {
             new.sender.heed(NOW, id, &shard(None), &new.owner, &mut new.out);
         }
         new.sender.link(NOW, COPY, true, &mut new.out);
-        let sent = new.flush();
+        // So many pieces go at one time that the second shard is whole with the second batch.
+        let sent = [new.flush(), new.flush()].concat();
         new.confirm(*sent.last().unwrap());
+        assert_eq!(new.sender.behind(), (0, 0));
         new
     }
 
@@ -230,4 +237,23 @@ fn marks_of_one_request_go_in_entries_that_a_frame_holds() {
         count += marks.sum::<usize>();
     }
     assert_eq!(count, answers.len());
+}
+
+#[test]
+fn no_more_is_taken_when_more_than_the_limit_is_unconfirmed_and_not_before() {
+    // One change with its head.
+    let change = 24 + 20;
+    let mut at_limit = Bench::with_queue(2 * change);
+    let mut one_past = Bench::with_queue(2 * change - 1);
+    for bench in [&mut at_limit, &mut one_past] {
+        bench.change(0);
+        bench.flush();
+        bench.change(0);
+    }
+    assert_eq!(at_limit.sender.behind().1, 2 * change);
+    assert!(!at_limit.sender.is_congested());
+    assert!(one_past.sender.is_congested());
+    let last = *one_past.flush().last().unwrap();
+    one_past.confirm(last - 1);
+    assert!(!one_past.sender.is_congested(), "the copy has caught up");
 }

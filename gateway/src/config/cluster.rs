@@ -25,6 +25,10 @@ const COPIES: RangeInclusive<u64> = 1..=tidings_router::control::map::MOST_COPIE
 const MOVES: RangeInclusive<u64> = 0..=256;
 /// Copies that one node fills at one time. Without any, none would ever be whole again.
 const FILLS: RangeInclusive<u64> = 1..=64;
+/// What fills copies, on its way to one node.
+const COPY_WINDOW_BYTES: RangeInclusive<u64> = 65_536..=16_777_216;
+/// Changes on their way there. Both together stay below what a connection between nodes holds.
+const COPY_QUEUE_BYTES: RangeInclusive<u64> = 1_048_576..=41_943_040;
 /// A voter is not replaced for a short pause.
 const REPLACE_VOTER_MS: RangeInclusive<u64> = 5_000..=86_400_000;
 /// A node that starts again must find itself known. Thirty days at most.
@@ -177,6 +181,16 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
         ("cluster.copies", cluster.copies, COPIES),
         ("cluster.moves", cluster.moves, MOVES),
         ("cluster.fills", cluster.fills, FILLS),
+        (
+            "owner.copy_window_bytes",
+            config.owner.copy_window_bytes,
+            COPY_WINDOW_BYTES,
+        ),
+        (
+            "owner.copy_queue_bytes",
+            config.owner.copy_queue_bytes,
+            COPY_QUEUE_BYTES,
+        ),
         ("cluster.replace_voter_ms", cluster.replace_voter_ms, REPLACE_VOTER_MS),
         ("cluster.forget_node_ms", cluster.forget_node_ms, FORGET_NODE_MS),
     ] {

@@ -288,6 +288,11 @@ sections! {
         link_window_changes: u64 = 16_384;
         /// Bytes of `kind` and `data` that may wait for one lane. Beyond it changes are told without.
         link_hint_bytes: u64 = 16_777_216;
+        /// Bytes of what a copy lacks that may be on their way to one node before it has confirmed them. More fills a far node sooner.
+        copy_window_bytes: u64 = 4_194_304;
+        /// Bytes of changes that one node with copies may have unconfirmed. Beyond it no more changes are taken until it has caught up
+        /// or was taken out; publishers then meet `limits.owner_queue`.
+        copy_queue_bytes: u64 = 33_554_432;
         /// Milliseconds between two promises that all was sent (`Closed`), while there is traffic.
         closed_busy_ms: u64 = 50;
         /// The same without traffic.

@@ -10,7 +10,6 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 use tidings_protocol::copy::Frame;
 use tidings_protocol::mesh::AckLevel;
 use tidings_protocol::peer::Owned;
@@ -21,12 +20,6 @@ use tidings_router::copies::sender::{Config, Output, Sender, Wish};
 use tidings_router::owner::Owner;
 use tidings_router::owner::keeping::Floor;
 use tidings_router::{MonoUs, Now};
-
-/// While more bytes than this wait to be confirmed by one process, it is given no more of what a copy lacks.
-const WINDOW_BYTES: usize = 4 << 20;
-
-/// While more bytes than this wait, no more changes are taken. With the window it stays below what a connection holds.
-const QUEUE_BYTES: usize = 32 << 20;
 
 /// Rounds of proposals under way at most. What is left out is proposed again.
 const PROPOSING: usize = 16;
@@ -64,13 +57,19 @@ pub(super) struct Copying {
 }
 
 impl Copying {
-    pub(super) fn new(thread: usize, shards: ShardCount, lease: Duration, control: &control::Handle) -> Self {
+    pub(super) fn new(
+        thread: usize,
+        shards: ShardCount,
+        config: &crate::config::Config,
+        control: &control::Handle,
+    ) -> Self {
         let view = control.view();
-        let lease_us = u64::try_from(lease.as_micros()).unwrap_or(u64::MAX / 4);
+        let lease_us = config.cluster.lease_ms * 1_000;
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let config = Config {
             shards,
-            window_bytes: WINDOW_BYTES,
-            queue_bytes: QUEUE_BYTES,
+            window_bytes: bytes(config.owner.copy_window_bytes),
+            queue_bytes: bytes(config.owner.copy_queue_bytes),
             silence_us: silence_us(lease_us),
             again_us: lease_us / 4,
         };

@@ -92,10 +92,10 @@ pub fn start(thread: usize, node: &Arc<Node>, begin: Begin) {
         to_lanes: node.lanes.iter().map(|_| Vec::new()).collect(),
         remote: HashMap::new(),
         journal: Journal::new(thread, disk, node.control.is_some()),
-        copying: node.control.as_ref().map(|control| {
-            let lease = Duration::from_millis(node.config.cluster.lease_ms);
-            Copying::new(thread, node.shards, lease, control)
-        }),
+        copying: node
+            .control
+            .as_ref()
+            .map(|control| Copying::new(thread, node.shards, &node.config, control)),
         replies: HashMap::new(),
         newest_epoch_us: 0,
         confirmed: HashMap::new(),

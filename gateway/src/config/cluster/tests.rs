@@ -79,7 +79,7 @@ fn a_lease_is_half_a_second_to_a_minute() {
 #[test]
 fn copies_moves_fills_and_patience_have_bounds() {
     type Set = fn(&mut Config, u64);
-    let keys: [(&str, Set, &[u64], &[u64]); 5] = [
+    let keys: [(&str, Set, &[u64], &[u64]); 7] = [
         (
             "cluster.copies",
             |config, to| config.cluster.copies = to,
@@ -97,6 +97,18 @@ fn copies_moves_fills_and_patience_have_bounds() {
             |config, to| config.cluster.fills = to,
             &[1, 64],
             &[0, 65],
+        ),
+        (
+            "owner.copy_window_bytes",
+            |config, to| config.owner.copy_window_bytes = to,
+            &[65_536, 16_777_216],
+            &[65_535, 16_777_217],
+        ),
+        (
+            "owner.copy_queue_bytes",
+            |config, to| config.owner.copy_queue_bytes = to,
+            &[1_048_576, 41_943_040],
+            &[1_048_575, 41_943_041],
         ),
         (
             "cluster.replace_voter_ms",
