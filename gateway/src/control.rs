@@ -34,7 +34,6 @@ mod tests;
 pub use metrics::ControlMetrics;
 pub use seat::{SeatError, is_of_a_cluster};
 pub use seeds::Names;
-pub(crate) use settings::DATA_PLANE_COPIES;
 pub use settings::Settings;
 pub use thread::{Formed, Running, Starting, start};
 

@@ -127,6 +127,8 @@ pub enum PublishFailure {
     OutcomeUnknown,
     /// The disk fails, which was known before the batch was looked at. Nothing was changed.
     StorageFails,
+    /// It was to be durable, and the owner keeps everything in memory. Nothing was changed.
+    NoDisk,
     /// The disk failed under the batch. It was applied in memory and may be lost with the process.
     NotStored,
 }
@@ -308,6 +310,7 @@ pub(crate) fn count_failure(metrics: &Metrics, failure: PublishFailure) {
             metrics.outcome_unknown.inc();
         }
         PublishFailure::StorageFails => _ = metrics.storage_refused.inc(),
+        PublishFailure::NoDisk => _ = metrics.rejected.inc(),
         PublishFailure::NotStored => {
             metrics.storage_refused.inc();
             metrics.outcome_unknown.inc();

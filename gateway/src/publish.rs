@@ -120,8 +120,7 @@ fn terms(app: &App, query: &str, headers: &HeaderMap) -> Result<(Terms, Form), P
     };
     // In a cluster the owners say so, wherever they are.
     if options.ack == Ack::Durable && app.node.storage.is_none() && app.node.control.is_none() {
-        let detail = "`durable` needs a node that keeps changes on disk; this one has them in memory only";
-        return Err(Problem::new(Code::AckUnavailable, detail));
+        return Err(no_disk());
     }
     let limits = &app.node.config.limits;
     let timeout_ms = options
@@ -231,6 +230,11 @@ fn counted(app: &App, problem: Problem) -> Refusal {
     not_applied(problem)
 }
 
+fn no_disk() -> Problem {
+    let detail = "`durable` needs an owner that keeps changes on disk; this one has them in memory only";
+    Problem::new(Code::AckUnavailable, detail)
+}
+
 /// What a publisher is told when an owner did not answer.
 fn failed(failure: PublishFailure) -> (Problem, Applied) {
     match failure {
@@ -243,6 +247,7 @@ fn failed(failure: PublishFailure) -> (Problem, Applied) {
             let detail = "the disk does not take what is written; the node tries again every second";
             (Problem::new(Code::StorageUnavailable, detail), Applied::No)
         }
+        PublishFailure::NoDisk => (no_disk(), Applied::No),
         PublishFailure::NotStored => {
             let detail =
                 "the disk did not take the change: it was told to subscribers, and may be lost if the node stops now";

@@ -173,9 +173,12 @@ pub enum ForwardedResult {
     /// The owner has more work than it can queue. Nothing was changed.
     #[serde(rename = "o")]
     Overloaded,
-    /// The owner's disk fails, or it has none and the change was to be durable. Nothing was changed.
+    /// The owner's disk fails. Nothing was changed.
     #[serde(rename = "s")]
     NoStorage,
+    /// The owner has no disk, and the change was to be durable. Nothing was changed.
+    #[serde(rename = "k")]
+    NoDisk,
     /// It may have been applied.
     #[serde(rename = "?")]
     Unknown,
@@ -369,6 +372,7 @@ fn check(frame: &Frame) -> Result<(), FrameError> {
                 | ForwardedResult::Unavailable
                 | ForwardedResult::Overloaded
                 | ForwardedResult::NoStorage
+                | ForwardedResult::NoDisk
                 | ForwardedResult::Unknown => Ok(()),
             })
         }

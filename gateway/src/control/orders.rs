@@ -20,8 +20,6 @@ pub struct Scene<'a> {
     pub voters: BTreeSet<NodeId>,
     /// Who lives and would vote, whether it does or not.
     pub willing: BTreeSet<NodeId>,
-    /// Whether owners keep copies and hand shards over.
-    pub moves: bool,
 }
 
 /// Why an order is not carried out. **Nothing was changed.**
@@ -36,9 +34,6 @@ pub enum No {
     /// Nobody could take what the node has.
     #[error("no other node that lives and owns shards could take its shards: they would have to stay")]
     NobodyElse,
-    /// Shards do not move.
-    #[error("shards do not move between nodes in this release: a shard has one copy, at its owner")]
-    NothingMoves,
     /// The target is not there to own shards.
     #[error("that node does not own shards (server.roles)")]
     NotAnOwner,
@@ -167,9 +162,6 @@ impl Scene<'_> {
         let shard = self.map.shard(id).ok_or(No::NoSuchShard(id))?;
         let to = self.process(node)?;
         let known = self.map.node(node).ok_or(No::NoSuchNode)?;
-        if !self.moves {
-            return Err(No::NothingMoves);
-        }
         if !known.info.roles.owner {
             return Err(No::NotAnOwner);
         }

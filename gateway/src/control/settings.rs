@@ -12,10 +12,6 @@ use tidings_membership::{Metadata, Roles, Text};
 use tidings_protocol::mesh::VERSIONS;
 use tidings_protocol::{ClusterId, ShardCount};
 
-/// Owners of this release keep copies of their shards level and hand shards over. Without it a cluster is formed with one copy
-/// and its coordinator fills and moves nothing, because nobody would ever say that it is done.
-pub(crate) const DATA_PLANE_COPIES: bool = true;
-
 /// See the module.
 #[derive(Clone)]
 pub struct Settings {
@@ -156,9 +152,9 @@ impl Settings {
             expect: usize::try_from(cluster.expect).unwrap_or(1),
             shards: ShardCount::new(u16::try_from(cluster.shards).unwrap_or(0))
                 .ok_or_else(|| wrong("cluster.shards", "must be a power of two from 1 to 4096"))?,
-            copies: if DATA_PLANE_COPIES { copies } else { 1 },
-            moves: if DATA_PLANE_COPIES { count(cluster.moves) } else { 0 },
-            fills: if DATA_PLANE_COPIES { count(cluster.fills) } else { 0 },
+            copies,
+            moves: count(cluster.moves),
+            fills: count(cluster.fills),
             lease: Duration::from_millis(cluster.lease_ms),
             node_listen: node_listen.map_err(|_| wrong("server.node_listen", "is not an address and port"))?,
             node_advertise: (!server.node_advertise.is_empty()).then(|| server.node_advertise.clone()),

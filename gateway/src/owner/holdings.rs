@@ -95,7 +95,7 @@ impl Holdings {
                 Some(_) | None => {}
             }
             if self.from_disk.contains(id) {
-                let kept = self.epoch_of_copy(*id);
+                let kept = self.copies.epoch(*id);
                 // At its own epoch, or handed on from it to this process, it may yet be of use.
                 let of_use = |kept: Epoch| agreed.epoch <= kept || (is_ours && follows(agreed.epoch, kept));
                 if kept.is_some_and(|kept| !of_use(kept)) {
@@ -104,10 +104,6 @@ impl Holdings {
             }
         }
         steps
-    }
-
-    fn epoch_of_copy(&self, id: ShardId) -> Option<Epoch> {
-        self.copies.epoch(id)
     }
 
     /// What part the map gives this process in these shards. Copies that are of no use any more come out as dropped.

@@ -97,7 +97,7 @@ impl Inlet {
         let node = &self.stage.node;
         self.stage.handle.counts().served.inc_by(changes.len() as u64);
         let refusal = if ack == AckLevel::Durable && node.storage.is_none() {
-            Some(ForwardedResult::NoStorage)
+            Some(ForwardedResult::NoDisk)
         } else if self.parts.is_empty() {
             Some(not_owner(&self.stage))
         } else if self.under_way.get() > self.most {
@@ -227,6 +227,7 @@ fn failed(failure: PublishFailure) -> ForwardedResult {
     match failure {
         PublishFailure::Overloaded => ForwardedResult::Overloaded,
         PublishFailure::StorageFails => ForwardedResult::NoStorage,
+        PublishFailure::NoDisk => ForwardedResult::NoDisk,
         PublishFailure::OutcomeUnknown | PublishFailure::NotStored => ForwardedResult::Unknown,
     }
 }

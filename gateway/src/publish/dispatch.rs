@@ -171,7 +171,7 @@ impl Dispatch {
         // Nothing is cut on the way to an owner of this node.
         group.places.append(&mut group.behind);
         if self.ack == AckLevel::Durable && self.node.storage.is_none() {
-            return self.fail(&group.places, PublishFailure::StorageFails);
+            return self.fail(&group.places, PublishFailure::NoDisk);
         }
         let changes = group.places.iter().map(|place| self.changes[*place].clone()).collect();
         match self.node.owners[thread].begin(changes, self.ack, self.deadline).await {
@@ -282,6 +282,7 @@ fn heard_from_afar(result: ForwardedResult) -> Said {
         ForwardedResult::NotOwner { .. } | ForwardedResult::Unavailable => return Said::Again,
         ForwardedResult::Overloaded => Err(PublishFailure::Overloaded),
         ForwardedResult::NoStorage => Err(PublishFailure::StorageFails),
+        ForwardedResult::NoDisk => Err(PublishFailure::NoDisk),
         ForwardedResult::Unknown => Err(PublishFailure::OutcomeUnknown),
     })
 }

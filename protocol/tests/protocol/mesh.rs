@@ -73,6 +73,7 @@ fn results() -> impl Strategy<Value = ForwardedResult> {
         Just(ForwardedResult::Unavailable),
         Just(ForwardedResult::Overloaded),
         Just(ForwardedResult::NoStorage),
+        Just(ForwardedResult::NoDisk),
         Just(ForwardedResult::Unknown),
     ]
 }

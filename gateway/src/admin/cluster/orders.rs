@@ -189,7 +189,6 @@ impl<'a> Desk<'a> {
             alive: self.names().alive(),
             voters: self.status.view.voters.clone(),
             willing,
-            moves: control::DATA_PLANE_COPIES,
         }
     }
 
@@ -208,7 +207,6 @@ fn refused(no: &No) -> Refusal {
     let code = match no {
         No::NoSuchNode | No::NoSuchShard(_) => Code::NotFound,
         No::NobodyElse
-        | No::NothingMoves
         | No::NotAnOwner
         | No::Draining
         | No::NotAlive

@@ -62,7 +62,6 @@ fn scene<const N: usize>(map: &Map, alive: [u64; N]) -> Scene<'_> {
         alive: set(alive),
         voters: set([1, 2, 3]),
         willing: set([1, 2, 3, 4]),
-        moves: true,
     }
 }
 
@@ -143,11 +142,6 @@ fn a_shard_does_not_move_to_who_may_not_have_it_or_from_who_is_gone() {
     assert_eq!(scene(&map, [2, 3, 4]).relocate(S, NodeId(3)), Err(No::NoOwner(S)));
     let drained = carried_out(&map, scene(&map, all).drain(NodeId(3), true).expect("ordered"));
     assert_eq!(ordered(&drained, 3), Err(No::Draining));
-    let fixed = Scene {
-        moves: false,
-        ..scene(&map, all)
-    };
-    assert_eq!(fixed.relocate(S, NodeId(2)), Err(No::NothingMoves));
 }
 
 #[test]

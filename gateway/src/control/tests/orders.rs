@@ -166,7 +166,6 @@ async fn what_an_operator_moves_somewhere_stays_there() {
         alive: view.map.nodes().map(|(node, _)| node).collect(),
         voters: view.voters.clone(),
         willing: view.voters.clone(),
-        moves: true,
     };
     let commands = scene.relocate(id, target.node).expect("ordered");
     assert_eq!(stage.get(1).handle.propose_all(commands).await, Ok(()));

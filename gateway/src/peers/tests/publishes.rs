@@ -136,7 +136,8 @@ fn durable_needs_an_owner_with_a_disk() {
     world.wait_connected(0, 1);
     for node in &world.nodes {
         let answer = node.publish("object=x&ack=durable");
-        assert_eq!((answer.status, answer.code().as_str()), (503, "storage_unavailable"));
+        assert_eq!((answer.status, answer.code().as_str()), (409, "ack_unavailable"));
         assert_eq!(answer.json()["applied"], "no");
+        assert_eq!(answer.json()["retryable"], false);
     }
 }
