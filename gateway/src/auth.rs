@@ -265,10 +265,13 @@ impl Auth {
         };
         self.still_counts(&identity, now_s, self.leeway_s)?;
         let identity = Arc::new(identity);
-        // Between reading the policy and now it may have been read again, and the cache emptied.
+        // Between reading the policy and now it may have been read again. Looked at with the cache in hand: whoever changes the
+        // policy empties the cache afterwards.
+        let mut cache = lock(&self.cache);
         if Arc::ptr_eq(&policy, &self.policy()) {
-            lock(&self.cache).put(hash, Arc::clone(&identity));
+            cache.put(hash, Arc::clone(&identity));
         }
+        drop(cache);
         Ok(identity)
     }
 
@@ -356,10 +359,10 @@ impl Auth {
     /// # Errors
     /// Says whether it counts nevertheless.
     pub fn revoke_here(&self, target: Target, issued_to_s: u64) -> Result<(), RevokeFailure> {
-        let now_s = now_s();
-        let mut revocations = self.revocations();
-        revocations.revoke(target, self.bounds(issued_to_s), now_s)?;
+        // Held from reading to writing: of two at once each counts.
         let mut kept = lock(&self.kept);
+        let mut revocations = self.revocations();
+        revocations.revoke(target, self.bounds(issued_to_s), now_s())?;
         let written = kept.as_mut().map_or(Ok(()), |kept| kept.write(&revocations));
         self.set_revocations(revocations);
         written.map_err(RevokeFailure::NotKept)

@@ -300,6 +300,30 @@ fn what_was_found_good_is_looked_at_again_when_it_matters() {
 }
 
 #[test]
+fn of_revocations_at_the_same_time_each_counts_and_is_kept() {
+    use tidings_router::access::revocations::{Target, Whom};
+    const EACH: usize = 20;
+    let (stage, folder) = (Stage::new(), tempfile::tempdir().expect("a folder"));
+    let auth = stage.auth();
+    auth.keep_in(folder.path()).expect("a folder");
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let auth = &auth;
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    let whom = Whom::Subject(format!("{thread}-{n}").into());
+                    auth.revoke_here(Target { issuer: None, whom }, now_s()).expect("taken");
+                }
+            });
+        }
+    });
+    assert_eq!(auth.revocations().len(), 4 * EACH);
+    let again = stage.auth();
+    again.keep_in(folder.path()).expect("read");
+    assert_eq!(again.revocations().len(), 4 * EACH);
+}
+
+#[test]
 fn no_more_is_remembered_than_the_bound() {
     let mut cache = cache::Cache::default();
     let stage = Stage::new();
