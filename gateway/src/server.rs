@@ -6,17 +6,21 @@
 mod accept;
 mod admission;
 mod connection;
+mod forwarded;
 mod gate;
 mod guard;
 mod head;
+mod proxied;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod wire;
 
 pub use accept::{Accepted, accept, bind};
-pub use admission::{Admission, Permit};
-pub use connection::{Http, PeerAddress};
+pub use admission::{Admission, Permit, Place};
+pub use connection::{Behind, Http, PeerAddress};
+pub use forwarded::TrustedProxies;
+pub(crate) use forwarded::network;
 pub use gate::{Gate, Passage};
 pub use guard::{Deadlines, GuardedStream};
 pub use tls::{Tls, TlsError};

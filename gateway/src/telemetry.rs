@@ -107,6 +107,8 @@ pub enum GateRefusal {
     Origin,
     /// Its framing is ambiguous or it has no `Host`.
     Malformed,
+    /// A proxy did not begin as the PROXY protocol asks.
+    Proxy,
 }
 
 impl EncodeLabelValue for GateRefusal {
@@ -115,6 +117,7 @@ impl EncodeLabelValue for GateRefusal {
             Self::Host => "host",
             Self::Origin => "origin",
             Self::Malformed => "malformed",
+            Self::Proxy => "proxy",
         })
     }
 }

@@ -38,6 +38,10 @@ fn start(folder: &Path, change: impl FnOnce(&mut Config)) -> RunningNode {
 }
 
 fn connect(address: SocketAddr, root: &CertificateDer<'static>) -> std::io::Result<Stream> {
+    shake_hands(TcpStream::connect(address)?, root)
+}
+
+fn shake_hands(mut tcp: TcpStream, root: &CertificateDer<'static>) -> std::io::Result<Stream> {
     let mut roots = RootCertStore::empty();
     roots.add(root.clone()).expect("a root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -48,7 +52,6 @@ fn connect(address: SocketAddr, root: &CertificateDer<'static>) -> std::io::Resu
         .with_no_client_auth();
     let name = ServerName::try_from("localhost").expect("a name");
     let mut tls = ClientConnection::new(Arc::new(config), name).expect("a client");
-    let mut tcp = TcpStream::connect(address)?;
     tcp.set_read_timeout(Some(PATIENCE))?;
     while tls.is_handshaking() {
         tls.complete_io(&mut tcp)?;
@@ -273,6 +276,32 @@ fn who_does_not_come_to_a_handshake_is_closed_and_disturbs_nobody() {
     assert!(silent.is_closed() && dripping.is_closed());
     assert!(since.elapsed() >= Duration::from_millis(400), "not before its time");
     assert!(request(&mut connect(node.addr, &root).expect("connected"), "GET /healthz", "").contains("ok"));
+}
+
+#[test]
+fn a_proxy_that_passes_tls_on_says_before_it_whom_it_saw() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = certify(folder.path());
+    let node = start(folder.path(), |config| {
+        config.server.trusted_proxies = vec!["127.0.0.2".to_owned()];
+        config.server.proxy_protocol = true;
+    });
+    let mut raw = Raw::open_from([127, 0, 0, 2].into(), node.addr);
+    raw.send("PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n");
+    let mut tls = shake_hands(raw.stream, &root).expect("a handshake");
+    write!(tls, "GET /v1/events?object=a HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
+    tls.read_exact(&mut [0; 15]).expect("a head");
+    let list = request(
+        &mut connect(node.addr, &root).expect("connected"),
+        "GET /v1/connections",
+        "",
+    );
+    assert!(list.contains("\"address\":\"[2001:db8::7]:4711\""), "{list}");
+    let direct = Raw::open_from([127, 0, 0, 2].into(), node.addr);
+    assert!(
+        shake_hands(direct.stream, &root).is_err(),
+        "a proxy that does not say so"
+    );
 }
 
 #[test]

@@ -34,6 +34,24 @@ pub(super) fn validate(config: &Config, listen: SocketAddr) -> Result<(), Config
             "goes together with server.tls_cert_file".to_owned(),
         );
     }
+    for text in &config.server.trusted_proxies {
+        if crate::server::network(text).is_none() {
+            let reason = format!("`{text}` is neither an address nor a network such as 10.0.0.0/8");
+            return invalid("server.trusted_proxies", reason);
+        }
+    }
+    if !matches!(config.server.forwarded_header.as_str(), "x-forwarded-for" | "forwarded") {
+        return invalid(
+            "server.forwarded_header",
+            "must be `x-forwarded-for` or `forwarded`".to_owned(),
+        );
+    }
+    if config.server.proxy_protocol && config.server.trusted_proxies.is_empty() {
+        return invalid(
+            "server.proxy_protocol",
+            "is for the proxies that server.trusted_proxies names, and there are none".to_owned(),
+        );
+    }
     if config.auth.leeway_s > tidings_router::access::claims::MOST_LEEWAY_S {
         return invalid("auth.leeway_s", "is at most 30".to_owned());
     }
@@ -114,6 +132,15 @@ pub fn warnings(config: &Config) -> Vec<String> {
         "server.allowed_origins: a page that came over plain http can be changed by anybody on its way".to_owned(),
     );
     say(
+        server
+            .trusted_proxies
+            .iter()
+            .filter_map(|text| crate::server::network(text))
+            .any(|network| network.prefix_len() == 0),
+        "server.trusted_proxies: everybody is believed about their address, so limits by address bind nobody"
+            .to_owned(),
+    );
+    say(
         !config.cluster.secret.is_empty(),
         "cluster.secret: it stands in the configuration; cluster.secret_file can be read by fewer".to_owned(),
     );
@@ -170,6 +197,11 @@ mod tests {
         );
         assert_eq!(named(|c| c.auth.grace_ms = 61_000), ["auth.grace_ms"]);
         assert_eq!(named(|c| c.cluster.secret = "x".repeat(32)), ["cluster.secret"]);
+        assert_eq!(
+            named(|c| c.server.trusted_proxies = vec!["0.0.0.0/0".to_owned()]),
+            ["server.trusted_proxies"]
+        );
+        assert!(named(|c| c.server.trusted_proxies = vec!["10.0.0.0/8".to_owned()]).is_empty());
         let origins = |text: &str| named(|c| c.server.allowed_origins = vec![text.to_owned()]);
         assert_eq!(origins("http://app.example"), ["server.allowed_origins"]);
         assert_eq!(origins("http://localhost.evil.example"), ["server.allowed_origins"]);
@@ -218,6 +250,18 @@ mod tests {
         assert_eq!(
             refused(&|c| c.server.tls_key_file = "k".to_owned()),
             Some("server.tls_key_file")
+        );
+        for proxy in ["10.0.0.0/33", "localhost", ""] {
+            let named = |c: &mut Config| c.server.trusted_proxies = vec![proxy.to_owned()];
+            assert_eq!(refused(&named), Some("server.trusted_proxies"), "{proxy}");
+        }
+        assert_eq!(
+            refused(&|c| c.server.forwarded_header = "x-real-ip".to_owned()),
+            Some("server.forwarded_header")
+        );
+        assert_eq!(
+            refused(&|c| c.server.proxy_protocol = true),
+            Some("server.proxy_protocol")
         );
         assert_eq!(refused(&|c| c.auth.leeway_s = 31), Some("auth.leeway_s"));
         assert_eq!(refused(&|c| c.auth.leeway_s = 30), None);

@@ -166,6 +166,13 @@ sections! {
         /// Names this server answers to in `Host` beside `localhost`, loopback addresses and `listen`: `name` (any port)
         /// or `name:port`.
         allowed_hosts: Vec<String> = Vec::new();
+        /// Proxies in front of this node, addresses or networks (`10.0.0.0/8`): whom they say they saw counts for limits and is
+        /// shown. Nobody else is believed.
+        trusted_proxies: Vec<String> = Vec::new();
+        /// Where they say it: `x-forwarded-for` or `forwarded` (RFC 7239), whichever they write themselves. The other is not read.
+        forwarded_header: String = "x-forwarded-for".to_owned();
+        /// Connections of theirs to `listen` begin with the PROXY protocol, version 1 or 2, before TLS.
+        proxy_protocol: bool = false;
         /// Origins of web pages that may use this server, exactly as browsers send them: `https://app.example`. Pages served
         /// under this server's own host are always allowed.
         allowed_origins: Vec<String> = Vec::new();

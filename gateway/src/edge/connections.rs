@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
 use tidings_protocol::{Code, Problem};
 use tidings_router::edge::SubscriberKey;
 
@@ -43,7 +44,7 @@ impl View {
         Self {
             connection: connection_name(lane, view.who),
             transport: view.transport,
-            address: connected.peer.map(|peer| peer.to_string()),
+            address: connected.peer.map(shown),
             subject: connected.subject.as_ref().map(|subject| subject.name.to_string()),
             connected_ms: connected.for_us / 1000,
             objects: view.objects,
@@ -57,6 +58,14 @@ impl View {
 
     pub(super) fn name(&self) -> String {
         self.connection.clone()
+    }
+}
+
+/// An address as operators see it; its port only where it is known.
+pub(super) fn shown(peer: SocketAddr) -> String {
+    match peer.port() {
+        0 => peer.ip().to_string(),
+        _ => peer.to_string(),
     }
 }
 

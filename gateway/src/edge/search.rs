@@ -3,7 +3,7 @@
 //! A lane looks through its subscribers in pieces, between other work: with a hundred thousand of them nobody waits longer
 //! than for one piece. It does not know what the answers look like.
 
-use super::connections::{View, named};
+use super::connections::{View, named, shown};
 use super::{Connected, Inspect, LaneCommand, connection_name};
 use crate::problem::{Asked, Refusal};
 use crate::server::App;
@@ -58,7 +58,7 @@ impl Wanted {
         let behind = view.pending > 0 || view.resync > 0 || view.busy;
         let named = |text: &str| {
             connection_name(lane, view.who).contains(text)
-                || connected.peer.is_some_and(|peer| peer.to_string().contains(text))
+                || connected.peer.is_some_and(|peer| shown(peer).contains(text))
         };
         (self.behind != Some(1) || behind)
             && self.transport.as_deref().is_none_or(|of| of == view.transport)

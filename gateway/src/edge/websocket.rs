@@ -11,7 +11,7 @@ use super::{LaneCommand, connection_name};
 use crate::auth::{Caller, Credential, Denial, SUBPROTOCOL};
 use crate::clock;
 use crate::problem::Refusal;
-use crate::server::{App, GuardedStream, PeerAddress, Permit, Wire, subscriber_socket};
+use crate::server::{App, Behind, GuardedStream, PeerAddress, Permit, Wire, subscriber_socket};
 use crate::telemetry::Limit;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -61,6 +61,7 @@ pub(crate) struct Upgrade {
     encoding: Option<Encoding>,
     trace: bool,
     peer: SocketAddr,
+    behind: Option<Behind>,
     caller: Caller,
 }
 
@@ -113,12 +114,14 @@ async fn handshake(State(app): State<App>, mut request: Request) -> Result<Respo
     let protocol = chosen.map(|(name, _)| *name);
     let trace = super::poll::wants_trace(request.uri().query());
     let peer = peer_of(request.extensions());
+    let behind = request.extensions().get().cloned();
     let upgrade = hyper::upgrade::on(&mut request);
     app.node.lanes[app.thread].send(LaneCommand::WebSocket(Box::new(Upgrade {
         upgrade,
         encoding,
         trace,
         peer,
+        behind,
         caller,
     })));
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
@@ -159,6 +162,7 @@ pub(super) async fn upgraded(shell: Rc<Shell>, upgrade: Box<Upgrade>) {
         encoding,
         trace,
         peer,
+        behind,
         caller,
     } = *upgrade;
     let Ok(upgraded) = upgrade.await else { return };
@@ -172,7 +176,7 @@ pub(super) async fn upgraded(shell: Rc<Shell>, upgrade: Box<Upgrade>) {
     }
     // The stream still knows how to wake the HTTP task, and with that keeps its memory: let it forget.
     _ = stream.poll_read_ready(&mut Context::from_waker(Waker::noop()));
-    let reader = Reader::new(shell, stream, encoding, trace, peer, permit);
+    let reader = Reader::new(shell, stream, encoding, trace, peer, (permit, behind));
     reader.admit(caller);
     // Copied, because even an empty rest holds on to all of the HTTP parser's buffer.
     tokio::task::spawn_local(reader.run(parts.read_buf.to_vec()));
@@ -185,8 +189,8 @@ struct Reader {
     encoding: Encoding,
     stream: Rc<Wire>,
     turn: Rc<Notify>,
-    /// The connection's place among those allowed at once, held as long as it lives.
-    _permit: Permit,
+    /// The connection's places among those allowed at once, held as long as it lives.
+    _places: (Permit, Option<Behind>),
 }
 
 impl Reader {
@@ -196,7 +200,7 @@ impl Reader {
         encoding: Option<Encoding>,
         trace: bool,
         peer: SocketAddr,
-        permit: Permit,
+        places: (Permit, Option<Behind>),
     ) -> Self {
         let (stream, turn) = (Rc::new(stream), Rc::new(Notify::new()));
         let written = encoding.unwrap_or(Encoding::WebSocketJson);
@@ -232,7 +236,7 @@ impl Reader {
             encoding: written,
             stream,
             turn,
-            _permit: permit,
+            _places: places,
         }
     }
 

@@ -205,11 +205,7 @@ impl Starting {
         let (owners, owner_ends): (Vec<_>, Vec<_>) = (0..count).map(|_| owner::channel(queue)).unzip();
         let (lanes, lane_ends): (Vec<_>, Vec<_>) = (0..count).map(|_| edge::channel()).unzip();
         let metrics = Arc::new(Metrics::new(&config));
-        let admission = Admission::new(
-            connections(&config),
-            config.limits.connections_per_address,
-            Arc::clone(&metrics),
-        );
+        let admission = Admission::new(&config, connections(&config), Arc::clone(&metrics));
         let Guards {
             auth,
             tls,

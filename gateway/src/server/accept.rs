@@ -174,7 +174,7 @@ impl Acceptor {
 }
 
 /// Tells a connection beyond a limit why, as far as one write goes, and closes it.
-fn turn_away(mut stream: TcpStream, limit: Limit) {
+pub(super) fn turn_away(mut stream: TcpStream, limit: Limit) {
     let detail = format!("too many connections (limits.{})", limit.name());
     let body = Refusal::new(Code::TooMany, detail).document();
     let answer = format!(

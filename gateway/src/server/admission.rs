@@ -1,5 +1,10 @@
 //! How many connections may be open at once: in all, and from one address.
+//!
+//! Behind a proxy that is believed its clients' addresses count, by the requests that are under way; a stream counts as long as
+//! it is open.
 
+use super::forwarded::TrustedProxies;
+use crate::config::Config;
 use crate::telemetry::{Limit, Metrics};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,6 +18,7 @@ pub struct Admission {
     most: u64,
     by_address: Mutex<HashMap<IpAddr, u64>>,
     most_by_address: u64,
+    proxies: TrustedProxies,
     metrics: Arc<Metrics>,
 }
 
@@ -20,20 +26,28 @@ pub struct Admission {
 #[derive(Debug)]
 pub struct Permit {
     admission: Arc<Admission>,
-    // `None` for loopback, which is not counted by address.
-    address: Option<IpAddr>,
+    // `None` for loopback and for proxies, which are not counted by their address.
+    place: Option<Place>,
+}
+
+/// A place among those of one address: of a connection, or of a request that a proxy passed on. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Place {
+    admission: Arc<Admission>,
+    address: IpAddr,
 }
 
 impl Admission {
-    /// At most `most` at once, and `most_by_address` from one address.
+    /// At most `most` at once, and as many from one address as configured.
     #[must_use]
-    pub fn new(most: u64, most_by_address: u64, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(config: &Config, most: u64, metrics: Arc<Metrics>) -> Arc<Self> {
         metrics.limit(Limit::Connections, most);
         Arc::new(Self {
             open: AtomicU64::new(0),
             most,
             by_address: Mutex::default(),
-            most_by_address,
+            most_by_address: config.limits.connections_per_address,
+            proxies: TrustedProxies::new(config),
             metrics,
         })
     }
@@ -43,29 +57,52 @@ impl Admission {
     /// # Errors
     /// The limit that was reached. It has been counted.
     pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Result<Permit, Limit> {
-        let refuse = |limit: Limit| {
-            self.metrics.refused(limit);
-            Err(limit)
-        };
         // Only the acceptor adds, so looking first and adding then cannot pass the limit.
         if self.open.load(Relaxed) >= self.most {
-            return refuse(Limit::Connections);
+            self.metrics.refused(Limit::Connections);
+            return Err(Limit::Connections);
         }
-        let address = network(peer);
-        if let Some(address) = address {
-            let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = by_address.entry(address).or_insert(0);
-            if *count >= self.most_by_address {
-                return refuse(Limit::ConnectionsPerAddress);
-            }
-            *count += 1;
-        }
+        let place = self.direct(peer)?;
         self.open.fetch_add(1, Relaxed);
         self.metrics.open.inc();
         Ok(Permit {
             admission: Arc::clone(self),
+            place,
+        })
+    }
+
+    /// A place for a connection of `peer` itself.
+    fn direct(self: &Arc<Self>, peer: IpAddr) -> Result<Option<Place>, Limit> {
+        if peer.to_canonical().is_loopback() || self.proxies.trusts(peer) {
+            return Ok(None);
+        }
+        self.place(peer).map(Some)
+    }
+
+    /// Takes a place for whoever is at this address, wherever that is.
+    ///
+    /// # Errors
+    /// The limit that was reached. It has been counted.
+    pub fn place(self: &Arc<Self>, address: IpAddr) -> Result<Place, Limit> {
+        let address = network(address);
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_address.entry(address).or_insert(0);
+        if *count >= self.most_by_address {
+            self.metrics.refused(Limit::ConnectionsPerAddress);
+            return Err(Limit::ConnectionsPerAddress);
+        }
+        *count += 1;
+        drop(by_address);
+        Ok(Place {
+            admission: Arc::clone(self),
             address,
         })
+    }
+
+    /// The proxies that are believed.
+    #[must_use]
+    pub fn proxies(&self) -> &TrustedProxies {
+        &self.proxies
     }
 
     /// How many may be.
@@ -81,41 +118,58 @@ impl Admission {
     }
 }
 
+impl Permit {
+    /// A proxy said that the connection is from `peer`: it takes its place there.
+    ///
+    /// # Errors
+    /// The limit that was reached. It has been counted.
+    pub(super) fn stands_for(&mut self, peer: IpAddr) -> Result<(), Limit> {
+        self.place = if self.admission.proxies.trusts(peer) {
+            None
+        } else {
+            // Also for loopback: it is the proxy's, not ours.
+            Some(self.admission.place(peer)?)
+        };
+        Ok(())
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.admission.open.fetch_sub(1, Relaxed);
         self.admission.metrics.open.dec();
-        if let Some(address) = self.address {
-            let mut by_address = self.admission.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(count) = by_address.get_mut(&address) {
-                *count -= 1;
-                if *count == 0 {
-                    by_address.remove(&address);
-                }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut by_address = self.admission.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&self.address);
             }
         }
     }
 }
 
-/// What counts as one address: an IPv4 address, or the /64 that one IPv6 subscriber usually has. `None` for loopback.
-fn network(peer: IpAddr) -> Option<IpAddr> {
-    let peer = peer.to_canonical();
-    if peer.is_loopback() {
-        return None;
-    }
-    Some(match peer {
-        IpAddr::V4(_) => peer,
+/// What counts as one address: an IPv4 address, or the /64 that one IPv6 subscriber usually has.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-    })
+        peer => peer,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
 
     fn admission(most: u64, most_by_address: u64) -> Arc<Admission> {
-        Admission::new(most, most_by_address, Arc::new(Metrics::new(&Config::default())))
+        let mut config = Config::default();
+        config.limits.connections_per_address = most_by_address;
+        config.server.trusted_proxies = vec!["10.0.0.0/8".to_owned()];
+        Admission::new(&config, most, Arc::new(Metrics::new(&config)))
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -156,6 +210,23 @@ mod tests {
         let _first = admission.admit(ip("2001:db8::1")).expect("a place");
         assert!(admission.admit(ip("2001:db8::ffff")).is_err());
         assert!(admission.admit(ip("2001:db8:0:1::1")).is_ok());
+    }
+
+    #[test]
+    fn a_proxy_is_not_counted_and_whoever_is_behind_it_is() {
+        let admission = admission(99, 1);
+        let mut first = admission.admit(ip("10.0.0.1")).expect("a place");
+        let mut second = admission.admit(ip("10.0.0.1")).expect("a place");
+        first.stands_for(ip("127.0.0.1")).expect("a place");
+        let refused = second.stands_for(ip("127.0.0.1")).expect_err("full");
+        assert_eq!(refused, Limit::ConnectionsPerAddress);
+        second.stands_for(ip("10.0.0.2")).expect("another proxy");
+        assert!(admission.place(ip("127.0.0.1")).is_err());
+        drop(first);
+        let passed_on = admission.place(ip("127.0.0.1")).expect("a place");
+        assert!(admission.place(ip("127.0.0.1")).is_err());
+        drop(passed_on);
+        assert!(admission.by_address.lock().expect("unpoisoned").is_empty());
     }
 
     #[test]

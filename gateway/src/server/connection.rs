@@ -1,13 +1,16 @@
 //! One connection: HTTP/1.1 on a guarded stream, the gate before every request.
 
 use super::App;
-use super::accept::Accepted;
+use super::accept::{Accepted, turn_away};
+use super::admission::{Permit, Place};
 use super::gate::Gate;
 use super::guard::{Carrier, Deadlines, GuardedStream, Watch};
+use super::proxied;
 use super::tls::Tls;
 use crate::auth::{self, Caller};
+use crate::problem::Refusal;
 use crate::publish;
-use crate::telemetry::Limit;
+use crate::telemetry::{GateRefusal, Limit};
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::response::{IntoResponse, Response};
@@ -25,14 +28,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tidings_protocol::Code;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
-/// Who is at the other end; in the extensions of every request.
+/// Who is at the other end; in the extensions of every request. Behind a proxy that is believed it is whom that one saw; the
+/// port is 0 where it did not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub SocketAddr);
+
+/// The place of somebody behind a proxy among those of one address; in the extensions of their requests. A request holds it
+/// until its answer is out; what outlives the request keeps it.
+#[derive(Clone, Debug)]
+pub struct Behind(#[expect(dead_code, reason = "held, and given back when dropped")] Arc<Place>);
 
 /// What all connections of one thread share.
 #[derive(Debug)]
@@ -75,7 +85,14 @@ impl Http {
 
     /// Serves one connection in a task of its own, inside the thread's `LocalSet`.
     pub fn spawn(self: &Rc<Self>, accepted: Accepted) {
-        let Ok(stream) = TcpStream::from_std(accepted.stream) else {
+        let Accepted {
+            stream,
+            peer,
+            permit,
+            operator,
+        } = accepted;
+        let mut whose = Whose { peer, permit, operator };
+        let Ok(stream) = TcpStream::from_std(stream) else {
             return;
         };
         let local = self
@@ -85,16 +102,21 @@ impl Http {
             .flatten();
         let http = Rc::clone(self);
         self.tracker.spawn_local(async move {
+            let Some(stream) = http.introduced(stream, &mut whose).await else {
+                return;
+            };
             let Some(carrier) = http.carrier(stream).await else {
                 return;
             };
+            let proxied = http.app.node.admission.proxies().trusts(whose.peer.ip());
             let metrics = Arc::clone(&http.app.node.metrics);
-            let stream = GuardedStream::new(carrier, http.deadlines, metrics, accepted.permit);
+            let stream = GuardedStream::new(carrier, http.deadlines, metrics, whose.permit);
             let watch = stream.watch();
             let service = ConnectionService(Rc::new(ConnectionShared {
                 http: Rc::clone(&http),
                 watch: Arc::clone(&watch),
-                peer: accepted.peer,
+                peer: whose.peer,
+                proxied,
                 local: local.map(|local| local.ip()),
             }));
             let connection = http
@@ -120,6 +142,44 @@ impl Http {
                 tracing::debug!(%error, "a connection ended");
             }
         });
+    }
+
+    /// What follows the header of the PROXY protocol, if the connection must have one; from then on it counts as that of whom the
+    /// proxy saw. `None`: it is not taken.
+    async fn introduced(&self, mut stream: TcpStream, whose: &mut Whose) -> Option<TcpStream> {
+        let node = &self.app.node;
+        let speaks = node.config.server.proxy_protocol && !whose.operator;
+        if !speaks || !node.admission.proxies().trusts(whose.peer.ip()) {
+            return Some(stream);
+        }
+        let within = Duration::from_millis(node.config.limits.head_ms);
+        let seen = tokio::select! {
+            biased;
+            () = self.draining.cancelled() => return None,
+            seen = tokio::time::timeout(within, proxied::read(&mut stream)) => seen,
+        };
+        match seen {
+            Ok(Ok(None)) => Some(stream),
+            Ok(Ok(Some(seen))) => {
+                whose.peer = seen;
+                let Err(limit) = whose.permit.stands_for(seen.ip()) else {
+                    return Some(stream);
+                };
+                if let (None, Ok(stream)) = (&self.tls, stream.into_std()) {
+                    turn_away(stream, limit);
+                }
+                None
+            }
+            Ok(Err(error)) => {
+                node.metrics.gate_refused(GateRefusal::Proxy);
+                tracing::debug!(%error, "a proxy's connection was not taken");
+                None
+            }
+            Err(_) => {
+                node.metrics.refused(Limit::Head);
+                None
+            }
+        }
     }
 
     /// The connection's bytes: after a handshake, where TLS is spoken. `None`: it did not come to one.
@@ -154,10 +214,19 @@ impl Http {
     }
 }
 
+/// Whose connection it is.
+struct Whose {
+    peer: SocketAddr,
+    permit: Permit,
+    operator: bool,
+}
+
 struct ConnectionShared {
     http: Rc<Http>,
     watch: Arc<Watch>,
     peer: SocketAddr,
+    /// The peer is a proxy that is believed.
+    proxied: bool,
     local: Option<IpAddr>,
 }
 
@@ -172,22 +241,30 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
         let shared = Rc::clone(&self.0);
         let length = shared.watch.request_began();
         Box::pin(async move {
-            let response = shared.answer(request, length).await;
+            let (response, behind) = shared.answer(request, length).await;
             let watch = Arc::clone(&shared.watch);
-            Ok(response.map(|body| GuardedBody { body, watch }))
+            Ok(response.map(|body| GuardedBody {
+                body,
+                watch,
+                _behind: behind,
+            }))
         })
     }
 }
 
 impl ConnectionShared {
-    async fn answer(&self, request: Request<Incoming>, length: Option<bool>) -> Response {
+    async fn answer(&self, mut request: Request<Incoming>, length: Option<bool>) -> (Response, Option<Behind>) {
         let Http { app, gate, .. } = &*self.http;
         app.node.metrics.requests.inc();
         // Bytes of a body that nobody reads must not be taken for the next request: then the connection ends.
         let has_body = !request.body().is_end_stream();
         let passage = match gate.check(&request, length, self.local, &app.node.metrics) {
             Ok(passage) => passage,
-            Err(refusal) => return refusal.closing_if(has_body).into_response(),
+            Err(refusal) => return (refusal.closing_if(has_body).into_response(), None),
+        };
+        let behind = match self.behind(&mut request) {
+            Ok(behind) => behind,
+            Err(refusal) => return (refusal.closing_if(has_body).into_response(), None),
         };
         let mut response = if let Some(response) = Gate::preflight(&request, &passage) {
             closing_if(has_body, response)
@@ -198,7 +275,28 @@ impl ConnectionShared {
             }
         };
         passage.finish(response.headers_mut());
-        response
+        (response, behind)
+    }
+
+    /// Who is at the other end: the peer, or whom a proxy saw, and then with a place of theirs.
+    fn behind(&self, request: &mut Request<Incoming>) -> Result<Option<Behind>, Refusal> {
+        let (mut peer, mut behind) = (self.peer, None);
+        if self.proxied {
+            let admission = &self.http.app.node.admission;
+            let client = admission.proxies().client(peer.ip(), request.headers());
+            if client != peer.ip() {
+                peer = SocketAddr::new(client, 0);
+            }
+            let place = admission.place(client).map_err(|limit| {
+                let detail = format!("too many requests from this address at once (limits.{})", limit.name());
+                Refusal::new(Code::TooMany, detail)
+            })?;
+            let place = Behind(Arc::new(place));
+            request.extensions_mut().insert(place.clone());
+            behind = Some(place);
+        }
+        request.extensions_mut().insert(PeerAddress(peer));
+        Ok(behind)
     }
 
     async fn route(&self, mut request: Request<Incoming>, caller: Caller, has_body: bool) -> Response {
@@ -208,7 +306,6 @@ impl ConnectionShared {
             publish::answer(app, &caller, request).await
         } else {
             request.extensions_mut().insert(caller);
-            request.extensions_mut().insert(PeerAddress(self.peer));
             let reads_body = request.method() == Method::POST;
             let response = match router.clone().call(request.map(Body::new)).await {
                 Ok(response) => response,
@@ -234,6 +331,7 @@ fn closing_if(unread: bool, mut response: Response) -> Response {
 pub(super) struct GuardedBody {
     body: Body,
     watch: Arc<Watch>,
+    _behind: Option<Behind>,
 }
 
 impl HttpBody for GuardedBody {

@@ -82,6 +82,16 @@ impl Raw {
         Self::over(socket.into())
     }
 
+    /// From another address of this machine.
+    pub(crate) fn open_from(from: std::net::IpAddr, address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket
+            .bind(&SocketAddr::new(from, 0).into())
+            .expect("an address of this machine");
+        socket.connect(&address.into()).expect("connected");
+        Self::over(socket.into())
+    }
+
     fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");

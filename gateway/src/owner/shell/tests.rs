@@ -143,7 +143,7 @@ fn begin(agreed: &Agreed, folder: Option<&Path>) -> Stage {
         started: Instant::now(),
         leaving: watch::Sender::new(false),
         draining: watch::Sender::new(false),
-        admission: Admission::new(10, 10, Arc::clone(&metrics)),
+        admission: Admission::new(&config, 10, Arc::clone(&metrics)),
         storage: None,
         control: Some(control.clone()),
         auth: None,

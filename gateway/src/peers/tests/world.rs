@@ -385,7 +385,7 @@ fn start(process: Process, plan: Plan) -> TestNode {
         draining: watch::Sender::new(false),
         cut_off: AtomicBool::new(false),
         recent: crate::recent::Recent::default(),
-        admission: Admission::new(1_000, 1_000, Arc::clone(&metrics)),
+        admission: Admission::new(&config, 1_000, Arc::clone(&metrics)),
         storage: None,
         control: Some(control.clone()),
         peers: Some(handle.clone()),
