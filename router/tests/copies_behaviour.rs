@@ -212,3 +212,43 @@ fn a_sender_forgets_processes_that_are_no_more_unless_the_map_still_names_them()
     assert_eq!(sender.processes().count(), 0);
     assert_eq!(sender.next_deadline(), None);
 }
+
+#[test]
+fn a_batch_that_was_refused_is_refused_again_when_it_comes_on_the_next_connection() {
+    let mut receiver = Receiver::new(config());
+    let (shard, epoch) = (SHARD, Epoch(1));
+    let batch = |place, entries| Arrived {
+        owner: 0,
+        life: 1,
+        place,
+        sync: false,
+        entries,
+    };
+    let begin = Entry::Begin {
+        shard,
+        epoch,
+        replace: true,
+        floor: Version::ZERO,
+        cause: FloorCause::Lost,
+    };
+    let versions = Entry::Versions {
+        shard,
+        epoch,
+        versions: vec![(object(5).0, Version(20))],
+    };
+    let first = batch(1, vec![begin, Entry::Complete { shard, epoch }]);
+    receiver.take(NOW, process(1), first, &mut Vec::new()).unwrap();
+    receiver.heard_of(shard, Epoch(2));
+    let refused = |receiver: &mut Receiver| {
+        let mut out = Vec::new();
+        let late = batch(2, vec![versions.clone()]);
+        receiver.take(NOW, process(1), late, &mut out).unwrap();
+        let refusal = |output: &Taken| matches!(output, Taken::Refuse { epoch: Epoch(2), .. });
+        let taken = |output: &Taken| matches!(output, Taken::Write { entries, .. } if !entries.is_empty());
+        assert!(!out.iter().any(taken));
+        // Before the batch is confirmed.
+        out.first().is_some_and(refusal)
+    };
+    assert!(refused(&mut receiver));
+    assert!(refused(&mut receiver), "the word may be lost with its connection");
+}

@@ -257,3 +257,65 @@ fn no_more_is_taken_when_more_than_the_limit_is_unconfirmed_and_not_before() {
     one_past.confirm(last - 1);
     assert!(!one_past.sender.is_congested(), "the copy has caught up");
 }
+
+#[test]
+fn what_a_copy_refuses_is_never_acknowledged_although_it_confirms_the_batch() {
+    let mut bench = Bench::new();
+    bench.change(0);
+    bench.change(1);
+    assert!(bench.sender.request(7, &[ShardId(0)], false));
+    assert!(bench.sender.request(8, &[ShardId(1)], false));
+    let place = *bench.flush().last().unwrap();
+    // It read the batch, and nothing of shard 0 in it was taken. Both words come in one go.
+    bench.sender.refused(ShardId(0), Epoch(2), &mut bench.out);
+    bench.confirm(place);
+    let deposed = Output::Deposed {
+        shard: ShardId(0),
+        epoch: Epoch(2),
+    };
+    assert_eq!(bench.out, [deposed, Output::Confirmed { request: 8 }]);
+    // Whatever it says until the shard is let go is refused as well.
+    assert!(bench.sender.request(9, &[ShardId(0)], false));
+    bench.out.clear();
+    bench.sender.end(ShardId(0), &mut bench.out);
+    assert_eq!(bench.out, [Output::Lost { request: 7 }, Output::Lost { request: 9 }]);
+}
+
+#[test]
+fn what_was_refused_is_lost_also_when_the_copy_is_no_part_any_more() {
+    let mut bench = Bench::new();
+    bench.change(0);
+    assert!(bench.sender.request(7, &[ShardId(0)], false));
+    bench.flush();
+    bench.sender.refused(ShardId(0), Epoch(2), &mut bench.out);
+    bench.out.clear();
+    // A map of before: there the copy had been taken out.
+    let without = Shard {
+        in_sync: Vec::new(),
+        turn: 2,
+        ..shard(None)
+    };
+    bench
+        .sender
+        .heed(NOW, ShardId(0), &without, &bench.owner, &mut bench.out);
+    assert_eq!(bench.out, [Output::Lost { request: 7 }]);
+}
+
+#[test]
+fn an_owner_that_has_a_shard_again_in_the_epoch_it_was_refused_for_acknowledges_in_it() {
+    let mut bench = Bench::new();
+    bench.change(0);
+    assert!(bench.sender.request(7, &[ShardId(0)], false));
+    bench.flush();
+    bench.sender.refused(ShardId(0), Epoch(2), &mut bench.out);
+    let again = Shard {
+        epoch: Epoch(2),
+        turn: 2,
+        ..shard(None)
+    };
+    bench.sender.heed(NOW, ShardId(0), &again, &bench.owner, &mut bench.out);
+    bench.out.clear();
+    let sent = [bench.flush(), bench.flush()].concat();
+    bench.confirm(*sent.last().unwrap());
+    assert_eq!(bench.out, [Output::Confirmed { request: 7 }]);
+}

@@ -1,11 +1,27 @@
-//! Handing a shard over: it rests until its last change is everywhere, and then goes to one that is in sync.
+//! How a shard goes to another: handed over, which rests until its last change is everywhere, or taken away, which a copy may
+//! know of first.
 
 use super::sender::{Level, Output, Part, Sender, Wish, range};
 use crate::control::map::Process;
 use crate::now::Now;
-use tidings_protocol::ShardId;
+use tidings_protocol::{Epoch, ShardId};
 
 impl Sender {
+    /// A copy refuses the epoch in which it was told something of the shard, because it knows of this one. Nothing of the older
+    /// one is acknowledged from this word on: who owns the shard now may not have it.
+    pub fn refused(&mut self, shard: ShardId, epoch: Epoch, out: &mut Vec<Output>) {
+        if self.epochs.get(&shard).is_some_and(|known| *known < epoch) {
+            let newer = self.newer.entry(shard).or_insert(epoch);
+            *newer = (*newer).max(epoch);
+            out.push(Output::Deposed { shard, epoch });
+        }
+    }
+
+    /// Whether a copy knows of a newer epoch of the shard than the one in which it is owned here.
+    pub(super) fn is_deposed(&self, shard: ShardId) -> bool {
+        self.newer.get(&shard) > self.epochs.get(&shard)
+    }
+
     /// Whether the shard is being handed over, because the map wants it elsewhere and who is to have it is in sync: nothing may
     /// be given out.
     #[must_use]

@@ -241,28 +241,30 @@ impl Receiver {
             return Err(Gap { place, last });
         }
         let (mut taken, mut standings) = (Vec::new(), Vec::new());
-        if life >= known_life && place > last {
+        let is_news = life >= known_life && place > last;
+        if is_news {
             self.streams.insert((from, owner), (life, place));
             taken.reserve(entries.len());
-            for entry in entries {
-                if !self.may_take(from, owner, &entry, out) {
-                    continue;
-                }
-                if self.apply(now, &entry, &mut standings) {
-                    taken.push(entry);
-                } else {
-                    let (shard, epoch) = entry.of();
-                    let lack = Output::Lack {
-                        to: from,
-                        owner,
-                        life,
-                        place,
-                        shard,
-                        epoch,
-                    };
-                    if out.last() != Some(&lack) {
-                        out.push(lack);
-                    }
+        }
+        for entry in entries {
+            // Also of a batch that comes again: the word that it was refused may be lost with the connection that it came on.
+            if !self.may_take(from, owner, &entry, out) || !is_news {
+                continue;
+            }
+            if self.apply(now, &entry, &mut standings) {
+                taken.push(entry);
+            } else {
+                let (shard, epoch) = entry.of();
+                let lack = Output::Lack {
+                    to: from,
+                    owner,
+                    life,
+                    place,
+                    shard,
+                    epoch,
+                };
+                if out.last() != Some(&lack) {
+                    out.push(lack);
                 }
             }
         }

@@ -126,6 +126,8 @@ pub struct Sender {
     pub(super) me: Process,
     connected: BTreeSet<Process>,
     pub(super) epochs: BTreeMap<ShardId, Epoch>,
+    /// The newest epoch that a copy named when it refused an older one.
+    pub(super) newer: BTreeMap<ShardId, Epoch>,
     /// How often something was agreed about the shard, as far as was heeded.
     turns: BTreeMap<ShardId, u64>,
     pub(super) parts: BTreeMap<(ShardId, Process), Part>,
@@ -148,6 +150,7 @@ impl Sender {
             me,
             connected: BTreeSet::new(),
             epochs: BTreeMap::new(),
+            newer: BTreeMap::new(),
             turns: BTreeMap::new(),
             parts: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -241,6 +244,7 @@ impl Sender {
     /// The shard is owned here no more. Requests that waited for its copies are never confirmed.
     pub fn end(&mut self, id: ShardId, out: &mut Vec<Output>) {
         self.epochs.remove(&id);
+        self.newer.remove(&id);
         self.turns.remove(&id);
         self.leaving.remove(&id);
         let members: Vec<Process> = self.members(id).collect();
@@ -365,13 +369,14 @@ impl Sender {
     pub fn request(&mut self, request: u64, shards: &[ShardId], sync: bool) -> bool {
         let mut waits = 0;
         for shard in shards {
+            let deposed = self.is_deposed(*shard);
             for ((_, process), part) in range_mut(&mut self.parts, *shard) {
-                let Some(stream) = self.streams.get_mut(process).filter(|_| part.waited_for) else {
+                let Some(stream) = self.streams.get_mut(process).filter(|_| part.waited_for || deposed) else {
                     continue;
                 };
                 // What was said of other shards since is nothing to wait for, but a sync comes with the batch that asks for it.
                 let reached = if sync { stream.synced } else { stream.written };
-                if part.level == Level::Reached && part.last <= reached {
+                if part.level == Level::Reached && part.last <= reached && !deposed {
                     continue;
                 }
                 if sync {
@@ -405,8 +410,10 @@ impl Sender {
             return false;
         }
         let (written, synced) = (stream.written, stream.synced);
-        for ((_, process), part) in &mut self.parts {
-            if *process != from {
+        let (newer, epochs) = (&self.newer, &self.epochs);
+        for ((shard, process), part) in &mut self.parts {
+            // What a copy refuses it confirms as well: the batch was read, and nothing of it taken.
+            if *process != from || newer.get(shard) > epochs.get(shard) {
                 continue;
             }
             if matches!(part.level, Level::Sent(place) if place <= written) {
@@ -440,13 +447,6 @@ impl Sender {
             part.last = stream.last_place();
             part.level = Level::Sending(0);
             self.sending.insert(key);
-        }
-    }
-
-    /// A copy refuses this epoch.
-    pub fn refused(&mut self, shard: ShardId, epoch: Epoch, out: &mut Vec<Output>) {
-        if self.epochs.get(&shard).is_some_and(|known| *known < epoch) {
-            out.push(Output::Deposed { shard, epoch });
         }
     }
 
@@ -522,7 +522,11 @@ impl Sender {
                 stream.push(Entry::End { shard, epoch });
             }
             for (_, _, request) in part.waits {
-                settle(&mut self.requests, request, out);
+                if !self.is_deposed(id) {
+                    settle(&mut self.requests, request, out);
+                } else if self.requests.remove(&request).is_some() {
+                    out.push(Output::Lost { request });
+                }
             }
         }
         self.drop_idle_streams();

@@ -6,7 +6,7 @@
 use super::{Asked, Cluster, LONG, ask, publish_at};
 use crate::support::covers;
 use serde_json::{Value, json};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,6 +29,8 @@ struct Shared {
     tries: Mutex<Vec<Try>>,
     /// How long each change took to be acknowledged, with all that was tried.
     took: Mutex<Vec<Duration>>,
+    /// Of each object what was acknowledged, when, and where.
+    acknowledged: Mutex<HashMap<String, Vec<String>>>,
     since: Instant,
 }
 
@@ -69,7 +71,12 @@ pub(crate) struct Told {
     pub(crate) resyncs: Vec<Value>,
     /// Answers with changes.
     pub(crate) changes: usize,
+    /// The last answers: when, from which node, up to where, and with what.
+    answers: VecDeque<String>,
 }
+
+/// How many answers of a reader are told of when a change was lost.
+const REMEMBERED: usize = 40;
 
 /// The causes of the resyncs that were told.
 pub(crate) fn causes(told: &[Told]) -> BTreeSet<String> {
@@ -90,6 +97,7 @@ impl Life {
             newest: AtomicU64::new(0),
             tries: Mutex::default(),
             took: Mutex::default(),
+            acknowledged: Mutex::default(),
             since: Instant::now(),
         });
         let readers = readers.iter().map(|&node| Watcher::begin(&shared, objects, node));
@@ -180,13 +188,9 @@ impl Life {
         for (number, reader) in self.readers.into_iter().enumerate() {
             let told = reader.thread.join().expect("a reader ends");
             for object in &self.objects {
-                assert_eq!(
-                    told.fetched.get(object),
-                    database.get(object),
-                    "reader {number} was not told of the last change of {object}; it was told of version {:?}; resyncs: {:?}",
-                    told.versions.get(object),
-                    told.resyncs
-                );
+                if told.fetched.get(object) != database.get(object) {
+                    self.shared.lost(object, number, &told, database.get(object));
+                }
             }
             all.push(told);
         }
@@ -195,6 +199,50 @@ impl Life {
 }
 
 impl Shared {
+    /// A reader was not told of the last change of an object: says everything that is known of it.
+    #[track_caller]
+    fn lost(&self, object: &str, reader: usize, told: &Told, is: Option<&u64>) -> ! {
+        for line in &told.answers {
+            println!("reader {reader}: {line}");
+        }
+        for one in self
+            .tries
+            .lock()
+            .expect("a lock")
+            .iter()
+            .filter(|one| one.object == object)
+        {
+            println!("in vain: {:?} at node {}: {}", one.at, one.node, one.why);
+        }
+        for line in self
+            .acknowledged
+            .lock()
+            .expect("a lock")
+            .get(object)
+            .into_iter()
+            .flatten()
+        {
+            println!("acknowledged: {line}");
+        }
+        for node in &self.nodes {
+            let known = ask(
+                *node,
+                "GET",
+                &format!("/v1/object?object={object}"),
+                &Value::Null,
+                TRIES,
+            );
+            println!("{node} knows of it: {known:?}");
+        }
+        panic!(
+            "reader {reader} was not told of the last change of {object}: it fetched {:?}, which is {is:?}; it was told of \
+             version {:?}; resyncs: {:?}",
+            told.fetched.get(object),
+            told.versions.get(object),
+            told.resyncs
+        );
+    }
+
     /// Changes one object and publishes that until it is acknowledged.
     fn change(&self, object: &str, node: usize) {
         *self
@@ -211,6 +259,13 @@ impl Shared {
                 Ok(version) => {
                     self.newest.fetch_max(version, Ordering::Relaxed);
                     self.took.lock().expect("a lock").push(since.elapsed());
+                    let line = format!(
+                        "version {version}, {:?} at node {node}, tried for {:?}",
+                        self.since.elapsed(),
+                        since.elapsed()
+                    );
+                    let mut acknowledged = self.acknowledged.lock().expect("a lock");
+                    acknowledged.entry(object.to_owned()).or_default().push(line);
                     return;
                 }
                 Err(why) => {
@@ -278,7 +333,7 @@ impl Reader {
             }
             if let Err(error) = self.poll(500) {
                 // Perhaps the next node answers.
-                _ = error;
+                self.remember(error);
                 self.node = (self.node + 1) % self.shared.nodes.len();
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -323,7 +378,22 @@ impl Reader {
             .as_str()
             .expect("a cursor")
             .clone_into(&mut self.cursor);
+        self.remember(format!(
+            "{:?}, {} {}",
+            tidings_protocol::Cursor::decode(&self.cursor).map(|cursor| (cursor.base, cursor.lagging, cursor.told)),
+            answer["changes"],
+            answer["resync"],
+        ));
         Ok(())
+    }
+
+    /// Notes what came of a poll.
+    fn remember(&mut self, what: impl std::fmt::Display) {
+        let line = format!("{:?} at node {}: {what}", self.shared.since.elapsed(), self.node);
+        self.told.answers.push_back(line);
+        if self.told.answers.len() > REMEMBERED {
+            self.told.answers.pop_front();
+        }
     }
 
     /// As an application asks its database.
