@@ -11,6 +11,7 @@ mod backoff;
 pub mod cluster;
 pub mod dev;
 pub mod doctor;
+pub mod health;
 pub mod publish;
 mod server;
 mod signals;

@@ -13,6 +13,7 @@ mod console;
 pub mod control;
 pub mod edge;
 pub mod mesh;
+pub mod names;
 pub mod node;
 mod openapi;
 pub mod owner;
@@ -20,7 +21,9 @@ pub mod peers;
 pub mod problem;
 pub mod publish;
 pub mod recent;
+pub mod release;
 pub mod server;
+pub mod service;
 pub mod storage;
 pub mod telemetry;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tidings::cli::{
 };
 use tidings::config::{self, Config, Flags, Sources};
 use tidings::node::Starting;
-use tidings::{Node, RunningNode, telemetry};
+use tidings::{Node, RunningNode, release, service, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[global_allocator]
@@ -18,7 +18,7 @@ static ALLOCATOR: jemallocator::Jemalloc = jemallocator::Jemalloc;
 
 /// Tells people which of the things they watch have changed.
 #[derive(Debug, Parser)]
-#[command(name = "tidings", version, args_conflicts_with_subcommands = true)]
+#[command(name = "tidings", version = release::text(), args_conflicts_with_subcommands = true)]
 struct Program {
     #[command(subcommand)]
     word: Option<Word>,
@@ -48,6 +48,14 @@ enum Word {
     },
     /// Say what this machine can give: how long its disk takes to make a change durable, and more.
     Doctor(ServeArgs),
+    /// Ask the server that is configured here whether it lives; exit code 0 if so.
+    Health {
+        /// Whether it is fit to serve, instead.
+        #[arg(long)]
+        ready: bool,
+        #[command(flatten)]
+        serve: ServeArgs,
+    },
     /// Look at the configuration.
     Config {
         #[command(subcommand)]
@@ -140,6 +148,7 @@ fn main() -> ExitCode {
         Some(Word::Cluster { what }) => runtime().map(|runtime| runtime.block_on(cli::cluster::run(what))),
         Some(Word::Token { what }) => cli::token::run(&what),
         Some(Word::Doctor(args)) => doctor(&args),
+        Some(Word::Health { ready, serve }) => health(&serve, ready),
         Some(Word::Config { what }) => configuration(&what),
     };
     result.unwrap_or_else(|message| {
@@ -172,6 +181,11 @@ fn doctor(args: &ServeArgs) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn health(args: &ServeArgs, ready: bool) -> Result<ExitCode, String> {
+    let config = args.load()?;
+    runtime()?.block_on(cli::health::run(&config, ready))
+}
+
 fn serve(args: &ServeArgs) -> Result<ExitCode, String> {
     let config = args.load()?;
     telemetry::start_logging(&config.log).map_err(|error| error.to_string())?;
@@ -202,7 +216,9 @@ async fn live(config: Config, until_stdin_ends: bool) -> Result<ExitCode, String
     tokio::pin!(abandoned);
     let starting = Node::begin(config).map_err(|error| error.to_string())?;
     if starting.is_clustered() {
-        say(&looking(&starting));
+        let looking = looking(&starting);
+        service::looking(&looking);
+        say(&looking);
     }
     let give_up = starting.stopper();
     let mut finishing = tokio::task::spawn_blocking(move || starting.finish());
@@ -212,6 +228,7 @@ async fn live(config: Config, until_stdin_ends: bool) -> Result<ExitCode, String
         () = &mut abandoned => None,
     };
     let Some(finished) = finished else {
+        service::stopping();
         give_up();
         // It may have become part of the cluster at this very moment.
         if let Ok(Ok(running)) = finishing.await {
@@ -225,7 +242,9 @@ async fn live(config: Config, until_stdin_ends: bool) -> Result<ExitCode, String
         .map_err(|error| error.to_string())?;
     say(&greeting(&running));
     let mut drained = running.node.draining.subscribe();
+    tokio::spawn(service::watchdog(Arc::clone(&running.node)));
     tokio::select! {
+        () = ready(&running.node) => {}
         () = stops.asked() => {}
         () = &mut abandoned => {}
         () = read_again(hang_ups, &running.node) => {}
@@ -233,6 +252,7 @@ async fn live(config: Config, until_stdin_ends: bool) -> Result<ExitCode, String
         _ = drained.wait_for(|draining| *draining) => {}
     }
     tracing::info!("stopping: no new connections, requests in flight are answered (a second signal stops at once)");
+    service::stopping();
     running.leave();
     tokio::spawn(async move {
         stops.asked().await;
@@ -247,6 +267,12 @@ async fn live(config: Config, until_stdin_ends: bool) -> Result<ExitCode, String
     })
 }
 
+/// Tells the service manager once it serves; never ends.
+async fn ready(node: &Node) {
+    service::ready(node).await;
+    std::future::pending().await
+}
+
 /// Reads policy and certificates again whenever asked to; never ends.
 async fn read_again(mut hang_ups: Signal, node: &Arc<Node>) {
     loop {
@@ -254,7 +280,11 @@ async fn read_again(mut hang_ups: Signal, node: &Arc<Node>) {
             return std::future::pending().await;
         }
         let node = Arc::clone(node);
-        if let Ok(Err(why)) = tokio::task::spawn_blocking(move || node.reload()).await {
+        let reload = async {
+            let reloaded = tokio::task::spawn_blocking(move || node.reload()).await;
+            reloaded.unwrap_or_else(|error| Err(error.to_string()))
+        };
+        if let Err(why) = service::reloading(reload).await {
             tracing::error!(why, "nothing was read again: everything goes on as it was");
         }
     }

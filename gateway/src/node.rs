@@ -68,6 +68,8 @@ pub struct Node {
     pub first_version: Version,
     /// When it started.
     pub started: Instant,
+    /// How many of its threads serve.
+    pub serving: watch::Sender<usize>,
     /// Becomes true when a node of a cluster is asked to give up what it has before it stops.
     pub leaving: watch::Sender<bool>,
     /// Becomes true when the node is about to stop.
@@ -386,6 +388,7 @@ impl Parts {
             tokio::task::spawn_local(recent::record(Arc::clone(&self.node)));
         }
         hear_owners(&self.node, self.thread, &self.begun).await;
+        self.node.serving.send_modify(|serving| *serving += 1);
         let separate = !self.node.config.server.admin_listen.is_empty();
         let tls = self.node.tls.clone();
         let http = Http::new(app.clone(), crate::routes(app.clone(), !separate), self.gate, tls);

@@ -4,6 +4,7 @@
 //! client: every label set is a small enum.
 
 use crate::config::{self, Config};
+use crate::release;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -94,6 +95,12 @@ struct LimitLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+    commit: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NameLabels {
     name: &'static str,
 }
@@ -173,6 +180,14 @@ impl Metrics {
             "limit",
             "Configured bounds, named like their keys in [limits]",
             limit.clone(),
+        );
+        let build = Family::<BuildLabels, Gauge>::default();
+        let (version, commit) = (release::VERSION, release::commit());
+        build.get_or_create(&BuildLabels { version, commit }).set(1);
+        registry.register(
+            "build_info",
+            "1, with the version and the commit of this program",
+            build,
         );
         let refused = Family::<LimitLabels, Counter>::default();
         for limit in Limit::ALL {

@@ -4,12 +4,14 @@
 //! closing: a failure before the connection stands surely changed nothing.
 
 use super::{ServerArgs, one_line};
+use crate::names;
 use bytes::Bytes;
 use http::{Request, header};
 use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::TokioIo;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// How long a connection may take to stand.
@@ -112,7 +114,8 @@ impl Server {
             Ok(authority) if authority.port_u16().is_none() => format!("{}:80", self.authority),
             Ok(_) | Err(_) => self.authority.clone(),
         };
-        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&with_port)).await {
+        let connecting = async { TcpStream::connect(&*names::look_up(&with_port).await?).await };
+        match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(stream)) => {
                 // Only a matter of speed, and never worth failing for.
                 let _ = stream.set_nodelay(true);
@@ -188,8 +191,10 @@ impl Server {
     }
 }
 
-async fn exchange<B>(stream: TcpStream, request: Request<B>) -> Result<Answer, CallError>
+/// Sends a request over a connection that stands and reads the answer.
+pub(super) async fn exchange<S, B>(stream: S, request: Request<B>) -> Result<Answer, CallError>
 where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {

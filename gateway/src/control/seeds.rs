@@ -24,10 +24,10 @@ impl std::fmt::Debug for Names {
 }
 
 impl Names {
-    /// As the system looks names up.
+    /// As this machine's files say: see [`crate::names`].
     #[must_use]
     pub fn of_the_system() -> Self {
-        Self::new(|name| async move { Ok(tokio::net::lookup_host(name).await?.collect()) }.boxed())
+        Self::new(|name| async move { crate::names::look_up(&name).await }.boxed())
     }
 
     /// By this.

@@ -11,13 +11,13 @@ use super::seat::Seat;
 use super::settings::metadata;
 use super::words::{Answer, Founding, Request};
 use super::{Ask, ControlError, Handle, ProposeError, Settings, keys, listener, office, tending};
-use crate::clock;
 use crate::mesh::handshake::Connection;
 use crate::mesh::{Identity, Limits};
 use crate::storage;
+use crate::{clock, names};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs as _, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -184,11 +184,9 @@ fn advertised(settings: &Settings, bound: SocketAddr) -> Result<SocketAddr, Cont
     let address = match &settings.node_advertise {
         None => bound,
         Some(text) => {
-            let found = text.to_socket_addrs();
-            let first = found
-                .map_err(|error| wrong(format!("({text}) is not found: {error}")))?
-                .next();
-            first.ok_or_else(|| wrong(format!("({text}) has no address")))?
+            let found = names::look_up_blocking(text);
+            let found = found.map_err(|error| wrong(format!("({text}) is not found: {error}")))?;
+            *found.first().ok_or_else(|| wrong(format!("({text}) has no address")))?
         }
     };
     if address.ip().is_unspecified() {

@@ -236,6 +236,7 @@ impl Starting {
             address: addr,
             first_version: Version(clock::now().wall_us),
             started: Instant::now(),
+            serving: watch::Sender::new(0),
             leaving: watch::Sender::new(false),
             draining: watch::Sender::new(false),
             recent: Recent::default(),

@@ -155,6 +155,7 @@ impl Plan {
                 .as_ref()
                 .map_or_else(|| local(node_port), |gates| gates.address(number)),
             more: Vec::new(),
+            environment: Vec::new(),
             starts: 0,
         });
         let members = members.collect();
@@ -192,6 +193,7 @@ pub(crate) struct Member {
     /// What others are told.
     node_address: SocketAddr,
     more: Vec<String>,
+    environment: Vec<(String, String)>,
     starts: usize,
 }
 
@@ -234,6 +236,11 @@ impl Cluster {
     /// Further arguments for one node, from its next start on. Of two for one key the later counts.
     pub(crate) fn change(&mut self, node: usize, more: &[&str]) {
         self.members[node].more = more.iter().map(|&word| word.to_owned()).collect();
+    }
+
+    /// A variable of the environment of one node, from its next start on.
+    pub(crate) fn environment(&mut self, node: usize, name: &str, value: &str) {
+        self.members[node].environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// What every node is started with, but for those of its own that `change` gave.
@@ -288,6 +295,7 @@ impl Cluster {
                 command.env_remove(name);
             }
         }
+        command.envs(self.members[node].environment.iter().cloned());
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -311,7 +319,7 @@ impl Cluster {
         child.is_some_and(|child| child.try_wait().expect("its status").is_none())
     }
 
-    fn signal(&self, node: usize, signal: Signal) {
+    pub(crate) fn signal(&self, node: usize, signal: Signal) {
         let child = self.members[node].child.as_ref().expect("it runs");
         rustix::process::kill_process(rustix::process::Pid::from_child(child), signal).expect("the signal is sent");
     }

@@ -114,6 +114,10 @@ impl Program {
         self.errors.recv_timeout(PATIENCE).expect("a line on standard error")
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("the signal is sent");
