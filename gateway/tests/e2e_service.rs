@@ -210,7 +210,9 @@ fn without_a_watchdog_or_with_that_of_another_process_there_are_no_pings() {
 }
 
 /// One thread of another process that stands still, as long as this lives: traced by a program that does nothing else.
-struct Held(Program);
+struct Held {
+    _tracer: Program,
+}
 
 impl Held {
     fn hold(process: u32, thread: &str) -> Option<Self> {
@@ -227,8 +229,8 @@ impl Held {
         if Command::new("python3").arg("--version").output().is_err() {
             return None;
         }
-        let holder = Program::start_by(python, &[]);
-        (holder.line() == "held").then_some(Self(holder))
+        let tracer = Program::start_by(python, &[]);
+        (tracer.line() == "held").then_some(Self { _tracer: tracer })
     }
 }
 

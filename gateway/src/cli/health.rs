@@ -1,8 +1,8 @@
 //! `tidings health`: whether the server that is configured here lives, or is fit to serve. For images without a shell.
 //!
-//! It reads the same file, environment and flags as the server beside it, and asks that one: the operators' listener if there
-//! is one, else the public one, over loopback where that listens on all addresses. The certificate that it is shown is not
-//! looked at, because nothing secret is sent and the answer goes nowhere.
+//! It reads the same file, environment and flags as the server beside it, and asks that one where clients do, over loopback if it
+//! listens on all addresses. The certificate that it is shown is not looked at, because nothing secret is sent and the answer
+//! goes nowhere. While it looks for its cluster a server answers in the clear also where it speaks TLS later, so that is tried, too.
 
 use super::server::{Answer, exchange};
 use super::{FAILED, note, print_line};
@@ -53,11 +53,7 @@ pub async fn run(config: &Config, ready: bool) -> Result<ExitCode, String> {
 
 /// Where the server is to be asked, and whether by TLS.
 fn place(config: &Config) -> Result<(SocketAddr, bool), String> {
-    let admin = config.admin_listen().map_err(|error| error.to_string())?;
-    let (mut address, tls) = match admin {
-        Some(admin) => (admin, false),
-        None => (config.listen().map_err(|error| error.to_string())?, config.has_tls()),
-    };
+    let mut address = config.listen().map_err(|error| error.to_string())?;
     if address.port() == 0 {
         return Err("the configuration names no port to ask (server.listen)".to_owned());
     }
@@ -67,10 +63,17 @@ fn place(config: &Config) -> Result<(SocketAddr, bool), String> {
             SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
         });
     }
-    Ok((address, tls))
+    Ok((address, config.has_tls()))
 }
 
 async fn ask(address: SocketAddr, tls: bool, path: &str) -> Result<Answer, String> {
+    if tls && let Ok(answer) = ask_by(address, true, path).await {
+        return Ok(answer);
+    }
+    ask_by(address, false, path).await
+}
+
+async fn ask_by(address: SocketAddr, tls: bool, path: &str) -> Result<Answer, String> {
     let request = Request::get(path)
         .header(header::HOST, address.to_string())
         .header(header::CONNECTION, "close")
@@ -142,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_operators_listener_is_asked_first_and_all_addresses_mean_loopback() {
+    fn all_addresses_mean_loopback_and_a_port_must_be_named() {
         let mut config = Config::default();
         let at = |config: &Config| place(config).map(|(address, tls)| (address.to_string(), tls));
         assert_eq!(at(&config), Ok(("127.0.0.1:7400".to_owned(), false)));
@@ -151,9 +154,9 @@ mod tests {
         assert_eq!(at(&config), Ok(("127.0.0.1:80".to_owned(), true)));
         config.server.listen = "[::]:81".to_owned();
         assert_eq!(at(&config), Ok(("[::1]:81".to_owned(), true)));
-        config.server.admin_listen = "10.0.0.1:82".to_owned();
-        assert_eq!(at(&config), Ok(("10.0.0.1:82".to_owned(), false)));
-        config.server.admin_listen = "10.0.0.1:0".to_owned();
+        config.server.listen = "10.0.0.1:82".to_owned();
+        assert_eq!(at(&config), Ok(("10.0.0.1:82".to_owned(), true)));
+        config.server.listen = "10.0.0.1:0".to_owned();
         assert!(at(&config).is_err(), "no port");
     }
 }

@@ -141,6 +141,7 @@ fn begin(agreed: &Agreed, folder: Option<&Path>) -> Stage {
         address: "127.0.0.1:1".parse().expect("an address"),
         first_version: Version(clock::now().wall_us),
         started: Instant::now(),
+        serving: watch::Sender::new(0),
         leaving: watch::Sender::new(false),
         draining: watch::Sender::new(false),
         admission: Admission::new(&config, 10, Arc::clone(&metrics)),

@@ -381,6 +381,7 @@ fn start(process: Process, plan: Plan) -> TestNode {
         address,
         first_version: Version(clock::now().wall_us),
         started: Instant::now(),
+        serving: watch::Sender::new(0),
         leaving: watch::Sender::new(false),
         draining: watch::Sender::new(false),
         cut_off: AtomicBool::new(false),
