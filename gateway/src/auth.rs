@@ -23,7 +23,7 @@ pub use caller::{Caller, Credential};
 pub(crate) use caller::{SUBPROTOCOL, forbidden};
 pub use metrics::AuthMetrics;
 pub(crate) use places::{Place, Stranger};
-pub(crate) use routes::{admit, operators_routes, routes};
+pub(crate) use routes::{admit, operators_routes, routes, ticket_of};
 
 use crate::config::Config;
 use crate::problem::Refusal;
@@ -39,6 +39,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tickets::Tickets;
 use tidings_protocol::{Code, HashKey, Problem};
+use tidings_router::access::policy::KeyHash;
 use tidings_router::access::revocations::{RevokeError, Target};
 use tidings_router::access::{Identity, Policy, Revocations, Subject, TokenFault};
 use tokio::sync::watch;
@@ -147,12 +148,16 @@ pub struct Auth {
     /// How long a connection lives on behind the end of its token.
     grace: Duration,
     revoked: watch::Sender<Revocations>,
+    /// How often the policy was read again.
+    reloaded: watch::Sender<u64>,
     /// Where revocations of a node that is alone outlive it.
     kept: Mutex<Option<Kept>>,
     tickets: Tickets,
     places: Places,
     cache: Mutex<Cache>,
     cut_off: AtomicBool,
+    /// The name of the cookie that pages may bring a token in; empty: none.
+    cookie: String,
     /// What is counted.
     pub metrics: AuthMetrics,
 }
@@ -179,11 +184,13 @@ impl Auth {
             lifetime_s: auth.token_lifetime_s,
             grace: Duration::from_millis(auth.grace_ms),
             revoked: watch::Sender::new(Revocations::default()),
+            reloaded: watch::Sender::new(0),
             kept: Mutex::new(None),
             tickets: Tickets::new(Duration::from_millis(auth.ticket_ms)),
             places: Places::new(limits.connections_per_subject, limits.unauthenticated, strangers),
             cache: Mutex::default(),
             cut_off: AtomicBool::new(false),
+            cookie: auth.cookie.clone(),
             metrics,
         })))
     }
@@ -214,7 +221,14 @@ impl Auth {
         // Whoever was found with the old one is looked at anew.
         lock(&self.cache).clear();
         self.metrics.reloads.inc();
+        self.reloaded.send_modify(|times| *times += 1);
         Ok(())
+    }
+
+    /// The name of the cookie that pages may bring a token in; empty: none.
+    #[must_use]
+    pub fn cookie(&self) -> &str {
+        &self.cookie
     }
 
     /// How long a connection lives on behind the end of its token.
@@ -293,6 +307,9 @@ impl Auth {
     /// # Errors
     /// Says why not.
     pub fn goes_on(&self, identity: &Identity) -> Result<(), Denial> {
+        if identity.key.is_some_and(|hash| self.policy().api_key(&hash).is_none()) {
+            return Err(Denial::UnknownKey);
+        }
         self.still_counts(identity, now_s(), self.grace.as_secs())
     }
 
@@ -316,6 +333,18 @@ impl Auth {
     #[must_use]
     pub fn is_revoked(&self, identity: &Identity) -> bool {
         self.revoked.borrow().cover(identity)
+    }
+
+    /// What the bearer of an API key may do by the policy as it is now; `None`: the key is not in it any more.
+    #[must_use]
+    pub fn of_key(&self, hash: &KeyHash) -> Option<Identity> {
+        self.policy().api_key(hash)
+    }
+
+    /// To be told when the policy was read again.
+    #[must_use]
+    pub fn watch_policy(&self) -> watch::Receiver<u64> {
+        self.reloaded.subscribe()
     }
 
     /// Those in force.
@@ -385,12 +414,18 @@ impl Auth {
         self.tickets.seal(credential, now_s())
     }
 
-    /// Who comes with a ticket; `again`: the stream says that it was open before.
+    /// What the IDs of a ticket's stream end with, so that it is known when it comes back.
+    #[must_use]
+    pub fn ticket_proof(&self, ticket: &str) -> Option<String> {
+        self.tickets.proof(ticket)
+    }
+
+    /// Who comes with a ticket; `proof`: of having had its stream open.
     ///
     /// # Errors
     /// Says why nobody is let in. It has been counted.
-    pub fn judge_ticket(&self, ticket: &str, again: bool) -> Result<Arc<Identity>, Denial> {
-        match self.tickets.open(ticket, again, now_s()) {
+    pub fn judge_ticket(&self, ticket: &str, proof: Option<&str>) -> Result<Arc<Identity>, Denial> {
+        match self.tickets.open(ticket, proof, now_s()) {
             Some(credential) => self.judge(&credential),
             None => {
                 self.metrics.denied(Denial::Ticket);

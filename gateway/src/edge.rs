@@ -5,6 +5,7 @@
 //! machine; writes are pulled from it by one task, a limited number at a time, so that a change with a million
 //! subscribers delays nobody's requests for long.
 
+mod aging;
 mod bearers;
 mod connections;
 mod events;
@@ -14,6 +15,7 @@ mod retreat;
 mod search;
 mod shell;
 mod sinks;
+mod subjects;
 mod websocket;
 
 use crate::auth::{Caller, Denial};
@@ -23,6 +25,7 @@ use shell::Shell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+pub(crate) use subjects::act;
 use tidings_protocol::codec::PollAnswer;
 use tidings_protocol::peer::OwnerToEdge;
 use tidings_router::access::Subject;
@@ -66,6 +69,11 @@ pub(crate) enum LaneCommand {
     Close {
         who: SubscriberKey,
         reply: oneshot::Sender<bool>,
+    },
+    /// Does something with the connections of a subject.
+    Act {
+        order: Arc<tidings_protocol::subject::SubjectOrder>,
+        reply: oneshot::Sender<tidings_protocol::subject::SubjectTally>,
     },
     /// Sends everyone away; `reply` when they are gone.
     Drain { reply: oneshot::Sender<()> },
@@ -259,7 +267,10 @@ pub fn routes() -> axum::Router<App> {
 
 /// The routes of those who look after subscribers.
 pub(crate) fn operators_routes() -> axum::Router<App> {
-    connections::routes().merge(search::routes()).merge(explain::routes())
+    connections::routes()
+        .merge(search::routes())
+        .merge(explain::routes())
+        .merge(subjects::routes())
 }
 
 /// The name of a subscriber as clients and operators see it: lane, place and generation.

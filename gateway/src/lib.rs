@@ -12,6 +12,7 @@ pub mod config;
 mod console;
 pub mod control;
 pub mod edge;
+mod jitter;
 pub mod mesh;
 pub mod names;
 pub mod node;

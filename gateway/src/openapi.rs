@@ -11,7 +11,7 @@ use axum::Router;
 use shapes::{
     Change, Cluster, CopiesOrder, CopiesWanted, DrainOrder, EventsRequest, MoveOrder, NodeLeft, NodeRemoved,
     PollAnswer, PollRequest, Problem, PublishAnswer, PublishRequest, RemoveOrder, Revocation, Session, SessionRequest,
-    ShardMoved, Ticket,
+    ShardMoved, SubjectDisconnect, SubjectDone, SubjectObjects, Ticket,
 };
 use utoipa::OpenApi;
 use utoipa_swagger_ui::SwaggerUi;
@@ -32,7 +32,7 @@ pub(crate) fn routes() -> Router<App> {
     paths(
         publish, object, poll, poll_by_query, sessions, events, events_by_body, ws, connections, connection,
         close_connection, connection_objects, explain, cluster, cluster_map, cluster_events, live, drain, relocate, remove, copies,
-        healthz, readyz, metrics, tickets, revocations, revoke, reload
+        healthz, readyz, metrics, tickets, revocations, revoke, reload, subject_subscribe, subject_unsubscribe, subject_disconnect
     ),
     tags(
         (name = "publish", description = "Say that something changed"),
@@ -269,6 +269,24 @@ fn revoke() {}
         (status = 400, description = "They make no sense; nothing was changed", body = Problem, content_type = "application/problem+json")))]
 fn reload() {}
 
+#[utoipa::path(post, path = "/v1/subjects/subscribe", tag = "operate", request_body = SubjectObjects,
+    responses((status = 200, description = "What was done on each node", body = SubjectDone),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Nobody has to authenticate here", body = Problem, content_type = "application/problem+json")))]
+fn subject_subscribe() {}
+
+#[utoipa::path(post, path = "/v1/subjects/unsubscribe", tag = "operate", request_body = SubjectObjects,
+    responses((status = 200, description = "What was done on each node", body = SubjectDone),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Nobody has to authenticate here", body = Problem, content_type = "application/problem+json")))]
+fn subject_unsubscribe() {}
+
+#[utoipa::path(post, path = "/v1/subjects/disconnect", tag = "operate", request_body = SubjectDisconnect,
+    responses((status = 200, description = "What was done on each node", body = SubjectDone),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Nobody has to authenticate here", body = Problem, content_type = "application/problem+json")))]
+fn subject_disconnect() {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -295,7 +313,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 28);
+        assert_eq!(count, 31);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod dialled;
 mod forwarded;
 mod gather;
 mod numbers;
+mod orders;
 mod remote;
 pub mod route;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod ways;
 
 pub use copies::{CopyReply, CopyRoad};
 pub(crate) use cut::{FORWARD_BYTES, forwarded_bytes};
+pub(crate) use orders::NoTally;
 pub use remote::RemoteLane;
 pub use ways::{Forwarded, Handle, NotSent};
 

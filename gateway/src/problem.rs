@@ -1,12 +1,13 @@
 //! Failures as HTTP answers: RFC 9457 problem documents with a stable `code` and `retryable`.
 
+use crate::jitter;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
-use tidings_protocol::Problem;
 use tidings_protocol::error::{Applied, Code};
+use tidings_protocol::{Problem, codec};
 
 /// A failure on its way to becoming an answer.
 #[derive(Clone, Debug)]
@@ -14,7 +15,6 @@ pub struct Refusal {
     problem: Problem,
     status: u16,
     applied: Option<Applied>,
-    retry_after_s: Option<u32>,
     close: bool,
     challenge: Option<&'static str>,
 }
@@ -37,13 +37,6 @@ impl Refusal {
     #[must_use]
     pub fn applied(mut self, applied: Applied) -> Self {
         self.applied = Some(applied);
-        self
-    }
-
-    /// Says when to come back, in seconds.
-    #[must_use]
-    pub fn retry_after_s(mut self, seconds: u32) -> Self {
-        self.retry_after_s = Some(seconds);
         self
     }
 
@@ -105,7 +98,6 @@ impl From<Problem> for Refusal {
             status,
             problem,
             applied: None,
-            retry_after_s: None,
             close: false,
             challenge: None,
         }
@@ -152,20 +144,8 @@ impl IntoResponse for Refusal {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let retry_after_s = self.retry_after_s.or_else(|| {
-            matches!(
-                code,
-                Code::TooMany
-                    | Code::Overloaded
-                    | Code::Draining
-                    | Code::NoOwner
-                    | Code::NoLeader
-                    | Code::StorageUnavailable
-            )
-            .then_some(1)
-        });
-        if let Some(seconds) = retry_after_s {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        if matches!(self.status, 429 | 503) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(jitter::wait_s(code)));
         }
         if let Some(challenge) = self.challenge {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
@@ -173,8 +153,43 @@ impl IntoResponse for Refusal {
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        response.extensions_mut().insert(Passing(code));
         response
     }
+}
+
+/// Why an answer refuses; in its extensions.
+#[derive(Clone, Copy, Debug)]
+struct Passing(Code);
+
+/// Whether an EventSource asks.
+#[must_use]
+pub(crate) fn is_event_source<B>(request: &http::Request<B>) -> bool {
+    let wants = |value: &HeaderValue| value.as_bytes().starts_with(b"text/event-stream");
+    request.method() == http::Method::GET
+        && request.uri().path() == "/v1/events"
+        && request.headers().get(ACCEPT).is_some_and(wants)
+}
+
+/// What will pass, said to an EventSource in a stream that ends: on any status but 200 it would give up for ever.
+#[must_use]
+pub(crate) fn in_a_stream(refused: Response) -> Response {
+    let Some(Passing(code)) = refused.extensions().get().copied() else {
+        return refused;
+    };
+    if !refused.headers().contains_key(RETRY_AFTER) {
+        return refused;
+    }
+    let (mut body, after_ms) = (Vec::new(), jitter::wait_ms(code));
+    codec::retry(&mut body, after_ms);
+    codec::reconnect(codec::Encoding::EventStream, &mut body, after_ms, code.as_str());
+    let mut response = Response::new(Body::from(body));
+    // Who may read it, above all.
+    *response.headers_mut() = refused.headers().clone();
+    response.headers_mut().remove(RETRY_AFTER);
+    let kind = HeaderValue::from_static("text/event-stream");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }
 
 /// The answer for a path that is no route.
@@ -210,11 +225,51 @@ mod tests {
         );
     }
 
+    #[test]
+    fn whatever_will_pass_says_when_to_come_back_and_nothing_else_does() {
+        for code in Code::ALL {
+            let response = Refusal::new(*code, "").into_response();
+            let after = response
+                .headers()
+                .get(RETRY_AFTER)
+                .map(|value| value.to_str().expect("text"));
+            match code.status() {
+                429 | 503 => assert!(matches!(after, Some("1" | "2" | "3")), "{code}: {after:?}"),
+                _ => assert_eq!(after, None, "{code}"),
+            }
+        }
+    }
+
     #[tokio::test]
-    async fn too_many_says_when_to_come_back() {
+    async fn an_event_source_is_told_in_its_stream_what_will_pass_and_by_status_what_will_not() {
+        let told = in_a_stream(Refusal::new(Code::TooMany, "").closing().into_response());
         assert_eq!(
-            Refusal::new(Code::TooMany, "").into_response().headers()[RETRY_AFTER],
-            "1"
+            (told.status().as_u16(), told.headers()[CONTENT_TYPE].as_bytes()),
+            (200, &b"text/event-stream"[..])
         );
+        assert_eq!(told.headers()[CONNECTION], "close");
+        let body = told.into_body().collect().await.expect("a body").to_bytes();
+        let text = std::str::from_utf8(&body).expect("text");
+        let ms = text
+            .strip_prefix("retry: ")
+            .and_then(|rest| rest.split_once('\n'))
+            .expect("a wait")
+            .0;
+        assert_eq!(
+            text,
+            format!("retry: {ms}\n\nevent: reconnect\ndata: {{\"after_ms\":{ms},\"reason\":\"too_many\"}}\n\n")
+        );
+        assert_eq!(
+            in_a_stream(Refusal::new(Code::Unauthenticated, "").into_response()).status(),
+            401
+        );
+        assert_eq!(in_a_stream(Response::new(Body::empty())).status(), 200);
+        let asks = |method: &str, path: &str, accept: &str| {
+            let request = http::Request::builder().method(method).uri(path).header(ACCEPT, accept);
+            is_event_source(&request.body(()).expect("a request"))
+        };
+        assert!(asks("GET", "/v1/events?object=a", "text/event-stream"));
+        assert!(!asks("GET", "/v1/events?object=a", "*/*") && !asks("GET", "/v1/poll", "text/event-stream"));
+        assert!(!asks("POST", "/v1/events", "text/event-stream"));
     }
 }

@@ -5,6 +5,7 @@
 
 mod accept;
 mod admission;
+mod arrivals;
 mod connection;
 mod forwarded;
 mod gate;

@@ -77,6 +77,16 @@ limits! {
     Connections = "connections";
     /// Too many connections from one address.
     ConnectionsPerAddress = "connections_per_address";
+    /// Connections from one address that came too fast.
+    ConnectionsPerAddressPerS = "connections_per_address_per_s";
+    /// Connections that came too fast, all together.
+    ConnectionsPerS = "connections_per_s";
+    /// A connection that is as old as it may become.
+    ConnectionLifetime = "connection_lifetime_ms";
+    /// Requests of a WebSocket that came too fast and were taken later.
+    MessagesPerS = "messages_per_s";
+    /// Objects that a WebSocket subscribed to too fast, taken later.
+    SubscribesPerS = "subscribes_per_s";
     /// Too many sessions.
     Sessions = "sessions";
     /// A poll's body too large.

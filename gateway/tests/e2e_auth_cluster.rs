@@ -114,7 +114,111 @@ fn a_revocation_counts_on_every_node_within_five_seconds_and_after_all_of_them_w
     );
     let ticket = made.json()["ticket"].as_str().expect("a ticket").to_owned();
     let target = format!("/v1/events?object=user:alice:1&ticket={ticket}");
-    drop(Events::open_with(Raw::open(cluster.address(2)), &target, ""));
+    let mut stream = Events::open_with(Raw::open(cluster.address(2)), &target, "");
+    let last = stream.hear_of("cursor").as_str().expect("an ID").to_owned();
+    // And its stream comes back at a third, which never saw it.
+    let again = format!("Last-Event-ID: {last}\r\n");
+    let mut stream = Events::open_with(Raw::open(cluster.address(1)), &target, &again);
+    stream.hear_of("hello");
+}
+
+/// What was done with a subject's connections, asked of one node.
+fn act(cluster: &Cluster, node: usize, what: &str, body: &serde_json::Value) -> serde_json::Value {
+    let target = format!("/v1/subjects/{what}");
+    let body = body.to_string();
+    send(
+        cluster.address(node),
+        "POST",
+        &target,
+        &bearer(OPERATOR),
+        body.as_bytes(),
+    )
+    .ok()
+}
+
+#[test]
+fn a_subject_is_subscribed_unsubscribed_and_disconnected_on_every_node() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // One of them owns nothing: nobody dials it.
+    let mut cluster = cluster(folder.path(), Plan::of(3));
+    let alice = watching("alice", &["room:1"]);
+    let mut sockets: Vec<Ws> = (0..3)
+        .map(|node| Ws::open_bearing(cluster.address(node), &alice))
+        .collect();
+    let mut bob = Ws::open_bearing(cluster.address(1), &watching("bob", &["room:1"]));
+    let of = |done: &serde_json::Value, name: &str| {
+        let nodes = done["nodes"].as_array().expect("nodes").iter();
+        nodes
+            .map(|node| node[name].as_u64().expect("a number"))
+            .collect::<Vec<_>>()
+    };
+    let objects = json!({"subject": "alice", "objects": ["room:1", "room:2"]});
+    let done = act(&cluster, 0, "subscribe", &objects);
+    assert_eq!(done["complete"], true, "{done}");
+    for (name, each) in [("connections", 1), ("objects", 1), ("refused", 1), ("sessions", 0)] {
+        assert_eq!(of(&done, name), [each; 3], "{name}: {done}");
+    }
+    for ws in &mut sockets {
+        assert_eq!(ws.hear_of("subscribed")["objects"][0]["object"], "room:1");
+    }
+    let publish = |node: usize| {
+        let target = "/v1/publish?object=room:1";
+        let answer = send(cluster.address(node), "POST", target, &bearer(PUBLISHER), b"");
+        answer.ok()["version"].as_u64().expect("a version")
+    };
+    let version = publish(2);
+    for ws in &mut sockets {
+        ws.until_told(&[("room:1", version)]);
+    }
+    let done = act(&cluster, 2, "unsubscribe", &objects);
+    assert_eq!(
+        (done["complete"].as_bool(), of(&done, "objects")),
+        (Some(true), vec![1; 3]),
+        "{done}"
+    );
+    for ws in &mut sockets {
+        assert_eq!(ws.hear_of("refused")[0]["object"], "room:1");
+    }
+    // A node that is gone is named; the others did it.
+    let left: Vec<_> = sockets.drain(..2).collect();
+    drop(sockets);
+    cluster.kill(2);
+    let since = Instant::now();
+    let done = loop {
+        let done = act(
+            &cluster,
+            1,
+            "disconnect",
+            &json!({"subject": "alice", "come_back": true}),
+        );
+        let gone = done["nodes"]
+            .as_array()
+            .expect("nodes")
+            .iter()
+            .find(|node| node["error"].is_string());
+        if gone.is_some() {
+            break done;
+        }
+        assert!(since.elapsed() < LONG, "{done}");
+    };
+    assert_eq!(done["complete"], false, "{done}");
+    for mut ws in left {
+        let (told, code) = ws.read_to_the_end();
+        assert_eq!(code, Some(4007));
+        let reconnect = told
+            .iter()
+            .find_map(|told| told.get("reconnect"))
+            .expect("when to come back");
+        assert!(
+            reconnect["after_ms"].as_u64().is_some_and(|ms| ms <= 1_100),
+            "{reconnect}"
+        );
+    }
+    assert_eq!(
+        bob.subscribe(&["room:1"])[0]["object"],
+        "room:1",
+        "nobody else was meant"
+    );
 }
 
 #[test]

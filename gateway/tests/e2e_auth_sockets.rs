@@ -388,6 +388,25 @@ fn a_ticket_opens_an_event_stream_once_and_its_reconnects() {
     let heard = stream.up_to(version);
     assert_eq!(heard.refused.len(), 1, "{heard:?}");
     assert_eq!(door.get(&target, "").code(), "unauthenticated", "opened already");
+    let (cursor, proof) = heard.cursor.split_once('.').expect("a proof behind the cursor");
+    // Whoever only saw the URL cannot come back with it.
+    let other = format!("/v1/events?object=room:1&ticket={}", ticket(&alice));
+    let foreign = Events::open_with(Raw::open(door.at()), &other, "")
+        .up_to(version)
+        .cursor;
+    for last in [
+        cursor.to_owned(),
+        format!("{cursor}."),
+        format!("{cursor}.{}", &proof[1..]),
+        foreign,
+    ] {
+        let ask = format!("Last-Event-ID: {last}\r\n");
+        assert_eq!(
+            send(door.at(), "GET", &target, &ask, b"").code(),
+            "unauthenticated",
+            "{last}"
+        );
+    }
     let again = format!("Last-Event-ID: {}\r\n", heard.cursor);
     let mut stream = Events::open_with(Raw::open(door.at()), &target, &again);
     let version = door.publish("room:1");

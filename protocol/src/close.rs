@@ -26,6 +26,8 @@ pub enum CloseCode {
     Internal = 4005,
     /// This edge is cut off from owners. Come back elsewhere.
     CutOff = 4006,
+    /// The application wants the client to come back.
+    Recalled = 4007,
     /// The token expired. Come back with a fresh one.
     TokenExpired = 4010,
     /// A binary frame on a JSON connection or the like. Stop.

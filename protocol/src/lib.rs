@@ -13,6 +13,7 @@ pub mod id;
 pub mod limits;
 pub mod mesh;
 pub mod peer;
+pub mod subject;
 pub mod version;
 
 pub use cursor::Cursor;

@@ -9,6 +9,7 @@ use crate::hint::{Hint, SharedHint};
 use crate::id::{ClusterId, NodeId, ObjectHash};
 use crate::limits::{MAX_DATA_BYTES, MAX_KIND_BYTES, REVISION_LIMIT};
 use crate::peer::{EdgeToOwner, OwnerToEdge};
+use crate::subject::{SubjectOrder, SubjectTally};
 use crate::version::{Epoch, Version};
 use serde::{Deserialize, Serialize};
 
@@ -283,6 +284,22 @@ pub enum Frame {
         /// `None` if the shard is not owned there.
         known: Option<Known>,
     },
+    /// From either end: to be done with the connections that a subject has on the node.
+    #[serde(rename = "s")]
+    Order {
+        /// Comes back with the answer.
+        request: u64,
+        /// What.
+        order: SubjectOrder,
+    },
+    /// The answer to [`Frame::Order`].
+    #[serde(rename = "t")]
+    Ordered {
+        /// The request.
+        request: u64,
+        /// What was done.
+        tally: SubjectTally,
+    },
 }
 
 /// Why bytes are no frame. **Nothing was done because of them**; the connection they came by is to be cut.
@@ -345,7 +362,8 @@ pub fn decode(bytes: &[u8]) -> Result<Frame, FrameError> {
 
 fn check(frame: &Frame) -> Result<(), FrameError> {
     match frame {
-        Frame::LinkUp { .. } | Frame::LinkDown { .. } | Frame::Inspect { .. } => Ok(()),
+        Frame::LinkUp { .. } | Frame::LinkDown { .. } | Frame::Inspect { .. } | Frame::Ordered { .. } => Ok(()),
+        Frame::Order { order, .. } => order.fault().map_or(Ok(()), |what| Err(FrameError::Impossible(what))),
         Frame::Welcome { owners } => possible((1..=MAX_OWNERS_OF_NODE).contains(owners), "number of owners"),
         Frame::Inspected { known, .. } => known.iter().try_for_each(|known| {
             check_version(known.version)?;

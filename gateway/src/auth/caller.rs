@@ -2,7 +2,7 @@
 
 use super::{Auth, Denial};
 use crate::telemetry::Metrics;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, COOKIE, ORIGIN};
 use http::{HeaderMap, Request};
 use std::sync::Arc;
 use tidings_protocol::client::EntryResult;
@@ -56,12 +56,35 @@ impl<'a> Credential<'a> {
     }
 }
 
+impl<'a> Credential<'a> {
+    /// What a page's request brings: as any other, or the cookie of this name (empty: none) where a browser can send nothing
+    /// else. A cookie comes by itself, whoever made the browser ask; so it counts only beside an `Origin`, which the gate
+    /// has let in, and only for listening.
+    #[must_use]
+    pub fn of_page<B>(cookie: &str, request: &'a Request<B>) -> Self {
+        let credential = Self::of(request.headers());
+        let listens = request.method() == http::Method::GET && matches!(request.uri().path(), "/v1/ws" | "/v1/events");
+        if credential != Self::Missing || cookie.is_empty() || !listens || !request.headers().contains_key(ORIGIN) {
+            return credential;
+        }
+        let values = request.headers().get_all(COOKIE).iter();
+        let pairs = values.flat_map(|value| value.to_str().unwrap_or_default().split(';'));
+        let mut named = pairs.filter_map(|pair| pair.trim().split_once('=').filter(|(name, _)| *name == cookie));
+        match (named.next(), named.next()) {
+            (None, _) => Self::Missing,
+            // An API key has no dot and has no place in a browser. Two of one name: another host of the site set one of them.
+            (Some((_, token)), None) if token.contains('.') => Self::Bearer(token),
+            _ => Self::Unreadable,
+        }
+    }
+}
+
 impl Caller {
     /// Who makes this request.
     #[must_use]
     pub fn of<B>(auth: Option<&Auth>, request: &Request<B>) -> Self {
         let Some(auth) = auth else { return Self::Anyone };
-        let judged = match Credential::of(request.headers()) {
+        let judged = match Credential::of_page(auth.cookie(), request) {
             Credential::Bearer(credential) => auth.judge(credential),
             Credential::Unreadable => Err(Denial::Unreadable),
             Credential::Missing => Err(Denial::Missing),
@@ -160,5 +183,75 @@ impl From<Result<Arc<Identity>, Denial>> for Caller {
             Ok(identity) => Self::Known(identity),
             Err(denial) => Self::Nobody(denial),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "__Host-tidings";
+
+    fn of(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        format!("{:?}", Credential::of_page(NAME, &request.body(()).expect("a request")))
+    }
+
+    const ORIGIN: (&str, &str) = ("origin", "https://app.example");
+    const COOKIE: (&str, &str) = ("cookie", "a=b; __Host-tidings=x.y.z; c=d");
+
+    #[test]
+    fn a_cookie_counts_for_listening_beside_an_origin() {
+        for path in ["/v1/ws", "/v1/events?object=a"] {
+            assert_eq!(of("GET", path, &[ORIGIN, COOKIE]), "Bearer(\"x.y.z\")", "{path}");
+        }
+        let apart = [ORIGIN, ("cookie", "a=b"), ("cookie", "__Host-tidings=x.y.z")];
+        assert_eq!(of("GET", "/v1/ws", &apart), "Bearer(\"x.y.z\")");
+    }
+
+    #[test]
+    fn a_cookie_counts_for_nothing_else() {
+        for (method, path) in [
+            ("POST", "/v1/publish"),
+            ("GET", "/v1/object"),
+            ("POST", "/v1/events"),
+            ("GET", "/v1/poll"),
+            ("POST", "/v1/tickets"),
+            ("GET", "/metrics"),
+            ("POST", "/v1/ws"),
+            ("GET", "/v1/ws/"),
+        ] {
+            assert_eq!(of(method, path, &[ORIGIN, COOKIE]), "Missing", "{method} {path}");
+        }
+        assert_eq!(of("GET", "/v1/ws", &[COOKIE]), "Missing", "without an origin");
+        let better = of("GET", "/v1/ws", &[ORIGIN, COOKIE, ("authorization", "Bearer h.e.r")]);
+        assert_eq!(better, "Bearer(\"h.e.r\")");
+        let worse = of("GET", "/v1/ws", &[ORIGIN, COOKIE, ("authorization", "Basic x")]);
+        assert_eq!(worse, "Unreadable");
+    }
+
+    #[test]
+    fn what_is_no_single_token_in_the_cookie_is_not_read() {
+        for (cookie, expected) in [
+            ("__Host-tidings=key_without_a_dot", "Unreadable"),
+            ("__Host-tidings=a.b.c; __Host-tidings=d.e.f", "Unreadable"),
+            ("__Host-tidings=", "Unreadable"),
+            ("__Host-tidings", "Missing"),
+            ("__host-tidings=a.b.c", "Missing"),
+            ("x__Host-tidings=a.b.c", "Missing"),
+            ("tidings=a.b.c", "Missing"),
+            ("", "Missing"),
+        ] {
+            assert_eq!(of("GET", "/v1/ws", &[ORIGIN, ("cookie", cookie)]), expected, "{cookie}");
+        }
+        let request = Request::builder()
+            .uri("/v1/ws")
+            .header("cookie", "=a.b.c")
+            .header("origin", "https://a");
+        let request = request.body(()).expect("a request");
+        assert_eq!(Credential::of_page("", &request), Credential::Missing, "off");
     }
 }

@@ -82,14 +82,16 @@ pub(crate) fn asks(path: &str) -> Asks {
 pub(crate) fn admit<B>(auth: Option<&Auth>, request: &http::Request<B>) -> Result<Caller, Refusal> {
     let Some(auth) = auth else { return Ok(Caller::Anyone) };
     let asks = asks(request.uri().path());
-    let ticket = ticket_of(request);
-    if asks == Asks::Nothing && ticket.is_none() && Credential::of(request.headers()) == Credential::Missing {
+    let ticket = ticket_of(request.uri(), request.headers());
+    let credential = Credential::of_page(auth.cookie(), request);
+    if asks == Asks::Nothing && ticket.is_none() && credential == Credential::Missing {
         return Ok(Caller::Nobody(Denial::Missing));
     }
     let caller = match ticket {
         Some(ticket) => {
-            let again = request.headers().get("last-event-id").is_some_and(|id| !id.is_empty());
-            Caller::from(auth.judge_ticket(&ticket, again))
+            let last = request.headers().get("last-event-id").and_then(|id| id.to_str().ok());
+            let proof = last.and_then(|id| id.split_once('.')).map(|(_, proof)| proof);
+            Caller::from(auth.judge_ticket(&ticket, proof))
         }
         None => Caller::of(Some(auth), request),
     };
@@ -105,11 +107,11 @@ pub(crate) fn admit<B>(auth: Option<&Auth>, request: &http::Request<B>) -> Resul
 }
 
 /// The ticket of a request for an event stream that brings nothing better.
-fn ticket_of<B>(request: &http::Request<B>) -> Option<String> {
-    if request.uri().path() != "/v1/events" || Credential::of(request.headers()) != Credential::Missing {
+pub(crate) fn ticket_of(uri: &http::Uri, headers: &http::HeaderMap) -> Option<String> {
+    if uri.path() != "/v1/events" || Credential::of(headers) != Credential::Missing {
         return None;
     }
-    let query = request.uri().query()?;
+    let query = uri.query()?;
     let mut tickets = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "ticket");
     let first = tickets.next().map(|(_, value)| value.into_owned());
     // Two are none.

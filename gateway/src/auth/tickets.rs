@@ -1,13 +1,14 @@
 //! Tickets: what an EventSource, which cannot send headers, names in its URL instead of a token.
 //!
 //! A ticket is the credential itself, sealed with a secret of the cluster, so that any node can open it. It is good for one
-//! opening within a minute, and after that for the reconnects of the stream that was opened, which name where they were
-//! (`Last-Event-ID`), for as long as the credential counts. It is good for event streams only. Each node counts openings by
-//! itself.
+//! opening within a minute, and after that for the reconnects of the stream that was opened, for as long as the credential
+//! counts. Those show by their `Last-Event-ID` that they are: the stream's IDs carry a proof behind the cursor, which
+//! whoever only saw the URL does not have. It is good for event streams only. Each node counts openings by itself.
 
 use super::{crypto, lock};
 use crate::problem::Refusal;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::collections::{HashSet, VecDeque};
@@ -25,10 +26,26 @@ const ID: usize = 16;
 /// Id of the ticket, and until when it may be opened.
 const HEAD: usize = ID + 8;
 
+/// Bytes of a proof before they are text.
+const PROOF: usize = 12;
+
+#[derive(Debug)]
+struct Keys {
+    seal: LessSafeKey,
+    prove: hmac::Key,
+}
+
+/// What a ticket says.
+struct Opening {
+    id: [u8; ID],
+    until_s: u64,
+    credential: String,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Tickets {
-    key: Mutex<Option<LessSafeKey>>,
+    keys: Mutex<Option<Keys>>,
     open_within_s: u64,
     opened: Mutex<Opened>,
 }
@@ -59,7 +76,7 @@ impl Opened {
 impl Tickets {
     pub(super) fn new(open_within: Duration) -> Self {
         Self {
-            key: Mutex::new(None),
+            keys: Mutex::new(None),
             open_within_s: open_within.as_secs().max(1),
             opened: Mutex::default(),
         }
@@ -67,9 +84,15 @@ impl Tickets {
 
     pub(super) fn set_secret(&self, secret: &HashKey) {
         // The cluster's secret for hashing, put to another use by another name.
-        let wide = [secret.wide(&[b"tickets", b"1"]), secret.wide(&[b"tickets", b"2"])];
-        let bytes = crypto::hash(&wide.map(u128::to_le_bytes).concat());
-        *lock(&self.key) = UnboundKey::new(&AES_256_GCM, &bytes).ok().map(LessSafeKey::new);
+        let derive = |names: [&[u8]; 2]| {
+            let wide = names.map(|name| secret.wide(&[b"tickets", name]).to_le_bytes());
+            crypto::hash(&wide.concat())
+        };
+        let seal = UnboundKey::new(&AES_256_GCM, &derive([b"1", b"2"]));
+        *lock(&self.keys) = seal.ok().map(|seal| Keys {
+            seal: LessSafeKey::new(seal),
+            prove: hmac::Key::new(hmac::HMAC_SHA256, &derive([b"3", b"4"])),
+        });
     }
 
     pub(super) fn seal(&self, credential: &str, now_s: u64) -> Result<String, Refusal> {
@@ -84,16 +107,39 @@ impl Tickets {
         let mut sealed = id.to_vec();
         sealed.extend_from_slice(&(now_s + self.open_within_s).to_le_bytes());
         sealed.extend_from_slice(credential.as_bytes());
-        let key = lock(&self.key);
-        let key = key.as_ref().ok_or_else(failed)?;
+        let keys = lock(&self.keys);
+        let keys = keys.as_ref().ok_or_else(failed)?;
         let unique = Nonce::try_assume_unique_for_key(nonce).map_err(|_| failed())?;
-        key.seal_in_place_append_tag(unique, Aad::empty(), &mut sealed)
+        keys.seal
+            .seal_in_place_append_tag(unique, Aad::empty(), &mut sealed)
             .map_err(|_| failed())?;
         Ok(URL_SAFE_NO_PAD.encode([nonce, &sealed].concat()))
     }
 
-    /// The credential of a ticket that may be opened now.
-    pub(super) fn open(&self, ticket: &str, again: bool, now_s: u64) -> Option<String> {
+    /// The credential of a ticket that may be opened now: for the first time, or by whoever proves to have had it open.
+    pub(super) fn open(&self, ticket: &str, proof: Option<&str>, now_s: u64) -> Option<String> {
+        let opening = self.unseal(ticket)?;
+        let again = proof.is_some_and(|proof| self.proves(&opening.id, proof));
+        let first = || now_s <= opening.until_s && lock(&self.opened).first(opening.id, opening.until_s, now_s);
+        (again || first()).then_some(opening.credential)
+    }
+
+    /// What the stream of a ticket proves itself by.
+    pub(super) fn proof(&self, ticket: &str) -> Option<String> {
+        let opening = self.unseal(ticket)?;
+        let tag = hmac::sign(&lock(&self.keys).as_ref()?.prove, &opening.id);
+        Some(URL_SAFE_NO_PAD.encode(&tag.as_ref()[..PROOF]))
+    }
+
+    fn proves(&self, id: &[u8; ID], proof: &str) -> bool {
+        let keys = lock(&self.keys);
+        let Some(keys) = keys.as_ref() else { return false };
+        let tag = hmac::sign(&keys.prove, id);
+        let known = URL_SAFE_NO_PAD.encode(&tag.as_ref()[..PROOF]);
+        aws_lc_rs::constant_time::verify_slices_are_equal(known.as_bytes(), proof.as_bytes()).is_ok()
+    }
+
+    fn unseal(&self, ticket: &str) -> Option<Opening> {
         if ticket.len() > 2 * MOST_CREDENTIAL_BYTES {
             return None;
         }
@@ -101,20 +147,21 @@ impl Tickets {
         let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;
         let mut sealed = sealed.to_vec();
         let opened = {
-            let key = lock(&self.key);
+            let keys = lock(&self.keys);
             let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-            key.as_ref()?
+            keys.as_ref()?
+                .seal
                 .open_in_place(nonce, Aad::empty(), &mut sealed)
                 .ok()?
                 .to_vec()
         };
         let (head, credential) = opened.split_at_checked(HEAD)?;
         let (id, until) = head.split_first_chunk::<ID>()?;
-        let until_s = u64::from_le_bytes(until.try_into().ok()?);
-        if !again && (now_s > until_s || !lock(&self.opened).first(*id, until_s, now_s)) {
-            return None;
-        }
-        String::from_utf8(credential.to_vec()).ok()
+        Some(Opening {
+            id: *id,
+            until_s: u64::from_le_bytes(until.try_into().ok()?),
+            credential: String::from_utf8(credential.to_vec()).ok()?,
+        })
     }
 }
 
@@ -135,17 +182,45 @@ mod tests {
         let tickets = tickets();
         let ticket = tickets.seal("a.b.c", NOW_S).expect("a ticket");
         assert!(!ticket.contains("a.b.c"));
-        assert_eq!(tickets.open(&ticket, false, NOW_S + 1).as_deref(), Some("a.b.c"));
-        assert_eq!(tickets.open(&ticket, false, NOW_S + 1), None, "opened already");
-        assert_eq!(tickets.open(&ticket, true, NOW_S + 3_600).as_deref(), Some("a.b.c"));
+        let proof = tickets.proof(&ticket).expect("a proof");
+        assert_eq!(tickets.open(&ticket, None, NOW_S + 1).as_deref(), Some("a.b.c"));
+        assert_eq!(tickets.open(&ticket, None, NOW_S + 1), None, "opened already");
+        assert_eq!(
+            tickets.open(&ticket, Some(&proof), NOW_S + 3_600).as_deref(),
+            Some("a.b.c")
+        );
+        // Another node of the cluster, which did not open it.
+        let elsewhere = self::tickets();
+        assert_eq!(
+            elsewhere.open(&ticket, Some(&proof), NOW_S + 3_600).as_deref(),
+            Some("a.b.c")
+        );
+    }
+
+    #[test]
+    fn whoever_has_the_ticket_and_not_the_proof_of_its_stream_opens_it_no_second_time() {
+        let tickets = tickets();
+        let (ticket, other) = (tickets.seal("a.b.c", NOW_S), tickets.seal("a.b.c", NOW_S));
+        let (ticket, other) = (ticket.expect("a ticket"), other.expect("a ticket"));
+        assert!(tickets.open(&ticket, None, NOW_S).is_some());
+        let proof = tickets.proof(&ticket).expect("a proof");
+        let foreign = tickets.proof(&other).expect("a proof");
+        for wrong in ["", "x", &foreign, &proof[1..], &format!("{proof}A"), &"A".repeat(16)] {
+            assert_eq!(tickets.open(&ticket, Some(wrong), NOW_S), None, "{wrong}");
+        }
+        assert!(
+            tickets.open(&other, Some(&proof), NOW_S).is_some(),
+            "it is the first time for the other"
+        );
+        assert_eq!(tickets.proof("no ticket"), None);
     }
 
     #[test]
     fn a_ticket_that_was_not_opened_in_time_opens_no_more() {
         let tickets = tickets();
         let (in_time, late) = (tickets.seal("k", NOW_S), tickets.seal("k", NOW_S));
-        assert!(tickets.open(&in_time.expect("a ticket"), false, NOW_S + 60).is_some());
-        assert!(tickets.open(&late.expect("a ticket"), false, NOW_S + 61).is_none());
+        assert!(tickets.open(&in_time.expect("a ticket"), None, NOW_S + 60).is_some());
+        assert!(tickets.open(&late.expect("a ticket"), None, NOW_S + 61).is_none());
     }
 
     #[test]
@@ -156,7 +231,7 @@ mod tests {
         for place in 0..changed.len() {
             changed[place] ^= 1;
             assert_eq!(
-                tickets.open(&URL_SAFE_NO_PAD.encode(&changed), true, NOW_S),
+                tickets.open(&URL_SAFE_NO_PAD.encode(&changed), None, NOW_S),
                 None,
                 "{place}"
             );
@@ -171,12 +246,12 @@ mod tests {
             "../../etc/passwd",
             "é",
         ] {
-            assert_eq!(tickets.open(text, true, NOW_S), None, "{text:.30}");
+            assert_eq!(tickets.open(text, None, NOW_S), None, "{text:.30}");
         }
         let elsewhere = Tickets::new(Duration::from_secs(60));
-        assert_eq!(elsewhere.open(&good, true, NOW_S), None, "without a secret");
+        assert_eq!(elsewhere.open(&good, None, NOW_S), None, "without a secret");
         elsewhere.set_secret(&HashKey::new([8; 16]));
-        assert_eq!(elsewhere.open(&good, true, NOW_S), None, "with another one");
+        assert_eq!(elsewhere.open(&good, None, NOW_S), None, "with another one");
     }
 
     #[test]
@@ -184,7 +259,7 @@ mod tests {
         let tickets = tickets();
         let longest = "x".repeat(MOST_CREDENTIAL_BYTES);
         let ticket = tickets.seal(&longest, NOW_S).expect("a ticket");
-        assert_eq!(tickets.open(&ticket, false, NOW_S), Some(longest.clone()));
+        assert_eq!(tickets.open(&ticket, None, NOW_S), Some(longest.clone()));
         assert!(tickets.seal(&format!("{longest}x"), NOW_S).is_err());
     }
 

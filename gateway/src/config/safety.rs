@@ -61,6 +61,10 @@ pub(super) fn validate(config: &Config, listen: SocketAddr) -> Result<(), Config
             "must be from 60 to 31536000 (a year)".to_owned(),
         );
     }
+    let in_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if !config.auth.cookie.bytes().all(in_a_name) {
+        return invalid("auth.cookie", "is not the name of a cookie".to_owned());
+    }
     if config.auth.ticket_ms < 1_000 || config.auth.cut_off_ms < 1_000 {
         return invalid("auth.ticket_ms", "and auth.cut_off_ms must be at least 1000".to_owned());
     }
@@ -123,6 +127,11 @@ pub fn warnings(config: &Config) -> Vec<String> {
             "auth.grace_ms: connections outlive their tokens by {} seconds",
             auth.grace_ms / 1000
         ),
+    );
+    say(
+        !auth.cookie.is_empty() && !auth.cookie.starts_with("__Host-"),
+        "auth.cookie: without `__Host-` at the beginning of its name, other hosts of the same site may set it"
+            .to_owned(),
     );
     say(
         server
@@ -202,6 +211,8 @@ mod tests {
             ["server.trusted_proxies"]
         );
         assert!(named(|c| c.server.trusted_proxies = vec!["10.0.0.0/8".to_owned()]).is_empty());
+        assert_eq!(named(|c| c.auth.cookie = "tidings".to_owned()), ["auth.cookie"]);
+        assert!(named(|c| c.auth.cookie = "__Host-tidings".to_owned()).is_empty());
         let origins = |text: &str| named(|c| c.server.allowed_origins = vec![text.to_owned()]);
         assert_eq!(origins("http://app.example"), ["server.allowed_origins"]);
         assert_eq!(origins("http://localhost.evil.example"), ["server.allowed_origins"]);
@@ -263,6 +274,13 @@ mod tests {
             refused(&|c| c.server.proxy_protocol = true),
             Some("server.proxy_protocol")
         );
+        for name in ["a b", "a=b", "a;b", "é"] {
+            assert_eq!(
+                refused(&|c| c.auth.cookie = name.to_owned()),
+                Some("auth.cookie"),
+                "{name}"
+            );
+        }
         assert_eq!(refused(&|c| c.auth.leeway_s = 31), Some("auth.leeway_s"));
         assert_eq!(refused(&|c| c.auth.leeway_s = 30), None);
         assert_eq!(

@@ -190,6 +190,9 @@ sections! {
         grace_ms: u64 = 25_000;
         /// Milliseconds within which a ticket must be opened.
         ticket_ms: u64 = 60_000;
+        /// A cookie that holds a token, for pages whose browser can send nothing else with a WebSocket or EventSource. It counts beside an
+        /// allowed `Origin` only. Empty: no cookie is read.
+        cookie: String = String::new();
         /// Milliseconds after which a node of a cluster that hears nothing from the control plane, and so of no revocation, lets
         /// nobody new in.
         cut_off_ms: u64 = 30_000;
@@ -246,6 +249,24 @@ sections! {
         connections: u64 = 0;
         /// Open connections from one address (IPv6: one /64 network). Loopback is exempt.
         connections_per_address: u64 = 1_000;
+        /// New connections from one address a second; behind a trusted proxy, WebSockets and event streams. 0: without limit.
+        /// Loopback is exempt.
+        connections_per_address_per_s: u64 = 100;
+        /// New connections from one address at once, after a rest.
+        connections_per_address_burst: u64 = 1_000;
+        /// The same for all addresses together, a second and at once. 0: without limit.
+        connections_per_s: u64 = 5_000;
+        /// Milliseconds after which a WebSocket or event stream is asked to come back, a tenth more or less by chance. 0: never. Shorter
+        /// spreads clients over new nodes sooner, and costs them more reconnects.
+        connection_lifetime_ms: u64 = 7_200_000;
+        /// Requests a second that are taken of one WebSocket; more wait, and nothing is read from it meanwhile. 0: without limit.
+        messages_per_s: u64 = 100;
+        /// Requests at once, after a rest.
+        messages_burst: u64 = 1_000;
+        /// Objects a second to which one WebSocket may subscribe; more wait likewise. 0: without limit.
+        subscribes_per_s: u64 = 200;
+        /// Objects at once, after a rest. At least `objects_per_connection`, so that everybody can come back with all they had.
+        subscribes_burst: u64 = 1_000;
         /// Long-poll sessions kept for clients that come back.
         sessions: u64 = 100_000;
         /// Milliseconds a long-poll may ask to wait.
@@ -445,7 +466,7 @@ pub fn validate(config: &Config) -> Result<(), ConfigError> {
     )?;
     for key in KEYS
         .iter()
-        .filter(|key| key.section == "limits" && key.name.ends_with("_ms"))
+        .filter(|key| key.section == "limits" && key.name.ends_with("_ms") && key.name != "connection_lifetime_ms")
     {
         // A zero deadline would refuse everyone.
         require(

@@ -140,10 +140,11 @@ impl State {
         }
     }
 
-    /// When the machine, or somebody's token, is to be looked at.
+    /// When the machine, or somebody's token or age, is to be looked at.
     pub(super) fn next_deadline(&self) -> Option<MonoUs> {
         let due_us = self.due.first().map(|(due_us, _)| *due_us);
-        [due_us, self.lane.next_deadline()].into_iter().flatten().min()
+        let ends_us = self.aging.first().map(|(ends_us, _)| *ends_us);
+        [due_us, ends_us, self.lane.next_deadline()].into_iter().flatten().min()
     }
 
     /// Leaves out of a session, in the poll that comes now, what its bearer may not watch any more.
@@ -203,21 +204,51 @@ impl State {
 
     /// Ends what bears revoked tokens.
     fn end_revoked(&mut self, auth: &Auth) {
-        let now = clock::now();
         for index in 0..self.places() {
             let Some((who, bearer)) = self.bearer_at(index) else {
                 continue;
             };
-            if !bearer.identity().is_some_and(|identity| auth.is_revoked(identity)) {
+            if bearer.identity().is_some_and(|identity| auth.is_revoked(identity)) {
+                auth.metrics.ended_revoked.inc();
+                self.end_bearer(who, Denial::Revoked, "revoked");
+            }
+        }
+    }
+
+    /// Ends what bears API keys that are in the policy no more. Gives those whose key may do something else now.
+    fn look_at_keys(&mut self, auth: &Auth) -> Vec<SubscriberKey> {
+        let mut changed = Vec::new();
+        for index in 0..self.places() {
+            let Some((who, bearer)) = self.bearer_at(index) else {
                 continue;
+            };
+            let Standing::Known { identity, .. } = &mut bearer.standing else {
+                continue;
+            };
+            let Some(hash) = identity.key else { continue };
+            match auth.of_key(&hash) {
+                None => {
+                    auth.metrics.ended_revoked.inc();
+                    self.end_bearer(who, Denial::UnknownKey, "api_key_removed");
+                }
+                // A key may have another name now; what it opened stays under the old one.
+                Some(now) if now.permission != identity.permission => {
+                    let permission = now.permission;
+                    Arc::make_mut(identity).permission = permission;
+                    changed.push(who);
+                }
+                Some(_) => {}
             }
-            auth.metrics.ended_revoked.inc();
-            self.deny_poll(who, Denial::Revoked);
-            self.lane
-                .dismiss(now, who, CloseCode::Revoked, "revoked", None, &mut self.out);
-            if self.lane.connection(who).is_none() {
-                self.remove(who);
-            }
+        }
+        changed
+    }
+
+    fn end_bearer(&mut self, who: SubscriberKey, denial: Denial, reason: &'static str) {
+        self.deny_poll(who, denial);
+        self.lane
+            .dismiss(clock::now(), who, CloseCode::Revoked, reason, None, &mut self.out);
+        if self.lane.connection(who).is_none() {
+            self.remove(who);
         }
     }
 }
@@ -260,11 +291,27 @@ impl Shell {
     }
 }
 
-/// The task that ends connections when what they bear is revoked.
+/// The task that ends connections when what they bear is revoked, or is an API key that is taken out of the policy.
 pub(super) async fn heed_revocations(shell: Rc<Shell>, auth: Arc<Auth>) {
-    let mut revoked = auth.watch_revocations();
-    while revoked.changed().await.is_ok() {
-        revoked.borrow_and_update();
-        shell.step(|state| state.end_revoked(&auth));
+    let (mut revoked, mut policy) = (auth.watch_revocations(), auth.watch_policy());
+    loop {
+        tokio::select! {
+            changed = revoked.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                revoked.borrow_and_update();
+                shell.step(|state| state.end_revoked(&auth));
+            }
+            changed = policy.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                policy.borrow_and_update();
+                for who in shell.step(|state| state.look_at_keys(&auth)) {
+                    shell.withdraw(who);
+                }
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::shell::Shell;
 use super::sinks::Sink;
 use super::{LaneCommand, LaneHandle, SessionName, connection_name};
-use crate::auth::{Caller, Place};
+use crate::auth::{self, Caller, Place};
 use crate::clock;
 use crate::problem::Refusal;
 use crate::server::App;
@@ -63,6 +63,30 @@ pub(crate) struct EventsSink {
     who: Option<SubscriberKey>,
     /// What found the slot taken.
     rest: Bytes,
+    /// What IDs end with, if the stream was opened with a ticket.
+    proof: Option<Box<str>>,
+}
+
+/// Behind every cursor that the stream can be resumed from stands the proof that it was this one's.
+fn with_proof(bytes: &[u8], proof: &str) -> Bytes {
+    let mut proven = Vec::with_capacity(bytes.len() + 64);
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        match line.strip_suffix(b"\n") {
+            Some(id) if id.starts_with(b"id: ") => {
+                proven.extend_from_slice(id);
+                proven.push(b'.');
+                proven.extend_from_slice(proof.as_bytes());
+                proven.push(b'\n');
+            }
+            _ => proven.extend_from_slice(line),
+        }
+    }
+    proven.into()
+}
+
+/// The cursor of an ID, whose proof is not for the lane.
+fn without_proof(id: &str) -> &str {
+    id.split_once('.').map_or(id, |(cursor, _)| cursor)
 }
 
 impl EventsSink {
@@ -70,9 +94,18 @@ impl EventsSink {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Hands over what the lane wrote, as [`Self::put`] does.
+    pub(super) fn write(&mut self, bytes: Bytes) -> bool {
+        let bytes = match &self.proof {
+            Some(proof) => with_proof(&bytes, proof),
+            None => bytes,
+        };
+        self.put(bytes)
+    }
+
     /// Hands over a frame; `false` if the last one is still there: the sink keeps this one and takes no more before
     /// [`EventsSink::resume`] says so.
-    pub(super) fn put(&mut self, bytes: Bytes) -> bool {
+    fn put(&mut self, bytes: Bytes) -> bool {
         let who = self.who;
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.frame.is_empty() {
@@ -179,8 +212,11 @@ fn answer(app: &App, head: &Parts, asked: EventsRequest) -> Result<Response, Ref
     let last = head.headers.get(HeaderName::from_static("last-event-id"));
     // The browser's own memory counts more than the address it was given at first.
     let last = last
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .map(|value| without_proof(&String::from_utf8_lossy(value.as_bytes())).to_owned())
         .filter(|text| !text.is_empty());
+    let proof = auth::ticket_of(&head.uri, &head.headers)
+        .zip(app.node.auth.as_deref())
+        .and_then(|(ticket, auth)| auth.ticket_proof(&ticket));
     let ticket = super::poll::next_ticket();
     let slot = Arc::new(Mutex::new(Slot::default()));
     let read = |text| SessionName::read(text).filter(|name| name.lane(&app.node).is_some());
@@ -204,7 +240,7 @@ fn answer(app: &App, head: &Parts, asked: EventsRequest) -> Result<Response, Ref
     lane.send(LaneCommand::Events(Box::new(Open {
         session,
         entries: caller.sift(asked.objects.unwrap_or_default(), &app.node.metrics),
-        cursor: last.or(asked.cursor),
+        cursor: last.or_else(|| asked.cursor.as_deref().map(without_proof).map(str::to_owned)),
         trace: super::poll::wants_trace(head.uri.query()),
         peer: super::websocket::peer_of(&head.extensions),
         caller,
@@ -214,6 +250,7 @@ fn answer(app: &App, head: &Parts, asked: EventsRequest) -> Result<Response, Ref
             slot: Arc::clone(&slot),
             who: None,
             rest: Bytes::new(),
+            proof: proof.map(Into::into),
         },
     })));
     let mut response = Response::new(Body::new(EventsBody { slot, lane, ticket }));
@@ -262,6 +299,7 @@ pub(super) fn open(shell: &Rc<Shell>, open: Open) {
                     slot,
                     who: None,
                     rest: Bytes::new(),
+                    proof: None,
                 };
                 gone.put(Bytes::from(first));
                 gone.end();
@@ -270,6 +308,7 @@ pub(super) fn open(shell: &Rc<Shell>, open: Open) {
             who
         }
     };
+    shell.step(|state| state.age_from_now(who));
     if let Caller::Known(identity) = caller {
         shell.step(|state| state.known(who, identity, place));
     }
@@ -302,5 +341,23 @@ pub(super) fn open(shell: &Rc<Shell>, open: Open) {
         if let Err(error) = shell.with(|lane, out| lane.subscribe(now, who, page, out)) {
             tracing::warn!(%error, "an event stream was not subscribed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_ends_with_the_proof_and_nothing_else_does() {
+        let told = b"event: hello\ndata: {}\n\ndata: {\"object\":\"id: x\"}\n\nid: abc\n\n:\n\nid: def\n\n";
+        let proven = with_proof(told, "P-_9");
+        let expected =
+            "event: hello\ndata: {}\n\ndata: {\"object\":\"id: x\"}\n\nid: abc.P-_9\n\n:\n\nid: def.P-_9\n\n";
+        assert_eq!(std::str::from_utf8(&proven), Ok(expected));
+        assert_eq!(
+            (without_proof("abc.P-_9"), without_proof("abc"), without_proof("")),
+            ("abc", "abc", "")
+        );
     }
 }

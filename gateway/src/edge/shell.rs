@@ -70,7 +70,13 @@ impl Shell {
         let mut seed = [0; 8];
         // Only spreads reconnects: without randomness they come in step, which is worse but not wrong.
         _ = getrandom::fill(&mut seed);
-        let state = State::new(lane, out, node.owners.len(), u64::from_le_bytes(seed) | 1);
+        let state = State::new(
+            lane,
+            out,
+            node.owners.len(),
+            u64::from_le_bytes(seed) | 1,
+            limits.connection_lifetime_ms,
+        );
         Rc::new(Self {
             thread,
             node,
@@ -198,6 +204,7 @@ impl Shell {
                 });
                 _ = reply.send(known);
             }
+            LaneCommand::Act { order, reply } => self.act(order, reply),
             LaneCommand::Drain { reply } => self.step(|state| {
                 state.draining = true;
                 state.drained.push(reply);
@@ -419,6 +426,7 @@ pub(super) async fn run(shell: Rc<Shell>, mut commands: mpsc::UnboundedReceiver<
             () = timer => shell.step(|state| {
                 state.lane.handle_deadline(clock::now(), &mut state.out);
                 state.look(&shell);
+                state.see_off_old(&shell);
             }),
             () = shell.deadline.notified() => {}
         }

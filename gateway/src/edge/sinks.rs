@@ -39,6 +39,10 @@ pub(super) struct State {
     pub(super) jitter: u64,
     /// When bearers are to be looked at, and which.
     pub(super) due: BTreeSet<(MonoUs, u32)>,
+    /// When connections are too old, and which.
+    pub(super) aging: BTreeSet<(MonoUs, u32)>,
+    /// How old one may become, more or less; zero: as it likes.
+    pub(super) lifetime_ms: u64,
 }
 
 /// What the shell keeps for one subscriber.
@@ -48,6 +52,8 @@ pub(super) struct Entry {
     peer: Option<SocketAddr>,
     /// The secret of its name, if it is a session.
     secret: Option<[u8; 16]>,
+    /// When its connection is too old; zero: it has none, or may live for ever.
+    pub(super) ends_us: MonoUs,
     /// Who is behind it, where that has to be known.
     pub(super) bearer: Option<Box<Bearer>>,
 }
@@ -74,7 +80,7 @@ pub(super) struct Socket {
 }
 
 impl State {
-    pub(super) fn new(lane: Lane, out: Vec<Output>, owners: usize, jitter: u64) -> Self {
+    pub(super) fn new(lane: Lane, out: Vec<Output>, owners: usize, jitter: u64, lifetime_ms: u64) -> Self {
         Self {
             lane,
             out,
@@ -87,6 +93,8 @@ impl State {
             draining: false,
             jitter,
             due: BTreeSet::new(),
+            aging: BTreeSet::new(),
+            lifetime_ms,
         }
     }
 
@@ -103,9 +111,17 @@ impl State {
         Some((SubscriberKey { index, generation }, bearer))
     }
 
+    /// Whoever has a place.
+    pub(super) fn key_at(&self, index: u32) -> Option<SubscriberKey> {
+        let entry = self.sinks.get(index as usize)?.as_ref()?;
+        let generation = entry.generation;
+        Some(SubscriberKey { index, generation })
+    }
+
     fn vacate(&mut self, index: usize) -> Option<Entry> {
         let entry = self.sinks.get_mut(index)?.take()?;
         self.no_longer_due(index as u32, entry.bearer.as_deref());
+        self.aging.remove(&(entry.ends_us, index as u32));
         Some(entry)
     }
 
@@ -128,12 +144,14 @@ impl State {
             sink,
             peer,
             secret: None,
+            ends_us: 0,
             bearer: None,
         });
     }
 
     /// Ends what the subscriber's sink was, and gives it another.
     pub(super) fn set_sink(&mut self, who: SubscriberKey, sink: Sink) {
+        self.forget_age(who);
         let Some(entry) = self.entry(who) else { return };
         let old = std::mem::replace(&mut entry.sink, sink);
         self.end(old);
@@ -180,6 +198,10 @@ impl State {
             // Whoever asked may have given up waiting.
             self.drained.drain(..).for_each(|reply| _ = reply.send(()));
         }
+    }
+
+    pub(super) fn random(&mut self) -> u64 {
+        next_random(&mut self.jitter)
     }
 
     pub(super) fn jitter_ms(&mut self, spread_ms: u64) -> u64 {
@@ -333,7 +355,7 @@ impl State {
                 }
             }
             Sink::Events(events) => {
-                let taken = events.put(write.bytes);
+                let taken = events.write(write.bytes);
                 if write.last {
                     self.remove(who);
                 } else if !taken {
@@ -396,9 +418,13 @@ async fn last_words(shell: Rc<Shell>, mut socket: Box<Socket>) {
 }
 
 pub(super) fn next_jitter(state: &mut u64, spread_ms: u64) -> u64 {
+    100 + next_random(state) % spread_ms.max(1)
+}
+
+fn next_random(state: &mut u64) -> u64 {
     // xorshift64 (Marsaglia, 2003): good enough to spread clients.
     *state ^= *state << 13;
     *state ^= *state >> 7;
     *state ^= *state << 17;
-    100 + *state % spread_ms.max(1)
+    *state
 }

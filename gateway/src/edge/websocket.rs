@@ -4,6 +4,7 @@
 //! (pongs, the echo of a close) goes through the lane, which keeps frames whole and in order.
 
 mod admitting;
+mod pacing;
 
 use super::shell::Shell;
 use super::sinks::{Sink, Socket};
@@ -189,6 +190,7 @@ struct Reader {
     encoding: Encoding,
     stream: Rc<Wire>,
     turn: Rc<Notify>,
+    pace: pacing::Pace,
     /// The connection's places among those allowed at once, held as long as it lives.
     _places: (Permit, Option<Behind>),
 }
@@ -212,6 +214,7 @@ impl Reader {
             turn: Rc::clone(&turn),
         };
         shell.enter(who, Sink::Socket(Box::new(socket)), peer);
+        shell.step(|state| state.age_from_now(who));
         let limits = &shell.node.config.limits;
         let connection = connection_name(shell.thread, who);
         let hello = Hello {
@@ -236,6 +239,7 @@ impl Reader {
             encoding: written,
             stream,
             turn,
+            pace: pacing::Pace::default(),
             _places: places,
         }
     }
@@ -401,11 +405,12 @@ impl Reader {
                     .with(|lane, out| lane.dismiss(now, self.who, CloseCode::Unsupported, reason, None, out));
                 return false;
             }
-            (Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_), _) => return true,
+            (Message::Ping(_) | Message::Pong(_), _) => return self.paced_frame().await,
+            (Message::Close(_) | Message::Frame(_), _) => return true,
         };
         let limit = self.shell.node.config.limits.objects_per_connection as usize;
         for (id, request) in client::parse_requests(self.encoding, payload, limit) {
-            if !self.is_my_turn() && !self.my_turn().await {
+            if !self.paced(&request).await || (!self.is_my_turn() && !self.my_turn().await) {
                 return false;
             }
             self.request(id.as_ref(), request);

@@ -5,7 +5,7 @@
 
 use super::StartError;
 use crate::control::{self, ControlError, Formed};
-use crate::problem::Refusal;
+use crate::problem::{Refusal, in_a_stream, is_event_source};
 use axum::Json;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -127,6 +127,9 @@ async fn serve(listener: std::net::TcpListener) -> Infallible {
 async fn connection(stream: TcpStream) {
     let service = service_fn(|request: Request<Incoming>| async move {
         let mut response = answer(request.uri().path());
+        if is_event_source(&request) {
+            response = in_a_stream(response);
+        }
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));

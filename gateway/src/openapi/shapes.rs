@@ -377,3 +377,54 @@ pub(super) struct Revocation {
     /// Tokens issued up to then, in seconds since the Unix epoch; now if not said.
     issued_to: Option<u64>,
 }
+
+/// What a subject's connections and sessions are to watch, or to watch no more.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SubjectObjects {
+    subject: String,
+    /// Who vouches for the subject; whoever does, if not said.
+    issuer: Option<String>,
+    /// At most 10,000.
+    objects: Vec<String>,
+}
+
+/// Ends a subject's connections and sessions.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SubjectDisconnect {
+    subject: String,
+    /// Who vouches for the subject; whoever does, if not said.
+    issuer: Option<String>,
+    /// Their clients are asked to come back (4007) instead of told to stop (4506).
+    come_back: Option<bool>,
+}
+
+/// What was done with a subject's connections: in all, and on each node.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SubjectDone {
+    /// Every node answered, and no connection was too busy.
+    complete: bool,
+    connections: u64,
+    sessions: u64,
+    objects: u64,
+    refused: u64,
+    busy: u64,
+    nodes: Vec<SubjectOnNode>,
+}
+
+/// What was done on one node.
+#[derive(Serialize, ToSchema)]
+pub(super) struct SubjectOnNode {
+    node: String,
+    /// WebSockets and event streams that it was done with.
+    connections: Option<u64>,
+    /// Sessions of long-polls that it was done with.
+    sessions: Option<u64>,
+    /// Objects, counted for each connection and session.
+    objects: Option<u64>,
+    /// Objects that are not granted to them, counted likewise.
+    refused: Option<u64>,
+    /// Connections that were busy with requests of their own for too long: nothing was done with them.
+    busy: Option<u64>,
+    /// `unreached`: nothing was done there. `unknown`: it may have been.
+    error: Option<String>,
+}

@@ -5,6 +5,7 @@
 use super::dialled::sense;
 use super::forwarded::Inlet;
 use super::gather::Gather;
+use super::orders::Obeying;
 use super::remote::RemoteLane;
 use super::ways::put;
 use super::{Accepted, Stage, route};
@@ -54,6 +55,7 @@ pub(super) async fn serve(stage: Rc<Stage>, connection: Connection) {
         return;
     }
     counts.accepted.inc();
+    stage.handle.orders().caller(node, Some(outbox.clone()));
     let ear = Ear {
         stage: Rc::clone(&stage),
         process,
@@ -61,6 +63,7 @@ pub(super) async fn serve(stage: Rc<Stage>, connection: Connection) {
         outbox: outbox.clone(),
         links: HashMap::new(),
         questions: Rc::default(),
+        obeying: Obeying::default(),
         gather: Gather::new(),
     };
     ear.say(&Frame::Welcome {
@@ -89,6 +92,7 @@ pub(super) async fn serve(stage: Rc<Stage>, connection: Connection) {
     let mut accepted = stage.accepted.borrow_mut();
     if accepted.get(&node).is_some_and(|newest| newest.serial == serial) {
         accepted.remove(&node);
+        stage.handle.orders().caller(node, None);
     }
     tracing::info!(%node, %end, "the connection of a node ended");
 }
@@ -148,6 +152,7 @@ struct Ear {
     links: HashMap<LinkName, Life>,
     /// Questions that are not answered.
     questions: Rc<Cell<usize>>,
+    obeying: Obeying,
     /// By owner, link and our generation of it.
     gather: Gather<(u16, u32, u32), EdgeToOwner>,
 }
@@ -197,6 +202,11 @@ impl Ear {
             }
             Frame::Inspect { request, object, lane } => {
                 self.inspect(request, object, lane);
+                Ok(())
+            }
+            Frame::Order { request, order } => self.obeying.obey(&self.stage, &self.outbox, request, order),
+            Frame::Ordered { request, tally } => {
+                self.stage.handle.ordered(request, tally);
                 Ok(())
             }
             Frame::Welcome { .. } | Frame::FromOwner { .. } | Frame::Published { .. } | Frame::Inspected { .. } => {

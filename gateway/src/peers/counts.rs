@@ -9,7 +9,7 @@ use tidings_protocol::mesh::Frame;
 use tidings_protocol::peer::{EdgeToOwner, OwnerToEdge};
 
 /// The kinds of frames under their names in the metrics.
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 17] = [
     "welcome",
     "link_up",
     "link_down",
@@ -25,6 +25,8 @@ const KINDS: [&str; 15] = [
     "published",
     "inspect",
     "inspected",
+    "order",
+    "ordered",
 ];
 
 fn kind(frame: &Frame) -> usize {
@@ -48,6 +50,8 @@ fn kind(frame: &Frame) -> usize {
         Frame::Published { .. } => 12,
         Frame::Inspect { .. } => 13,
         Frame::Inspected { .. } => 14,
+        Frame::Order { .. } => 15,
+        Frame::Ordered { .. } => 16,
     }
 }
 

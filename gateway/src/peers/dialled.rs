@@ -5,6 +5,7 @@
 
 use super::Stage;
 use super::gather::Gather;
+use super::orders::Obeying;
 use super::ways::Way;
 use crate::control::View;
 use crate::mesh::dial::{Backoff, connect};
@@ -131,6 +132,7 @@ async fn hold(stage: &Rc<Stage>, connection: Connection, view: &mut watch::Recei
         node: process.node,
         outbox: outbox.clone(),
         way: None,
+        obeying: Obeying::default(),
         gather: Gather::new(),
     });
     let gathered = Notify::new();
@@ -160,6 +162,7 @@ struct Ear {
     node: NodeId,
     outbox: Outbox,
     way: Option<Arc<Way>>,
+    obeying: Obeying,
     /// By lane and owner's number.
     gather: Gather<(usize, usize), OwnerToEdge>,
 }
@@ -193,6 +196,11 @@ impl Ear {
             (Frame::Inspected { request, known }, Some(way)) => {
                 // The question may have been given up.
                 _ = way.inspected(request, known);
+                Ok(())
+            }
+            (Frame::Order { request, order }, Some(_)) => self.obeying.obey(&self.stage, &self.outbox, request, order),
+            (Frame::Ordered { request, tally }, Some(_)) => {
+                self.stage.handle.ordered(request, tally);
                 Ok(())
             }
             (Frame::LinkDown { link, .. }, Some(_)) => Err(format!("{link} is refused")),

@@ -5,6 +5,7 @@
 
 use super::counts::Counts;
 use super::cut;
+use super::orders::Orders;
 use crate::mesh::session::Outbox;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -164,6 +165,7 @@ struct Shared {
     owners: usize,
     forward_bytes: usize,
     counts: Arc<Counts>,
+    orders: Orders,
 }
 
 /// The way to other nodes from any thread.
@@ -181,11 +183,21 @@ impl Handle {
             owners,
             forward_bytes,
             counts: Arc::new(Counts::new()),
+            orders: Orders::default(),
         }))
     }
 
     pub(super) fn forward_bytes(&self) -> usize {
         self.0.forward_bytes
+    }
+
+    pub(super) fn orders(&self) -> &Orders {
+        &self.0.orders
+    }
+
+    /// Of the connection that was dialled to a node.
+    pub(super) fn outbox_to(&self, node: NodeId) -> Option<Outbox> {
+        self.to(node).map(|way| way.outbox.clone())
     }
 
     pub(super) fn counts(&self) -> &Arc<Counts> {

@@ -1,6 +1,7 @@
 //! Accepting connections and dealing them out.
 
 use super::admission::{Admission, Permit};
+use crate::jitter;
 use crate::node::Node;
 use crate::problem::Refusal;
 use crate::telemetry::Limit;
@@ -178,8 +179,9 @@ pub(super) fn turn_away(mut stream: TcpStream, limit: Limit) {
     let detail = format!("too many connections (limits.{})", limit.name());
     let body = Refusal::new(Code::TooMany, detail).document();
     let answer = format!(
-        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\nconnection: close\r\n\
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\nretry-after: {}\r\nconnection: close\r\n\
          content-length: {}\r\n\r\n",
+        jitter::wait_s(Code::TooMany),
         body.len()
     );
     // All of it is courtesy: whatever fails, the connection is closed.

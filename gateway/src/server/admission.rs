@@ -1,9 +1,11 @@
-//! How many connections may be open at once: in all, and from one address.
+//! How many connections may be open at once, in all and from one address; and how fast strangers may come.
 //!
 //! Behind a proxy that is believed its clients' addresses count, by the requests that are under way; a stream counts as long as
 //! it is open.
 
+use super::arrivals::Arrivals;
 use super::forwarded::TrustedProxies;
+use crate::clock;
 use crate::config::Config;
 use crate::telemetry::{Limit, Metrics};
 use std::collections::HashMap;
@@ -18,6 +20,7 @@ pub struct Admission {
     most: u64,
     by_address: Mutex<HashMap<IpAddr, u64>>,
     most_by_address: u64,
+    arrivals: Mutex<Arrivals>,
     proxies: TrustedProxies,
     metrics: Arc<Metrics>,
 }
@@ -47,6 +50,7 @@ impl Admission {
             most,
             by_address: Mutex::default(),
             most_by_address: config.limits.connections_per_address,
+            arrivals: Mutex::new(Arrivals::new(&config.limits)),
             proxies: TrustedProxies::new(config),
             metrics,
         })
@@ -76,7 +80,19 @@ impl Admission {
         if peer.to_canonical().is_loopback() || self.proxies.trusts(peer) {
             return Ok(None);
         }
+        self.arrive(peer)?;
         self.place(peer).map(Some)
+    }
+
+    /// One more that will stay, from this address: a connection, or a stream that a proxy passes on.
+    ///
+    /// # Errors
+    /// The limit that was reached. It has been counted.
+    pub fn arrive(&self, from: IpAddr) -> Result<(), Limit> {
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        let come = arrivals.come(from, clock::mono_us());
+        drop(arrivals);
+        come.inspect_err(|limit| self.metrics.refused(*limit))
     }
 
     /// Takes a place for whoever is at this address, wherever that is.
@@ -128,6 +144,7 @@ impl Permit {
             None
         } else {
             // Also for loopback: it is the proxy's, not ours.
+            self.admission.arrive(peer)?;
             Some(self.admission.place(peer)?)
         };
         Ok(())
@@ -154,7 +171,7 @@ impl Drop for Place {
 }
 
 /// What counts as one address: an IPv4 address, or the /64 that one IPv6 subscriber usually has.
-fn network(peer: IpAddr) -> IpAddr {
+pub(super) fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         peer => peer,
@@ -202,6 +219,35 @@ mod tests {
         let _loopback: Vec<_> = (0..5).map(|_| admission.admit(ip("::1")).expect("exempt")).collect();
         drop(first);
         assert!(admission.admit(ip("192.0.2.1")).is_ok());
+    }
+
+    #[test]
+    fn strangers_come_as_fast_as_the_limit_and_loopback_and_proxies_as_they_like() {
+        let mut config = Config::default();
+        config.limits.connections_per_address_per_s = 1;
+        config.limits.connections_per_address_burst = 2;
+        config.server.trusted_proxies = vec!["10.0.0.0/8".to_owned()];
+        let admission = Admission::new(&config, 99, Arc::new(Metrics::new(&config)));
+        let come = |address: &str| admission.admit(ip(address)).map(drop);
+        for _ in 0..20 {
+            assert_eq!(
+                (come("127.0.0.1"), come("::1"), come("10.0.0.1")),
+                (Ok(()), Ok(()), Ok(()))
+            );
+        }
+        let strangers: Vec<_> = (0..20).map(|_| come("192.0.2.1")).collect();
+        assert_eq!(strangers[..2], [Ok(()), Ok(())]);
+        assert!(
+            strangers.contains(&Err(Limit::ConnectionsPerAddressPerS)),
+            "{strangers:?}"
+        );
+        let mut passed_on = (0..20).map(|_| {
+            admission
+                .admit(ip("10.0.0.1"))
+                .expect("a proxy")
+                .stands_for(ip("127.0.0.1"))
+        });
+        assert!(passed_on.any(|came| came == Err(Limit::ConnectionsPerAddressPerS)));
     }
 
     #[test]

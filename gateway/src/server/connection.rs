@@ -8,7 +8,7 @@ use super::guard::{Carrier, Deadlines, GuardedStream, Watch};
 use super::proxied;
 use super::tls::Tls;
 use crate::auth::{self, Caller};
-use crate::problem::Refusal;
+use crate::problem::{Refusal, in_a_stream, is_event_source};
 use crate::publish;
 use crate::telemetry::{GateRefusal, Limit};
 use axum::Router;
@@ -253,7 +253,15 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
 }
 
 impl ConnectionShared {
-    async fn answer(&self, mut request: Request<Incoming>, length: Option<bool>) -> (Response, Option<Behind>) {
+    async fn answer(&self, request: Request<Incoming>, length: Option<bool>) -> (Response, Option<Behind>) {
+        let event_source = is_event_source(&request);
+        match self.answer_plainly(request, length).await {
+            (response, behind) if event_source => (in_a_stream(response), behind),
+            answered => answered,
+        }
+    }
+
+    async fn answer_plainly(&self, mut request: Request<Incoming>, length: Option<bool>) -> (Response, Option<Behind>) {
         let Http { app, gate, .. } = &*self.http;
         app.node.metrics.requests.inc();
         // Bytes of a body that nobody reads must not be taken for the next request: then the connection ends.
@@ -262,9 +270,14 @@ impl ConnectionShared {
             Ok(passage) => passage,
             Err(refusal) => return (refusal.closing_if(has_body).into_response(), None),
         };
+        let takes_cookie = gate.takes_cookie(&request);
         let behind = match self.behind(&mut request) {
             Ok(behind) => behind,
-            Err(refusal) => return (refusal.closing_if(has_body).into_response(), None),
+            Err(refusal) => {
+                let mut response = refusal.closing_if(has_body).into_response();
+                passage.finish(response.headers_mut(), takes_cookie);
+                return (response, None);
+            }
         };
         let mut response = if let Some(response) = Gate::preflight(&request, &passage) {
             closing_if(has_body, response)
@@ -274,7 +287,7 @@ impl ConnectionShared {
                 Err(refusal) => refusal.closing_if(has_body).into_response(),
             }
         };
-        passage.finish(response.headers_mut());
+        passage.finish(response.headers_mut(), takes_cookie);
         (response, behind)
     }
 
@@ -287,8 +300,10 @@ impl ConnectionShared {
             if client != peer.ip() {
                 peer = SocketAddr::new(client, 0);
             }
-            let place = admission.place(client).map_err(|limit| {
-                let detail = format!("too many requests from this address at once (limits.{})", limit.name());
+            let stays = matches!(request.uri().path(), "/v1/ws" | "/v1/events");
+            let arrived = if stays { admission.arrive(client) } else { Ok(()) };
+            let place = arrived.and_then(|()| admission.place(client)).map_err(|limit| {
+                let detail = format!("too many connections and requests (limits.{})", limit.name());
                 Refusal::new(Code::TooMany, detail)
             })?;
             let place = Behind(Arc::new(place));

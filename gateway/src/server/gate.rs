@@ -22,6 +22,8 @@ pub struct Gate {
     origins: Vec<String>,
     url_bytes: usize,
     wildcard: bool,
+    /// Pages may bring a cookie.
+    cookies: bool,
 }
 
 /// What the gate knows of a request that it lets in.
@@ -45,6 +47,7 @@ impl Gate {
             origins: config.server.allowed_origins.clone(),
             url_bytes: usize::try_from(config.limits.url_bytes).unwrap_or(usize::MAX),
             wildcard: listen.ip().is_unspecified(),
+            cookies: config.has_auth() && !config.auth.cookie.is_empty(),
         }
     }
 
@@ -127,6 +130,12 @@ impl Gate {
         Err(self.origin_refused(metrics))
     }
 
+    /// Whether a page of elsewhere may read an answer to a request that brought a cookie: only where one is looked at.
+    #[must_use]
+    pub fn takes_cookie<B>(&self, request: &Request<B>) -> bool {
+        self.cookies && request.method() == Method::GET && request.uri().path() == "/v1/events"
+    }
+
     fn origin_refused(&self, metrics: &Metrics) -> Refusal {
         metrics.gate_refused(GateRefusal::Origin);
         Refusal::new(
@@ -177,10 +186,14 @@ impl Gate {
 
 impl Passage {
     /// Adds to an answer what browsers need to know.
-    pub fn finish(self, headers: &mut HeaderMap) {
+    pub fn finish(self, headers: &mut HeaderMap, takes_cookie: bool) {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if let Self::CrossOrigin(origin) = self {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            if takes_cookie {
+                let yes = HeaderValue::from_static("true");
+                headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+            }
             headers.insert(
                 header::ACCESS_CONTROL_EXPOSE_HEADERS,
                 HeaderValue::from_static("retry-after"),
@@ -432,7 +445,7 @@ mod tests {
         assert!(Gate::preflight(&request, &Passage::Plain).is_none());
         let passage = Passage::CrossOrigin(HeaderValue::from_static("https://good.example"));
         let mut response = Gate::preflight(&request, &passage).expect("an answer");
-        passage.finish(response.headers_mut());
+        passage.finish(response.headers_mut(), false);
         assert_eq!(response.status(), StatusCode::NO_CONTENT);
         assert_eq!(
             response.headers()["access-control-allow-origin"],

@@ -79,6 +79,8 @@ pub(crate) trait Ear {
 
 /// Whether a cursor vouches for all changes up to a version.
 pub(crate) fn covers(cursor: &str, version: u64) -> bool {
+    // Behind a dot stands the proof of a ticket's stream.
+    let cursor = cursor.split('.').next().unwrap_or_default();
     Cursor::decode(cursor).is_ok_and(|cursor| cursor.lagging.is_empty() && cursor.base >= Version(version))
 }
 

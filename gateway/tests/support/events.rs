@@ -41,6 +41,14 @@ impl Blocks {
     }
 }
 
+/// What a whole body says.
+pub(crate) fn blocks(body: &[u8]) -> Vec<Value> {
+    let mut blocks = Blocks::default();
+    blocks.feed(body);
+    assert!(!blocks.torn(), "it ends in the middle of a block");
+    std::iter::from_fn(|| blocks.next()).collect()
+}
+
 /// What one block says, in the words of the WebSocket.
 fn read(block: &str) -> Option<Value> {
     let (mut event, mut data, mut id, mut retry, mut comment) = (None, None::<String>, None, None, false);

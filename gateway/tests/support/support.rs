@@ -24,7 +24,7 @@ pub(crate) use cluster::{
 pub(crate) use curl::Curl;
 pub(crate) use ear::{Ear, Heard, covers};
 pub(crate) use event_source::EventSource;
-pub(crate) use events::Events;
+pub(crate) use events::{Events, blocks};
 pub(crate) use folder::{Mount, OFTEN, load, publish_durable, serve_in};
 pub(crate) use http::{Answer, Raw, delete, get, post, post_json, send};
 pub(crate) use poll::{Poll, Poller};

@@ -8,6 +8,7 @@ use tidings_protocol::hint::SharedHint;
 use tidings_protocol::limits::{MAX_DATA_BYTES, MAX_KIND_BYTES, REVISION_LIMIT};
 use tidings_protocol::mesh::*;
 use tidings_protocol::peer::{Changed, EdgeToOwner, FloorCause, Owned, OwnerToEdge};
+use tidings_protocol::subject::{Deed, MAX_NAME_BYTES, SubjectOrder, SubjectTally};
 use tidings_protocol::{ClusterId, Epoch, Hint, NodeId, ObjectHash, ShardId, Version};
 
 fn versions() -> impl Strategy<Value = Version> {
@@ -126,7 +127,28 @@ fn frames() -> impl Strategy<Value = Frame> {
             lane
         }),
         (any::<u64>(), of(known())).prop_map(|(request, known)| Frame::Inspected { request, known }),
+        (any::<u64>(), orders()).prop_map(|(request, order)| Frame::Order { request, order }),
+        (any::<u64>(), any::<[u64; 5]>()).prop_map(|(request, [connections, sessions, objects, refused, busy])| {
+            let tally = SubjectTally {
+                connections,
+                sessions,
+                objects,
+                refused,
+                busy,
+            };
+            Frame::Ordered { request, tally }
+        }),
     ]
+}
+
+fn orders() -> impl Strategy<Value = SubjectOrder> {
+    let objects = || vec("[a-z:]{1,9}".prop_map(String::into_boxed_str), 1..9);
+    let deeds = prop_oneof![
+        objects().prop_map(Deed::Subscribe),
+        objects().prop_map(Deed::Unsubscribe),
+        any::<bool>().prop_map(|come_back| Deed::Disconnect { come_back }),
+    ];
+    (of(".{0,9}"), ".{1,9}", deeds).prop_map(|(issuer, subject, deed)| SubjectOrder { issuer, subject, deed })
 }
 
 proptest! {
@@ -218,6 +240,15 @@ fn inspected(floor: u64) -> Frame {
     }
 }
 
+fn ordered(name: usize, objects: usize) -> Frame {
+    let order = SubjectOrder {
+        issuer: None,
+        subject: "x".repeat(name),
+        deed: Deed::Subscribe(vec!["a".into(); objects]),
+    };
+    Frame::Order { request: 1, order }
+}
+
 fn text(bytes: usize) -> Option<Box<str>> {
     Some("x".repeat(bytes).into())
 }
@@ -277,6 +308,18 @@ fn values_out_of_range_are_refused_one_past_their_limit() {
             "number of owners",
         ),
         (inspected(Version::LIMIT - 1), inspected(Version::LIMIT), "version"),
+        (
+            ordered(MAX_NAME_BYTES, 1),
+            ordered(MAX_NAME_BYTES + 1, 1),
+            "name of a subject",
+        ),
+        (ordered(1, 1), ordered(0, 1), "name of a subject"),
+        (
+            ordered(1, MAX_ENTRIES),
+            ordered(1, MAX_ENTRIES + 1),
+            "number of entries",
+        ),
+        (ordered(1, 1), ordered(1, 0), "number of entries"),
     ];
     for (at, past, what) in limits {
         assert!(through(&at).is_ok(), "{what}");

@@ -1,6 +1,7 @@
 //! Who somebody was found to be.
 
 use super::grants::{Action, Permission};
+use super::policy::KeyHash;
 
 /// A subject of one issuer. The same name from two issuers is two subjects.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +19,8 @@ pub struct Subject {
 pub struct Identity {
     /// Whose it is.
     pub subject: Subject,
+    /// The hash of the API key that proved it. `None`: a token did.
+    pub key: Option<KeyHash>,
     /// The token's own name, if it has one.
     pub token_id: Option<Box<str>>,
     /// When the token was made, in seconds since the Unix epoch. Zero for an API key.

@@ -145,6 +145,7 @@ impl<K> Policy<K> {
                 name: key.name.clone(),
                 by_key: true,
             },
+            key: Some(*hash),
             token_id: None,
             issued_s: 0,
             expires_s: None,

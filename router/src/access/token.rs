@@ -161,6 +161,7 @@ pub fn judge<K>(
             name: claims.subject,
             by_key: false,
         },
+        key: None,
         token_id: claims.id,
         issued_s: claims.issued_s,
         expires_s: Some(claims.expires_s),

@@ -14,6 +14,7 @@ fn token(issuer: &str, subject: &str, id: Option<&str>, issued_s: u64) -> Identi
             name: subject.into(),
             by_key: false,
         },
+        key: None,
         token_id: id.map(Into::into),
         issued_s,
         expires_s: Some(issued_s + DAY_S),
