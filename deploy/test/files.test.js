@@ -13,7 +13,7 @@ const deploy = fileURLToPath(new URL("../", import.meta.url));
 const at = (...parts) => join(deploy, ...parts);
 const folder = mkdtempSync(join(tmpdir(), "tidings-files-"));
 after(() => rmSync(folder, { recursive: true, force: true }));
-const python = at("test/tools/bin/python");
+const python = at("../target/deploy-tools/bin/python");
 
 const run = (program, ...args) => {
   const { status, stdout, stderr, error } = spawnSync(program, args, { env: environment, encoding: "utf8", timeout: 120_000 });

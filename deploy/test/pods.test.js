@@ -6,10 +6,11 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
-import { freePort, program, withoutProgram } from "../../clients/js/test/support/program.js";
+import { program, withoutProgram } from "../../clients/js/test/support/program.js";
 import { until } from "../../clients/js/test/support/waiting.js";
 import { Tidings } from "../../clients/js/tidings.js";
 import { Names } from "./support/names.js";
+import { quietPort } from "./support/ports.js";
 
 // A network of our own: 127.x.y.z, by the number of this process.
 const network = `127.${100 + (process.pid % 100)}.${(process.pid >> 7) % 250}`;
@@ -40,7 +41,7 @@ class Pod {
   /** At this address of the pods' network. */
   async start(number) {
     this.address = `${network}.${number}`;
-    this.port ??= await freePort();
+    this.port ??= await quietPort();
     this.url = `http://127.0.0.1:${this.port}`;
     const env = {
       PATH: process.env.PATH,

@@ -4,12 +4,12 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { freePort } from "../../../clients/js/test/support/program.js";
 import { until } from "../../../clients/js/test/support/waiting.js";
+import { quietPort } from "./ports.js";
 
 const folder = fileURLToPath(new URL("../../proxies/", import.meta.url));
-/** Debian puts them where only root looks; `deploy/test/tools` holds those from PyPI. */
-const tools = fileURLToPath(new URL("../tools/bin", import.meta.url));
+/** Debian puts them where only root looks; `target/deploy-tools` holds those from PyPI. */
+const tools = fileURLToPath(new URL("../../../target/deploy-tools/bin", import.meta.url));
 export const environment = { ...process.env, PATH: [process.env.PATH, "/usr/sbin", "/sbin", tools].join(delimiter) };
 
 export const has = (program, ...args) => spawnSync(program, args, { env: environment, timeout: 60_000 }).status === 0;
@@ -58,7 +58,7 @@ export class Proxy {
     const proxy = new Proxy();
     running.add(proxy);
     const kind = PROXIES[name];
-    const port = await freePort();
+    const port = await quietPort();
     proxy.url = `http://127.0.0.1:${port}`;
     const place = proxy.#write(kind, text => {
       const put = (was, is) => {
