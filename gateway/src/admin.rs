@@ -1,7 +1,9 @@
 //! What operators ask: is it alive, is it ready, what does it count, who owns what.
 
 mod cluster;
+mod families;
 mod samples;
+mod whole;
 
 pub(crate) use cluster::{Cluster, ClusterShard, cluster_of};
 
@@ -15,8 +17,8 @@ use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use http::StatusCode;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Serialize;
 use std::time::Duration;
 use tidings_protocol::client::query_pairs;
@@ -85,31 +87,37 @@ async fn readyz(State(app): State<App>, Extension(caller): Extension<Caller>) ->
         .into_response()
 }
 
-async fn metrics(State(app): State<App>) -> Response {
-    let (mut gathered, mut delays) = (Vec::new(), Vec::new());
+/// Whether somebody reads the older text format only. Who names none gets the newer one.
+fn reads_classic_only(accept: Option<&HeaderValue>) -> bool {
+    let accept = accept.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accept.contains("text/plain") && !accept.contains("application/openmetrics-text")
+}
+
+async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response {
+    let (mut gathered, mut lanes) = (Vec::new(), Vec::new());
     for (thread, owner) in app.node.owners.iter().enumerate() {
         if let Some(report) = owner.report().await {
-            gathered.extend(samples::of_owner(thread, &report.stats));
+            let epoch = report.shards.iter().map(|(_, epoch, _)| epoch.0).max();
+            gathered.extend(samples::of_owner(thread, &report.stats, epoch.unwrap_or(0)));
             gathered.extend(samples::of_copies(thread, &report.copies));
         }
     }
     for (thread, lane) in app.node.lanes.iter().enumerate() {
         if let Some(stats) = lane.stats().await {
             gathered.extend(samples::of_lane(thread, &stats));
-            delays.push(stats.delays);
+            lanes.push((thread, stats));
         }
     }
     // The text format wants all samples of one name together.
     gathered.sort_by_key(|sample: &Sample| sample.name);
-    let text = app.node.metrics.encode(&gathered, &samples::of_delays(&delays));
-    (
-        [(
-            CONTENT_TYPE,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response()
+    let more = samples::of_delays(&lanes) + &whole::of_cursors(&lanes) + &whole::of_node(&app.node);
+    let text = app.node.metrics.encode(&gathered, &more);
+    let (kind, text) = if reads_classic_only(headers.get(ACCEPT)) {
+        ("text/plain; version=0.0.4; charset=utf-8", families::classic(&text))
+    } else {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", text)
+    };
+    ([(CONTENT_TYPE, kind), (VARY, "Accept")], text).into_response()
 }
 
 /// What is known of one object.

@@ -241,7 +241,7 @@ fn healthz() {}
 fn readyz() {}
 
 #[utoipa::path(get, path = "/metrics", tag = "operate",
-    responses((status = 200, description = "Counters and gauges in the OpenMetrics text format",
+    responses((status = 200, description = "Counters and gauges in the OpenMetrics text format, or in Prometheus' own for who accepts only `text/plain`",
         body = String, content_type = "application/openmetrics-text")))]
 fn metrics() {}
 

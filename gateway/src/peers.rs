@@ -131,6 +131,10 @@ impl Stage {
 
     /// Looks at what was agreed: keeps connections to newcomers, forgets the numbers of whoever left.
     fn look(self: &Rc<Self>, view: &control::View) {
+        let living = |id| dialled::target(view, id).is_some_and(|target| target.alive);
+        let wanted = view.map.nodes().filter(|(id, _)| living(*id)).count();
+        let wanted = i64::try_from(wanted).unwrap_or(i64::MAX);
+        self.handle.counts().wanted.set(wanted);
         for (id, _) in view.map.nodes() {
             if dialled::target(view, id).is_some() && self.kept.borrow_mut().insert(id) {
                 spawn_vital("connection to a node", dialled::keep(Rc::clone(self), id));

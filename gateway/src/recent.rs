@@ -61,6 +61,13 @@ impl Default for Recent {
 }
 
 impl Recent {
+    /// How full what has a bound was in the last second: the bound's key, how much there is, how much there may be.
+    pub(crate) fn uses(&self) -> Vec<(&'static str, u64, u64)> {
+        let memory = self.memory();
+        let uses = memory.uses.iter();
+        uses.map(|one| (one.limit, one.used, one.most)).collect()
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -220,6 +220,9 @@ impl Metrics {
             owner_burst: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
             registry: Mutex::new(Registry::default()),
         };
+        for reason in [GateRefusal::Host, GateRefusal::Origin, GateRefusal::Malformed] {
+            drop(new.gate.get_or_create(&GateLabels { reason }));
+        }
         registry.register(
             "refused",
             "Refusals, by the bound that was reached",

@@ -1,4 +1,5 @@
-//! The documents and the code say the same: every error, close code, limit, configuration key, metric and route is documented.
+//! The documents and the code say the same: every error, close code, limit, configuration key, metric and route is documented,
+//! and dashboards and alerts name what there is.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
@@ -6,6 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 use tidings::config::{Config, KEYS, docs_markdown};
 use tidings_protocol::Code;
 
@@ -118,10 +122,15 @@ fn the_configuration_document_is_what_the_program_prints() {
 
 /// One answer of a server, head and all.
 fn ask(address: &str, path: &str) -> String {
+    ask_for(address, path, "*/*")
+}
+
+/// The same in a format.
+fn ask_for(address: &str, path: &str, accept: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(
         stream,
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
     )
     .unwrap();
     let mut answer = String::new();
@@ -158,16 +167,26 @@ fn with_cluster(check: impl FnOnce(&str)) {
         starting.push(std::thread::spawn(move || node.finish().unwrap()));
     }
     let running: Vec<_> = starting.into_iter().map(|node| node.join().unwrap()).collect();
-    check(&running[0].addr.to_string());
+    let address = running[0].addr.to_string();
+    let since = Instant::now();
+    // The thread of links names its metrics when it starts.
+    while !ask(&address, "/metrics").contains("tidings_peer_") {
+        assert!(since.elapsed() < Duration::from_secs(60), "no metrics of links");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    check(&address);
     running.into_iter().for_each(tidings::RunningNode::shutdown);
 }
 
 /// Every metric with what servers say about it, as rows of the document.
-fn exported() -> BTreeMap<String, String> {
-    let mut rows = BTreeMap::new();
-    with_server(|address| rows.extend(rows_of(address)));
-    with_cluster(|address| rows.extend(rows_of(address)));
-    rows
+fn exported() -> &'static BTreeMap<String, String> {
+    static EXPORTED: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+    EXPORTED.get_or_init(|| {
+        let mut rows = BTreeMap::new();
+        with_server(|address| rows.extend(rows_of(address)));
+        with_cluster(|address| rows.extend(rows_of(address)));
+        rows
+    })
 }
 
 fn rows_of(address: &str) -> BTreeMap<String, String> {
@@ -195,7 +214,7 @@ fn every_metric_stands_in_the_operations_document_and_no_other_does() {
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let documented: BTreeSet<_> = names
-        .filter(|name| name.starts_with("tidings_"))
+        .filter(|name| name.starts_with("tidings_") || name.starts_with("process_"))
         .map(|n| n.strip_suffix("_total").unwrap_or(n))
         .collect();
     let missing: Vec<_> = exported
@@ -209,6 +228,151 @@ fn every_metric_stands_in_the_operations_document_and_no_other_does() {
         .filter(|name| !exported.contains_key(**name))
         .collect();
     assert!(stale.is_empty(), "no longer exported: {stale:?}");
+}
+
+/// The names of the samples that servers give.
+fn sample_names() -> BTreeSet<String> {
+    let exported = exported();
+    let of = |(name, row): (&String, &String)| {
+        let kind = row.split(" | ").nth(1).unwrap().split(',').next().unwrap();
+        let suffixes: &[&str] = match kind {
+            "counter" => &["_total"],
+            "histogram" => &["_bucket", "_sum", "_count"],
+            "gauge" => &[""],
+            other => panic!("{name} is a {other}"),
+        };
+        suffixes
+            .iter()
+            .map(|suffix| format!("{name}{suffix}"))
+            .collect::<Vec<_>>()
+    };
+    exported.iter().flat_map(of).collect()
+}
+
+/// The metrics that an expression, or a file of them, names.
+fn named(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
+    words
+        .filter(|word| word.starts_with("tidings_") || word.starts_with("process_"))
+        .collect()
+}
+
+const OBSERVABILITY: &str = "deploy/observability";
+
+/// Every expression of a dashboard, with the titles of dashboard and panel.
+fn expressions(name: &str) -> Vec<(String, String)> {
+    let board: serde_json::Value = serde_json::from_str(&read(name)).unwrap();
+    let mut found = Vec::new();
+    for panel in board["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let place = format!("{}: {}", board["title"], panel["title"]);
+            found.push((place, target["expr"].as_str().unwrap().to_owned()));
+        }
+    }
+    found
+}
+
+#[test]
+fn dashboards_and_alerts_name_only_metrics_that_servers_give() {
+    let there = sample_names();
+    let mut expressions_of_all = Vec::new();
+    for board in ["overview", "cluster", "storage", "node"] {
+        let found = expressions(&format!("{OBSERVABILITY}/dashboards/tidings-{board}.json"));
+        assert!(found.len() > 8, "{board}: {found:?}");
+        expressions_of_all.extend(found);
+    }
+    for file in ["alerts.yml", "alerts.test.yml"] {
+        expressions_of_all.push((file.to_owned(), read(&format!("{OBSERVABILITY}/{file}"))));
+    }
+    for (place, expression) in &expressions_of_all {
+        let named = named(expression);
+        assert!(!named.is_empty(), "{place}: {expression} names no metric");
+        let missing: Vec<_> = named.iter().filter(|name| !there.contains(**name)).collect();
+        assert!(missing.is_empty(), "{place}: nothing is called {missing:?}");
+    }
+}
+
+/// What stands behind a key in a file of ours, line by line.
+fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
+    let lines = text.lines().map(|line| line.trim_start().trim_start_matches("- "));
+    lines.filter_map(|line| line.strip_prefix(key)).collect()
+}
+
+#[test]
+fn every_alert_leads_to_a_heading_that_says_what_to_do_and_is_tested_both_ways() {
+    let (alerts, tests) = (
+        read(&format!("{OBSERVABILITY}/alerts.yml")),
+        read(&format!("{OBSERVABILITY}/alerts.test.yml")),
+    );
+    let document = read("docs/operations.md");
+    let section = document.split("\n## Alerts\n").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let headings: BTreeMap<&str, &str> = section
+        .split("\n### ")
+        .skip(1)
+        .map(|part| part.split_once('\n').unwrap())
+        .collect();
+    let (names, books) = (values(&alerts, "alert: "), values(&alerts, "runbook: "));
+    assert!(names.len() >= 20 && names.len() == books.len(), "{names:?} {books:?}");
+    for (name, book) in names.iter().zip(books) {
+        assert_eq!(book, format!("docs/operations.md#{}", name.to_lowercase()));
+        let says = headings.get(name).unwrap_or_else(|| panic!("{name} has no heading"));
+        for part in ["**What it means.**", "**How to confirm.**", "**What to do.**"] {
+            assert!(says.contains(part), "{name}: {part}");
+        }
+        for way in ["fires", "is silent"] {
+            assert!(tests.contains(&format!("- name: {name} {way}\n")), "{name} {way}");
+        }
+    }
+    assert_eq!(headings.len(), names.len(), "headings without an alert");
+}
+
+/// Prometheus' own tool with something on its standard input; `None` where it is not installed.
+fn promtool(arguments: &[&str], input: &str) -> Option<()> {
+    let mut command = Command::new("promtool");
+    command
+        .args(arguments)
+        .current_dir(root().join(OBSERVABILITY))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let Ok(mut tool) = command.spawn() else {
+        eprintln!("SKIPPED: promtool is not installed (Debian: prometheus)");
+        return None;
+    };
+    tool.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let done = tool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout) + String::from_utf8_lossy(&done.stderr);
+    assert!(
+        done.status.success() && !said.contains("error"),
+        "{arguments:?}: {said}"
+    );
+    Some(())
+}
+
+#[test]
+fn prometheus_finds_nothing_wrong_with_the_metrics() {
+    let check = |address: &str| {
+        let answer = ask_for(address, "/metrics", "text/plain;version=0.0.4");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.to_lowercase().contains("content-type: text/plain; version=0.0.4"),
+            "{head}"
+        );
+        assert!(
+            body.contains("\n# TYPE tidings_changes_published_total counter\n"),
+            "{body}"
+        );
+        _ = promtool(&["check", "metrics"], body);
+    };
+    with_server(check);
+    with_cluster(check);
+}
+
+#[test]
+fn the_alerts_pass_their_own_tests() {
+    _ = promtool(&["check", "rules", "alerts.yml"], "")
+        .and_then(|()| promtool(&["test", "rules", "alerts.test.yml"], ""));
 }
 
 #[test]

@@ -39,7 +39,10 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
                 words.next().unwrap_or_default(),
             );
             assert!(["HELP", "TYPE", "UNIT"].contains(&word), "{line}");
-            assert!(name_is_fine(name) && name.starts_with("tidings_"), "{line}");
+            assert!(
+                name_is_fine(name) && (name.starts_with("tidings_") || name.starts_with("process_")),
+                "{line}"
+            );
             if name != family {
                 assert!(closed.insert(family.clone()), "{line}");
                 assert!(!closed.contains(name), "the samples of {name} are not together");
@@ -110,6 +113,19 @@ fn metrics_are_well_formed_and_count_what_happened() {
     )
     .ok();
     ws.until_told(&[("a", told[0].1)]);
+    let classic = send(at, "GET", "/metrics", "Accept: text/plain;version=0.0.4\r\n", b"");
+    assert_eq!(
+        classic.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    assert!(
+        classic
+            .text()
+            .contains("\n# TYPE tidings_changes_published_total counter\n")
+    );
+    assert!(!classic.text().contains("# EOF"));
+    let both = "Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5\r\n";
+    assert!(send(at, "GET", "/metrics", both, b"").text().ends_with("# EOF\n"));
     let answer = get(at, "/metrics");
     assert!(
         answer
@@ -129,6 +145,20 @@ fn metrics_are_well_formed_and_count_what_happened() {
         (after["tidings_limit{name=\"objects_per_connection\"}"] - defaults.limits.objects_per_connection as f64).abs()
             < 0.5
     );
+    assert!(after["process_resident_memory_bytes"] > 1e6 && after["process_start_time_seconds"] > 1.5e9);
+    assert!(
+        after
+            .keys()
+            .any(|name| name.starts_with("tidings_lane_cursor_lag_seconds{")),
+        "{after:?}"
+    );
+    assert!(after.contains_key("tidings_lane_resyncs_total{thread=\"0\",cause=\"versions_lost\"}"));
+    // How full bounds are is looked at each second.
+    let used = "tidings_limit_used{name=\"connections\"}";
+    eventually("the WebSocket is counted as a use of connections", || {
+        let now = samples(&get(at, "/metrics").text());
+        now.get(used).is_some_and(|used| *used >= 1.0) && now.contains_key("tidings_limit_max{name=\"connections\"}")
+    });
     // Counters only grow.
     for (name, value) in &before {
         if name.contains("_total") {

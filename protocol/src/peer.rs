@@ -73,7 +73,7 @@ pub enum FloorCause {
 impl FloorCause {
     /// The stable word that clients see.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Lost => "versions_lost",
             Self::Evicted => "versions_evicted",

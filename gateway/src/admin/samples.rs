@@ -3,14 +3,17 @@
 use crate::owner::CopyStats;
 use crate::telemetry::{Sample, SampleKind};
 use std::fmt::Write as _;
-use tidings_router::edge::{Delays, LaneStats};
+use tidings_protocol::peer::FloorCause;
+use tidings_router::edge::LaneStats;
 use tidings_router::owner::Stats;
 
-pub(super) fn of_owner(thread: usize, stats: &Stats) -> Vec<Sample> {
+/// `epoch`: the highest of the shards owned there.
+pub(super) fn of_owner(thread: usize, stats: &Stats, epoch: u64) -> Vec<Sample> {
     use SampleKind::{Counter, Gauge};
     let number = |number: usize| number as u64;
     [
         ("owner_shards", "Shards owned", Gauge, number(stats.shards)),
+        ("owner_epoch_max", "The highest epoch of the shards owned", Gauge, epoch),
         (
             "owner_objects",
             "Objects whose version is known",
@@ -134,6 +137,17 @@ pub(super) fn of_copies(thread: usize, copies: &CopyStats) -> Vec<Sample> {
     .collect()
 }
 
+/// Why an object may have to be fetched again.
+const CAUSES: [&str; 7] = [
+    "cursor_unreadable",
+    "cursor_foreign",
+    "cursor_future",
+    FloorCause::Lost.as_str(),
+    FloorCause::Evicted.as_str(),
+    FloorCause::PowerLost.as_str(),
+    FloorCause::Damaged.as_str(),
+];
+
 pub(super) fn of_lane(thread: usize, stats: &LaneStats) -> Vec<Sample> {
     use SampleKind::{Counter, Gauge};
     let number = |number: usize| number as u64;
@@ -243,20 +257,25 @@ pub(super) fn of_lane(thread: usize, stats: &LaneStats) -> Vec<Sample> {
     .into_iter()
     .map(one)
     .collect();
-    samples.extend(stats.resyncs.iter().map(|(cause, value)| Sample {
+    // A rate begins with the first one only where there was a zero before.
+    let never = CAUSES
+        .into_iter()
+        .filter(|cause| stats.resyncs.iter().all(|(c, _)| c != cause));
+    let resyncs = stats.resyncs.iter().copied().chain(never.map(|cause| (cause, 0)));
+    samples.extend(resyncs.map(|(cause, value)| Sample {
         cause: Some(cause),
-        ..one(("lane_resyncs", "Objects to be fetched again, by cause", Counter, *value))
+        ..one(("lane_resyncs", "Objects to be fetched again, by cause", Counter, value))
     }));
     samples
 }
 
 /// The histogram of how late streams were told, in powers of two of microseconds, as text.
-pub(super) fn of_delays(delays: &[Delays]) -> String {
+pub(super) fn of_delays(lanes: &[(usize, LaneStats)]) -> String {
     let name = "tidings_lane_delay_seconds";
     let mut text = format!(
         "# HELP {name} Seconds from a change's version to the write that told a stream of it.\n# TYPE {name} histogram\n"
     );
-    for (thread, of_thread) in delays.iter().enumerate() {
+    for (thread, LaneStats { delays: of_thread, .. }) in lanes {
         for power in (6..=26).step_by(2) {
             let (end_s, below) = ((1_u64 << power) as f64 / 1e6, of_thread.below(power));
             // Writing to a String does not fail.
@@ -278,9 +297,11 @@ mod tests {
 
     #[test]
     fn a_histogram_counts_up_to_each_bound_and_in_all() {
-        let mut delays = Delays::default();
-        [50, 200, 300_000_000].into_iter().for_each(|us| delays.record(us));
-        let text = of_delays(&[delays]);
+        let mut stats = LaneStats::default();
+        [50, 200, 300_000_000]
+            .into_iter()
+            .for_each(|us| stats.delays.record(us));
+        let text = of_delays(&[(0, stats)]);
         let of = |bound: &str| {
             let line = format!("tidings_lane_delay_seconds_bucket{{thread=\"0\",le=\"{bound}\"}} ");
             let found = text.lines().find_map(|text| text.strip_prefix(&line));

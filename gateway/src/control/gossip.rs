@@ -140,15 +140,19 @@ impl Gossip {
                 }
             }
         }
-        let refused = self.machine.counters();
-        let refused = refused.garbage
-            + refused.oversized
-            + refused.other_cluster
-            + refused.unknown_key
-            + refused.unsealed
-            + refused.malformed;
-        let counted = &self.plane.metrics.refused_datagrams;
-        counted.inc_by(refused.saturating_sub(counted.get()));
+        let (now, metrics) = (self.machine.counters(), &self.plane.metrics);
+        let refused = now.garbage + now.oversized + now.other_cluster + now.unknown_key + now.unsealed + now.malformed;
+        let counted = [
+            (&metrics.refused_datagrams, refused),
+            (&metrics.suspicions, now.suspicions),
+            (&metrics.refutations, now.refutations),
+            (&metrics.stalls, now.stalls),
+            (&metrics.gossip_sent, now.sent_bytes),
+            (&metrics.gossip_came, now.received_bytes),
+        ];
+        for (counter, now) in counted {
+            counter.inc_by(now.saturating_sub(counter.get()));
+        }
         if changed {
             let alive: BTreeMap<_, _> = self.machine.members().map(|peer| (peer.node, peer)).collect();
             self.dead

@@ -217,14 +217,13 @@ impl Life {
         let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         metrics.members.set(whole(self.plane.roll.borrow().alive.len() + 1));
         metrics.voters.set(whole(now.voters.len()));
-        metrics
-            .map_revision
-            .set(i64::try_from(map.revision()).unwrap_or(i64::MAX));
         metrics.is_leader.set(i64::from(office.ours));
-        let left_ms = now.until_us.saturating_sub(clock::mono_us()) / 1_000;
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        metrics.map_revision.set(number(map.revision()));
+        metrics.term.set(number(office.term));
         metrics
-            .lease_remaining_ms
-            .set(i64::try_from(left_ms).unwrap_or(i64::MAX));
+            .applied
+            .set(number(self.part.consensus.applied().borrow().entries));
         self.shown.send_if_modified(|shown| {
             let news = !same(shown, &now);
             if news {

@@ -25,8 +25,20 @@ pub struct ControlMetrics {
     pub map_revision: Gauge,
     /// 1 while this node leads the replicated log.
     pub is_leader: Gauge,
-    /// Milliseconds for which this node may still give versions.
-    pub lease_remaining_ms: Gauge,
+    /// The term of office of the log.
+    pub term: Gauge,
+    /// Entries of the log that were agreed and are applied here.
+    pub applied: Gauge,
+    /// Times this node held another one suspect.
+    pub suspicions: Counter,
+    /// Times this node spoke up because others held it suspect.
+    pub refutations: Counter,
+    /// Times this process stood still for so long that it did not count what it had not heard meanwhile.
+    pub stalls: Counter,
+    /// Bytes of datagrams of gossip that were sent.
+    pub gossip_sent: Counter,
+    /// Bytes of datagrams of gossip that came.
+    pub gossip_came: Counter,
 }
 
 impl ControlMetrics {
@@ -58,6 +70,31 @@ impl ControlMetrics {
                 "Datagrams of gossip that were dropped",
                 &self.refused_datagrams,
             ),
+            (
+                "control_suspicions",
+                "Times this node held another one suspect",
+                &self.suspicions,
+            ),
+            (
+                "control_refutations",
+                "Times this node spoke up because others held it suspect",
+                &self.refutations,
+            ),
+            (
+                "control_stalls",
+                "Times this process stood still for longer than gossip bears",
+                &self.stalls,
+            ),
+            (
+                "control_gossip_sent_bytes",
+                "Bytes of datagrams of gossip that were sent",
+                &self.gossip_sent,
+            ),
+            (
+                "control_gossip_received_bytes",
+                "Bytes of datagrams of gossip that came",
+                &self.gossip_came,
+            ),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
@@ -79,10 +116,11 @@ impl ControlMetrics {
                 "1 while this node leads the cluster's log",
                 &self.is_leader,
             ),
+            ("control_term", "The term of office of the cluster's log", &self.term),
             (
-                "control_lease_remaining_ms",
-                "Milliseconds for which this node may give versions",
-                &self.lease_remaining_ms,
+                "control_applied_entries",
+                "Entries of the cluster's log that were agreed and are applied here",
+                &self.applied,
             ),
         ];
         for (name, help, gauge) in gauges {

@@ -101,6 +101,8 @@ pub(super) struct Counts {
     bytes: Family<WayLabels, Counter>,
     connections: Family<WayLabels, Gauge>,
     links: Family<WayLabels, Gauge>,
+    /// Living nodes with owners, to each of which there should be a connection.
+    pub(super) wanted: Gauge,
     /// What was put into outboxes.
     pub(super) sent: Traffic,
     /// What came.
@@ -160,6 +162,7 @@ impl Counts {
             bytes,
             connections,
             links,
+            wanted: Gauge::default(),
             reconnects: Counter::default(),
             strangers: Counter::default(),
             late: Counter::default(),
@@ -188,6 +191,11 @@ impl Counts {
             "connections",
             "Connections to nodes with owners (out) and of nodes that speak to owners here (in)",
             self.connections.clone(),
+        );
+        peer.register(
+            "connections_wanted",
+            "Living nodes with owners, to each of which there should be a connection",
+            self.wanted.clone(),
         );
         peer.register(
             "links",
