@@ -332,6 +332,13 @@ fn a_new_leader_counts_from_its_election() {
 }
 
 #[test]
+fn a_new_leader_that_few_have_asked_yet_gives_up_no_copy_for_that() {
+    let mut stage = Stage::new(&[2]);
+    let own = process(1, 1);
+    assert_eq!(stage.pass_renewing(LEASE - 100_000, &[own]), None, "nobody is gone");
+}
+
+#[test]
 fn a_process_that_restarted_is_replaced_at_once_by_a_copy() {
     let mut stage = Stage::new(&[2]);
     let all = [process(1, 1), process(2, 1), process(3, 1)];

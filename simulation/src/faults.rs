@@ -3,7 +3,10 @@
 //! Faults overlap freely: any number of nodes may be down, cut off or paused at once. What is promised then is that nothing
 //! is silently lost; that nothing is lost at all is promised only for what was kept.
 
+mod aimed;
 mod troubles;
+
+pub use aimed::Strike;
 
 use crate::network::{LinkName, Side};
 use crate::node::{LEASE_US, LinkState};

@@ -3,7 +3,7 @@
 //! `--seed 42` replays; `--seeds 1000 [--from 0] [--jobs 2]` runs many; `--mode calm|safety|healing` overrides what the seed
 //! says; `--list FILE` runs the seeds of a file; `--quiet` prints no trace and no counters; `--first` stops at the first failure.
 //! `--break RULE` runs shells that do not keep a rule (`simulation::sabotage`), which must be caught.
-//! `--cut-polls` makes the worlds of the seeds narrower: see `Plan::cut_polls`.
+//! `--cut-polls` and `--failovers` make the worlds of the seeds narrower or denser: see `Plan::cut_polls`, `Plan::failovers`.
 
 use simulation::coverage::Coverage;
 use simulation::plan::{Mode, Plan};
@@ -25,6 +25,7 @@ struct Options {
     quiet: bool,
     first: bool,
     cut_polls: bool,
+    failovers: bool,
     sabotage: Option<Sabotage>,
 }
 
@@ -38,6 +39,10 @@ fn options() -> Result<Options, String> {
     while let Some(word) = words.next() {
         if word == "--cut-polls" {
             options.cut_polls = true;
+            continue;
+        }
+        if word == "--failovers" {
+            options.failovers = true;
             continue;
         }
         if word == "--first" {
@@ -84,7 +89,7 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(error) => {
             eprintln!(
-                "{error}\nusage: simulation [--seed N | --seeds N [--from N] [--jobs N] | --list FILE] [--mode M] [--quiet] [--first] [--cut-polls] [--break RULE]"
+                "{error}\nusage: simulation [--seed N | --seeds N [--from N] [--jobs N] | --list FILE] [--mode M] [--quiet] [--first] [--cut-polls | --failovers] [--break RULE]"
             );
             return ExitCode::from(2);
         }
@@ -110,7 +115,8 @@ fn live(seed: u64, options: &Options, keeps_trace: bool) -> Report {
         sabotage: options.sabotage,
         ..Plan::draw(seed, options.mode)
     };
-    run_plan(if options.cut_polls { plan.cut_polls() } else { plan }, keeps_trace)
+    let plan = if options.cut_polls { plan.cut_polls() } else { plan };
+    run_plan(if options.failovers { plan.failovers() } else { plan }, keeps_trace)
 }
 
 fn replay(seed: u64, options: &Options) -> ExitCode {
@@ -151,7 +157,7 @@ fn many(seeds: &[u64], options: &Options) -> ExitCode {
                     let Ok(mut sum) = sum.lock() else { return };
                     sum.0.merge(&report.coverage);
                     if report.violation.is_some() {
-                        println!("{}", failure(*seed, &report, options.cut_polls));
+                        println!("{}", failure(*seed, &report, options));
                         sum.1.push(*seed);
                         if options.first {
                             next.store(seeds.len(), Ordering::Relaxed);
@@ -189,11 +195,15 @@ fn many(seeds: &[u64], options: &Options) -> ExitCode {
     }
 }
 
-fn failure(seed: u64, report: &Report, cut_polls: bool) -> String {
+fn failure(seed: u64, report: &Report, options: &Options) -> String {
     let Some(violation) = &report.violation else {
         return String::new();
     };
-    let narrower = if cut_polls { " --cut-polls" } else { "" };
+    let narrower = match (options.cut_polls, options.failovers) {
+        (_, true) => " --failovers",
+        (true, false) => " --cut-polls",
+        (false, false) => "",
+    };
     format!(
         "seed {seed} fails {}: {}\n    replay: cargo run -p simulation -- --seed {seed}{narrower}",
         violation.invariant, violation.what

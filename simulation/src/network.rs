@@ -244,6 +244,8 @@ pub struct Network {
     pub slowness: u64,
     blocked: Vec<bool>,
     held: Vec<Vec<Packet>>,
+    /// By way: until when what owners say to copies does not pass.
+    hanging: Vec<u64>,
     last: Vec<[(u32, u64); 2]>,
     generations: Vec<u32>,
     streams: u32,
@@ -261,6 +263,7 @@ impl Network {
             slowness: 1,
             blocked: vec![false; nodes * nodes],
             held: vec![Vec::new(); nodes * nodes],
+            hanging: vec![0; nodes * nodes],
             last: vec![[(0, 0); 2]; machines * machines + nodes * nodes],
             generations: vec![0; machines * machines],
             streams: 0,
@@ -297,6 +300,11 @@ impl Network {
     /// Cuts one way.
     pub fn block(&mut self, from: usize, to: usize) {
         self.blocked[from * self.nodes + to] = true;
+    }
+
+    /// What owners say to copies on this way hangs until then, while everything else passes.
+    pub fn hang_copies(&mut self, from: usize, to: usize, until: u64) {
+        self.hanging[from * self.nodes + to] = until;
     }
 
     /// Opens one way again and gives back what waited for that, in its order.
@@ -345,6 +353,9 @@ impl Network {
                 Ordered::Link(link, way) => (link.lane * self.machines + link.owner, link.generation, way),
                 Ordered::Stream(stream, way) => {
                     let pair = stream.from.node.0 as usize * self.nodes + stream.to.node.0 as usize;
+                    if packet.to == stream.to.node.0 as usize {
+                        at = at.max(self.hanging[pair]);
+                    }
                     (self.machines * self.machines + pair, stream.generation, way)
                 }
             };

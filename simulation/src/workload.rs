@@ -10,9 +10,6 @@ use std::sync::Arc;
 use tidings_protocol::{Hint, Version};
 use tidings_router::owner::{Publish, PublishExtra};
 
-/// For how long a publisher waits for the node it called.
-const PATIENCE_US: u64 = 4_800_000;
-
 /// What a publisher is told of one change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -48,7 +45,8 @@ impl World {
         let node = there.next().unwrap_or(drawn);
         let durable = self.will.percent(25);
         let mut changes: Vec<(usize, Publish)> = Vec::new();
-        if self.will.percent(50)
+        let eager = self.plan.aimed;
+        if (eager || self.will.percent(50))
             && let Some(again) = self.publishers[publisher].again.pop_front()
         {
             self.coverage.saw("publish retried under its key");
@@ -78,7 +76,7 @@ impl World {
             let failed = changes.iter().map(|(publish, _)| (*publish, Answer::Failed)).collect();
             self.after(2_000, Event::PublishAnswer(publisher, call, failed));
         }
-        self.after(PATIENCE_US, Event::PublishOver(publisher, call));
+        self.after(self.plan.patience_us, Event::PublishOver(publisher, call));
     }
 
     fn new_change(&mut self) -> (usize, Publish) {
@@ -209,7 +207,7 @@ impl World {
 
     fn consider_again(&mut self, publisher: usize, publish: usize, change: Option<Publish>) {
         if let Some(change) = change
-            && self.will.percent(70)
+            && (self.plan.aimed || self.will.percent(70))
             && self.publishers[publisher].again.len() < 20
         {
             self.publishers[publisher].again.push_back((publish, change));

@@ -73,6 +73,8 @@ pub enum Event {
     Fault,
     /// An operator does something, or an owner and its copies fail together.
     Trouble,
+    /// A part of an aimed fault whose moment has come.
+    Strike(crate::faults::Strike),
     /// A fault is over.
     Mend(crate::faults::Fault),
 }
@@ -229,7 +231,7 @@ impl World {
         if world.plan.nodes > 1 && !world.plan.one_at_a_time {
             world.at(4_000_000, Event::Trouble);
         }
-        if world.plan.mode != crate::plan::Mode::Calm {
+        if world.plan.mode != crate::plan::Mode::Calm && !world.plan.aimed {
             world.network.stalls = true;
             world.at(3_500_000, Event::Fault);
         }
@@ -340,6 +342,7 @@ impl World {
             | Event::ToClient(..)
             | Event::Fault
             | Event::Trouble
+            | Event::Strike(_)
             | Event::Mend(_) => None,
         }
     }
@@ -379,7 +382,9 @@ impl World {
                 self.poll_over(lane, incarnation, connection, number);
             }
             Event::Fault => self.next_fault(),
+            Event::Trouble if self.plan.aimed => self.next_aimed(),
             Event::Trouble => self.next_trouble(),
+            Event::Strike(strike) => self.strike(strike),
             Event::Mend(fault) => self.mend(fault),
         }
     }

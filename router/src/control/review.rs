@@ -33,6 +33,9 @@ struct Review<'a> {
     office: &'a Office,
     loads: Loads,
     commands: Vec<Command>,
+    /// How many nodes may have owners and are not known to be gone. A new leader has heard of few of them: that is no reason to
+    /// give up the copies on the others.
+    there: usize,
     /// How many copies each node is filling.
     filling: BTreeMap<NodeId, usize>,
     moving: usize,
@@ -119,6 +122,14 @@ impl<'a> Review<'a> {
             incarnation: known.incarnation,
         });
         let usable = usable.filter(|process| coordinator.is_live(office, now_us, map, *process));
+        let there = map.nodes().filter(|(id, node)| {
+            let process = Process {
+                node: *id,
+                incarnation: node.incarnation,
+            };
+            node.info.roles.owner && !node.draining && coordinator.gone(office, now_us, map, process) == Gone::No
+        });
+        let there = there.count();
         let mut filling = BTreeMap::new();
         for process in map.shards().flat_map(|(_, shard)| &shard.filling) {
             *filling.entry(process.node).or_insert(0) += 1;
@@ -130,6 +141,7 @@ impl<'a> Review<'a> {
             office,
             loads: Loads::new(map, usable),
             commands: Vec::new(),
+            there,
             filling,
             moving: map.shards().filter(|(_, shard)| shard.moving.is_some()).count(),
         }
@@ -230,7 +242,8 @@ impl<'a> Review<'a> {
         if lasting < wanted {
             return self.fill(id, shard);
         }
-        if shard.in_sync.len() > wanted && shard.moving.is_none() {
+        let kept = usize::from(self.map.copies() - 1).min(self.there.saturating_sub(1));
+        if shard.in_sync.len() > kept && shard.moving.is_none() {
             // One whose node drains goes first, else one whose node bears most.
             let draining = shard.in_sync.iter().find(|part| self.is_draining(part.node)).copied();
             if let Some(member) = draining.or_else(|| self.loads.most_laden(shard.in_sync.iter().copied())) {

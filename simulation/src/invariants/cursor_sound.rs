@@ -59,8 +59,12 @@ impl CursorSound {
                 .resynced
                 .get(&ack.object)
                 .is_some_and(|at| *at >= ack.first_called);
+            // A key of a change that was lost, and confessed since: whoever comes with that cursor is told to fetch.
+            let confessed = history
+                .lost_above(ack.object, held.claimed)
+                .is_some_and(|loss| loss.at >= ack.first_called);
             let superseded = held.superseded_by.is_some_and(|by| by > ack.version);
-            let owed = ack.first_called > held.since && told < ack.version && !resynced && !superseded;
+            let owed = ack.first_called > held.since && told < ack.version && !resynced && !confessed && !superseded;
             if owed && held.claimed >= ack.version {
                 return Some(format!(
                     "c{client}'s cursor claimed object-{} up to {}, but nobody told it of {}, acknowledged now",
