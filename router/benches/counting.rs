@@ -7,6 +7,7 @@
     dead_code,
     missing_docs,
     unreachable_pub,
+    unused_imports,
     reason = "of it only what counts is used here"
 )]
 #[path = "../src/edge/delays.rs"]
