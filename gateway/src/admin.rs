@@ -5,7 +5,7 @@ mod families;
 mod samples;
 mod whole;
 
-pub(crate) use cluster::{Cluster, ClusterShard, cluster_of};
+pub(crate) use cluster::{Cluster, ClusterShard, cluster_of, node_called};
 
 use crate::auth::Caller;
 use crate::control;

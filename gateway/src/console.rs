@@ -29,6 +29,7 @@ files! {
     "/console/plot.js" JAVASCRIPT "plot.js",
     "/console/now.js" JAVASCRIPT "now.js",
     "/console/cluster.js" JAVASCRIPT "cluster.js",
+    "/console/figures.js" JAVASCRIPT "figures.js",
     "/console/shards.js" JAVASCRIPT "shards.js",
     "/console/timeline.js" JAVASCRIPT "timeline.js",
     "/console/actions.js" JAVASCRIPT "actions.js",

@@ -9,6 +9,7 @@ mod aging;
 mod bearers;
 mod connections;
 mod events;
+mod everywhere;
 mod explain;
 mod poll;
 mod retreat;
@@ -17,6 +18,8 @@ mod shell;
 mod sinks;
 mod subjects;
 mod websocket;
+
+pub(crate) use everywhere::connections_of_all;
 
 use crate::auth::{Caller, Denial};
 use crate::node::Node;
@@ -267,10 +270,12 @@ pub fn routes() -> axum::Router<App> {
 
 /// The routes of those who look after subscribers.
 pub(crate) fn operators_routes() -> axum::Router<App> {
-    connections::routes()
-        .merge(search::routes())
-        .merge(explain::routes())
-        .merge(subjects::routes())
+    subjects::routes()
+}
+
+/// Those that tell of this node only, and can be asked of another.
+pub(crate) fn own_routes() -> axum::Router<App> {
+    connections::routes().merge(search::routes()).merge(explain::routes())
 }
 
 /// The name of a subscriber as clients and operators see it: lane, place and generation.

@@ -12,6 +12,7 @@ pub mod config;
 mod console;
 pub mod control;
 pub mod edge;
+mod elsewhere;
 mod jitter;
 pub mod mesh;
 pub mod names;
@@ -43,14 +44,14 @@ pub fn routes(app: App, operators: bool) -> axum::Router {
         .merge(client_js::routes())
         .merge(console::routes());
     if operators {
-        routes = routes.merge(operators_only());
+        routes = routes.merge(operators_only(&app));
     }
     finished(routes, app)
 }
 
 /// The routes of the operators' own listener.
 pub fn operators_routes(app: App) -> axum::Router {
-    let routes = operators_only()
+    let routes = operators_only(&app)
         .merge(admin::routes())
         .merge(openapi::routes())
         .merge(client_js::routes())
@@ -58,8 +59,9 @@ pub fn operators_routes(app: App) -> axum::Router {
     finished(routes, app)
 }
 
-fn operators_only() -> axum::Router<App> {
-    edge::operators_routes()
+fn operators_only(app: &App) -> axum::Router<App> {
+    elsewhere::asked_routes(app)
+        .merge(edge::operators_routes())
         .merge(admin::operators_routes())
         .merge(recent::routes())
         .merge(auth::operators_routes())

@@ -31,7 +31,7 @@ pub(crate) fn routes() -> Router<App> {
     ),
     paths(
         publish, object, poll, poll_by_query, sessions, events, events_by_body, ws, connections, connection,
-        close_connection, connection_objects, explain, cluster, cluster_map, cluster_events, live, drain, relocate, remove, copies,
+        close_connection, connection_objects, explain, cluster, cluster_map, cluster_events, cluster_figures, live, drain, relocate, remove, copies,
         healthz, readyz, metrics, tickets, revocations, revoke, reload, subject_subscribe, subject_unsubscribe, subject_disconnect
     ),
     tags(
@@ -142,20 +142,23 @@ fn ws() {}
         ("order" = Option<String>, Query, description = "The first `limit` of all by `pending`, `lag`, `objects`, `told` or `oldest`; then there are no pages"),
         ("after" = Option<String>, Query, description = "From the last answer: the next page"),
         ("limit" = Option<u16>, Query, description = "At most so many, 1 to 1000; 100 if not said"),
+        ("node" = Option<String>, Query, description = "The name of the node they are at, this one if not said; `*`: all nodes, with a limit of at most 100 and without pages"),
     ),
-    responses((status = 200, description = "The subscribers connected to this node"),
+    responses((status = 200, description = "The subscribers connected to the node, or to all"),
         (status = 400, description = "No such order, transport or page", body = Problem, content_type = "application/problem+json")))]
 fn connections() {}
 
 #[utoipa::path(get, path = "/v1/connections/{connection}", tag = "operate",
     params(("connection" = String, Path, description = "As told in `hello`"),
-        ("objects" = Option<u16>, Query, description = "How many of its objects are named, at most 10000")),
+        ("objects" = Option<u16>, Query, description = "How many of its objects are named, at most 10000"),
+        ("node" = Option<String>, Query, description = "The name of the node it is at, this one if not said")),
     responses((status = 200, description = "One subscriber and what it watches"),
         (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json")))]
 fn connection() {}
 
 #[utoipa::path(delete, path = "/v1/connections/{connection}", operation_id = "close_connection", tag = "operate",
-    params(("connection" = String, Path, description = "As told in `hello`")),
+    params(("connection" = String, Path, description = "As told in `hello`"),
+        ("node" = Option<String>, Query, description = "The name of the node it is at, this one if not said")),
     responses((status = 204, description = "It is closed with code 4506"),
         (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json")))]
 fn close_connection() {}
@@ -165,13 +168,15 @@ fn close_connection() {}
         ("search" = Option<String>, Query, description = "Part of an object's ID"),
         ("behind" = Option<u8>, Query, description = "1: only those it has yet to be told of"),
         ("after" = Option<u32>, Query, description = "From the last answer: the next page"),
-        ("limit" = Option<u16>, Query, description = "At most so many, 1 to 1000; 100 if not said")),
+        ("limit" = Option<u16>, Query, description = "At most so many, 1 to 1000; 100 if not said"),
+        ("node" = Option<String>, Query, description = "The name of the node it is at, this one if not said")),
     responses((status = 200, description = "What it watches, and how far it was told of each"),
         (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json")))]
 fn connection_objects() {}
 
 #[utoipa::path(get, path = "/v1/explain", tag = "operate",
-    params(("connection" = String, Query, description = "A subscriber"), ("object" = String, Query, description = "An object")),
+    params(("connection" = String, Query, description = "A subscriber"), ("object" = String, Query, description = "An object"),
+        ("node" = Option<String>, Query, description = "The name of the node it is at, this one if not said")),
     responses((status = 200, description = "Why this subscriber did or did not hear of this object"),
         (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json")))]
 fn explain() {}
@@ -190,9 +195,20 @@ fn cluster_map() {}
     responses((status = 200, description = "What became of nodes and shards since this node started, newest first")))]
 fn cluster_events() {}
 
+#[utoipa::path(get, path = "/v1/cluster/figures", operation_id = "cluster_figures", tag = "operate",
+    params(("order" = Option<String>, Query, description = "A figure, as `published` or `memory`: where it is highest comes first, behind nodes that do not answer or are not ready"),
+        ("search" = Option<String>, Query, description = "Part of a node's name"),
+        ("limit" = Option<u16>, Query, description = "At most so many nodes, 1 to 1000; 1000 if not said")),
+    responses((status = 200, description = "The newest figures of each node, its lease, and its limit that is fullest"),
+        (status = 400, description = "No such figure", body = Problem, content_type = "application/problem+json")))]
+fn cluster_figures() {}
+
 #[utoipa::path(get, path = "/v1/live", tag = "operate",
     params(("span" = Option<String>, Query, description = "`minutes` (default) or `hour`"),
-        ("after" = Option<u64>, Query, description = "`next` of the last answer: only the points that came since")),
+        ("after" = Option<u64>, Query, description = "`next` of the last answer: only the points that came since"),
+        ("since_ms" = Option<u64>, Query, description = "In place of `after`: the points since this moment, in milliseconds since 1970"),
+        ("newest" = Option<u8>, Query, description = "1: the newest point alone"),
+        ("node" = Option<String>, Query, description = "The name of a node, this one if not said; `*`: all nodes added up, where of delays the slowest node counts")),
     responses((status = 200, description = "The node's figures over the last five minutes or the last hour, its limits and how full they are")))]
 fn live() {}
 
@@ -313,7 +329,7 @@ mod tests {
                 count += 1;
             }
         }
-        assert_eq!(count, 31);
+        assert_eq!(count, 32);
     }
 
     #[test]

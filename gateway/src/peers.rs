@@ -16,6 +16,7 @@ mod forwarded;
 mod gather;
 mod numbers;
 mod orders;
+mod questions;
 mod remote;
 pub mod route;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod ways;
 pub use copies::{CopyReply, CopyRoad};
 pub(crate) use cut::{FORWARD_BYTES, forwarded_bytes};
 pub(crate) use orders::NoTally;
+pub(crate) use questions::Told;
 pub use remote::RemoteLane;
 pub use ways::{Forwarded, Handle, NotSent};
 
@@ -101,6 +103,8 @@ struct Stage {
     identity: Identity,
     limits: Limits,
     handle: Handle,
+    /// What is answered to operators who ask at another node.
+    answers: axum::Router,
     /// Nodes that somebody keeps a connection to.
     kept: RefCell<HashSet<NodeId>>,
     /// Nodes that somebody keeps a connection for copies to.
@@ -164,6 +168,7 @@ async fn run(begin: Begin, mut stopped: oneshot::Receiver<()>) {
     let stage = Rc::new(Stage {
         owners: RefCell::new(OwnerNumbers::new(node.owners.len())),
         links: RefCell::new(LinkIds::new(node.lanes.len())),
+        answers: crate::elsewhere::answers(&node),
         node,
         control,
         identity,

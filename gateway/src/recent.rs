@@ -2,15 +2,17 @@
 //!
 //! Kept so that whoever opens the console sees at once how it came to this. Everything is bounded, one small task gathers it
 //! each second, and nothing waits for it. Rooms: `series` and `timeline` decide (pure), `gather` asks lanes, owners and the
-//! control plane, `routes` answers.
+//! control plane, `routes` answers, `whole` adds up what all nodes answer.
 
 mod gather;
 mod routes;
 mod series;
 mod timeline;
+mod whole;
 
 pub(crate) use gather::record;
-pub(crate) use routes::routes;
+pub(crate) use routes::{own_routes, routes};
+pub(crate) use whole::of_all;
 
 use series::Series;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

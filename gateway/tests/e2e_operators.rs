@@ -195,6 +195,7 @@ fn the_openapi_document_lists_every_route_and_nothing_else() {
         ("/v1/connections/{connection}/objects", &["get"]),
         ("/v1/cluster", &["get"]),
         ("/v1/cluster/events", &["get"]),
+        ("/v1/cluster/figures", &["get"]),
         ("/v1/cluster/map", &["get"]),
         ("/v1/live", &["get"]),
         ("/healthz", &["get"]),

@@ -86,6 +86,8 @@ codes! {
     Draining = "draining", 503, true, "Draining";
     /// The shard has no owner that can be reached.
     NoOwner = "no_owner", 503, true, "No owner";
+    /// Another node, which an operator asks about, does not answer.
+    NodeSilent = "node_silent", 503, true, "A node does not answer";
     /// Nobody leads the cluster's control plane, or it cannot be reached. Nothing was changed.
     NoLeader = "no_leader", 503, true, "No leader";
     /// The disk does not take what is written. The node tries again by itself.

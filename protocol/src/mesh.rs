@@ -22,6 +22,12 @@ pub const MAX_FRAME_BYTES: usize = 4 * 1024 * 1024;
 /// The most entries of one list in a frame.
 pub const MAX_ENTRIES: usize = 65_536;
 
+/// The longest question of an operator, in bytes.
+pub const MAX_TARGET_BYTES: usize = 8 * 1024;
+
+/// The longest answer to one, in bytes.
+pub const MAX_TOLD_BYTES: usize = 2 * 1024 * 1024;
+
 /// The most owners, which is threads, of one node.
 pub const MAX_OWNERS_OF_NODE: u16 = 1024;
 
@@ -200,6 +206,17 @@ pub struct Known {
     pub interested: bool,
 }
 
+/// What an operator does with what a question names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verb {
+    /// Reads it.
+    #[serde(rename = "g")]
+    Get,
+    /// Ends it.
+    #[serde(rename = "d")]
+    Delete,
+}
+
 /// One frame of class [`Class::Links`]. The node that dials holds the edges of the connection's links, the one that is
 /// dialled their owners.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -300,6 +317,28 @@ pub enum Frame {
         /// What was done.
         tally: SubjectTally,
     },
+    /// From either: an operator's question about the node itself. It was asked at another node, which judged who asks.
+    #[serde(rename = "a")]
+    Ask {
+        /// Comes back with the answer; of the node that asks.
+        request: u64,
+        /// How long it waits, in milliseconds.
+        within_ms: u32,
+        /// To read or to end.
+        verb: Verb,
+        /// Path and query, at most [`MAX_TARGET_BYTES`].
+        target: String,
+    },
+    /// The answer to [`Frame::Ask`].
+    #[serde(rename = "u")]
+    Told {
+        /// The request.
+        request: u64,
+        /// As of HTTP.
+        status: u16,
+        /// JSON, at most [`MAX_TOLD_BYTES`]; empty where there is nothing to say.
+        body: String,
+    },
 }
 
 /// Why bytes are no frame. **Nothing was done because of them**; the connection they came by is to be cut.
@@ -369,6 +408,11 @@ fn check(frame: &Frame) -> Result<(), FrameError> {
             check_version(known.version)?;
             check_version(known.floor)
         }),
+        Frame::Ask { target, .. } => possible(target.len() <= MAX_TARGET_BYTES, "length of a question"),
+        Frame::Told { status, body, .. } => {
+            possible((200..600).contains(status), "status")?;
+            possible(body.len() <= MAX_TOLD_BYTES, "length of an answer")
+        }
         Frame::FromEdge { frame, .. } => match frame {
             EdgeToOwner::Register { objects } | EdgeToOwner::Unregister { objects } => count(objects.len()),
             EdgeToOwner::Handled { .. } => Ok(()),

@@ -25,6 +25,17 @@ async function instead(page, answers) {
   await page.send("Fetch.enable", { patterns: [{ urlPattern: "*/v1/*" }] });
 }
 
+/** A subscriber, and what it heard. */
+async function subscriber(node, objects) {
+  const socket = new WebSocket(`ws://127.0.0.1:${node.port}/v1/ws`);
+  const heard = [];
+  socket.onmessage = ({ data }) => heard.push(...data.split("\n").map(line => JSON.parse(line)));
+  await until(() => heard.some(one => one.hello), "hello");
+  socket.send(JSON.stringify({ subscribe: { objects }, id: 1 }));
+  await until(() => heard.some(one => one.subscribed), "subscribed");
+  return { socket, heard, name: heard.find(one => one.hello).hello.connection };
+}
+
 describe("the console", { skip: withoutProgram || withoutChromium }, () => {
   /** @type {Browser} */ let browser;
   before(async () => (browser = await Browser.start()));
@@ -66,21 +77,10 @@ describe("the console", { skip: withoutProgram || withoutChromium }, () => {
     return page;
   }
 
-  /** A subscriber, and what it heard. */
-  async function subscriber(node, objects) {
-    const socket = new WebSocket(`ws://127.0.0.1:${node.port}/v1/ws`);
-    const heard = [];
-    socket.onmessage = ({ data }) => heard.push(...data.split("\n").map(line => JSON.parse(line)));
-    await until(() => heard.some(one => one.hello), "hello");
-    socket.send(JSON.stringify({ subscribe: { objects }, id: 1 }));
-    await until(() => heard.some(one => one.subscribed), "subscribed");
-    return { socket, heard, name: heard.find(one => one.hello).hello.connection };
-  }
-
   it("an empty node: every page says honestly that there is nothing", async () => {
     const node = await Program.start();
     const page = await console_(node.url);
-    for (const [hash, text] of [["#now", "ready"], ["#cluster", "a node that is alone"], ["#connections", "Nobody is connected"], ["#connection?id=0-9-0", "This connection is gone"], ["#why", "Name an object"], ["#why?object=a", "Nobody on this node"], ["#why?object=a&connection=0-9-0", "This connection is gone"]]) {
+    for (const [hash, text] of [["#now", "ready"], ["#cluster", "a node that is alone"], ["#connections", "Nobody is connected"], ["#connection?id=0-9-0", "This connection is gone"], ["#why", "Name an object"], ["#why?object=a", "Nobody watches it"], ["#why?object=a&connection=0-9-0", "This connection is gone"]]) {
       await page.go(hash);
       await page.shown(text);
       await page.judge(`empty-${hash.replace(/\W+/g, "-")}`);
@@ -267,7 +267,7 @@ describe("the console", { skip: withoutProgram || withoutChromium }, () => {
     await page.shown("ready");
     assert.equal(await page.run(`sessionStorage.getItem("tidings.key")`), good);
     await page.go("#why?object=a");
-    await page.shown("Nobody on this node");
+    await page.shown("Nobody watches it");
     good = "another";
     await page.shown("the key has expired", "#sign-in");
     await page.shown("does not count any more", "#sign-in");
@@ -354,7 +354,7 @@ describe("the console of a cluster", { skip: withoutProgram || withoutChromium }
     };
     await shown("3 of 3 nodes answer");
     await page.until(`document.querySelectorAll(".shards [data-state=owned]").length === 256`, "every shard has an owner");
-    await shown("left", "#lease");
+    await page.until(`[...document.querySelectorAll("[data-name=Lease]")].filter(one => /left|ran out/.test(one.innerText)).length === 3`, "the lease of each node");
     await judge("cluster");
 
     // A guarded action that the server refuses, in its own words.
@@ -379,10 +379,41 @@ describe("the console of a cluster", { skip: withoutProgram || withoutChromium }
     await page.run(`document.querySelector("dialog").close()`);
     await page.send("Fetch.disable");
 
+    // One page shows what is at any node: figures of all, subscribers wherever they are, why, and the end of one.
+    const elsewhere = await Promise.all(cluster.nodes.slice(1).map(({ url }) => subscriber({ port: new URL(url).port }, ["far", "near"])));
+    const [{ name: id, socket }] = elsewhere;
+    await page.run(`location.hash = "#now?node=*"`);
+    await shown("3 of 3 nodes told their figures");
+    await page.until(`document.querySelector(".share i.a")?.style.getPropertyValue("--part") === "2"`, "subscribers of all nodes are added up");
+    await judge("now-whole");
+    await page.run(`location.hash = "#why?object=far"`);
+    await shown("2 subscribers in all");
+    await judge("why-everywhere");
+    await page.run(`location.hash = "#why?object=far&connection=${id}"`);
+    await page.until(`/Nothing to tell|are called/.test(document.querySelector("main").innerText)`, "it is found wherever it is");
+    await page.run(`location.hash = "#why?object=far&connection=${id}&node=n2"`);
+    await shown("Lane ");
+    await shown("of n2 holds the connection");
+    await judge("why-elsewhere");
+    await page.run(`location.hash = "#connections"`);
+    await shown("of 3 nodes");
+    await page.until(`document.querySelectorAll("td[data-name=Node]").length === 2`, "those of all nodes");
+    await judge("connections-everywhere");
+    await page.run(`location.hash = "#connection?id=${id}&node=n2"`);
+    await page.until(`document.querySelector(".head button:not(:disabled)")`, "what is closed is known first");
+    const closed = new Promise(ok => (socket.onclose = ({ code }) => ok(code)));
+    await page.run(`document.querySelector(".head button").click()`);
+    await page.run(`document.querySelector("dialog button[type=submit]").click()`);
+    assert.equal(await closed, 4506);
+    for (const { socket } of elsewhere) socket.close();
+    await page.run(`location.hash = "#cluster"`);
+    await shown("3 of 3 nodes answer");
+
     // Now and its figures of a cluster's node, then a failover while somebody looks.
     cluster.kill("n3");
     await shown("n3 does not answer", ".timeline");
     await shown("no answer", "table");
+    await page.until(`[...document.querySelectorAll(".page.cluster table")][1].innerText.includes("no answer")`, "its figures are missing");
     await judge("cluster-failover");
     await page.until(`/took over \\d+ shards? of n3/.test(document.querySelector(".timeline").innerText)`, "what became of its shards");
     await page.until(`!document.querySelector(".shards [data-state=lost]")`, "every shard has an owner that lives");

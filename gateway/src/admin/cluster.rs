@@ -9,6 +9,7 @@ mod orders;
 use crate::control::orders::{Share, short};
 use crate::control::{self, Status, Verdict};
 use crate::node::Node;
+use crate::problem::Refusal;
 use crate::server::App;
 use axum::Json;
 use axum::extract::State;
@@ -129,6 +130,13 @@ pub(super) fn routes() -> axum::Router<App> {
 
 async fn cluster(State(app): State<App>) -> Response {
     ([(CACHE_CONTROL, "no-store")], Json(cluster_of(&app.node).await)).into_response()
+}
+
+/// The one node of the map that is called so; `mine`: what this node is called.
+pub(crate) fn node_called(status: &Status, mine: &str, text: &str) -> Result<NodeId, Refusal> {
+    Names::of_status(status, mine)
+        .find(text)
+        .map_err(|lost| lost.refusal("node"))
 }
 
 /// The cluster as this node sees it now.

@@ -1,5 +1,5 @@
 // What changes something: each is asked for twice, says what it does first, and shows the server's own words if it refuses.
-import { ask } from "./ask.js";
+import { ask, path } from "./ask.js";
 import { announce, field, make, refill } from "./make.js";
 import { plural } from "./say.js";
 
@@ -78,7 +78,7 @@ export const act = {
       about: [`It is closed with code 4506, "closed by an operator": clients take it as final and do not come back by themselves. It watches ${plural(connection.objects, "object")}.`],
       label: "Close it", done: `Connection ${connection.connection} is closed`,
       run: async () => {
-        await ask(`/v1/connections/${connection.connection}`, { method: "DELETE" });
+        await ask(path(`/v1/connections/${connection.connection}`, { node: connection.node }), { method: "DELETE" });
         then();
       },
     });

@@ -1,9 +1,10 @@
 // Cluster: who is there, who owns what, and what became of it.
 import { ask } from "./ask.js";
 import { act } from "./actions.js";
+import { nodeFigures } from "./figures.js";
 import { live } from "./live.js";
 import { make, nothing, pill, refill, table } from "./make.js";
-import { list, plural, span } from "./say.js";
+import { list, plural } from "./say.js";
 import { hue, shardMap } from "./shards.js";
 import { timeline } from "./timeline.js";
 
@@ -63,7 +64,6 @@ function buttons(node, clustered) {
 function row(node, { me }, clustered) {
   const other = node.client_url && node !== me;
   const address = node.address || "–";
-  const lease = node === me ? make("output", { id: "lease" }) : other ? make("a", { href: `${node.client_url}/console`, ariaLabel: `ask it: ${node.node}` }, "ask it") : "–";
   const cell = (name, ...children) => make("td", { data: { name } }, children);
   return make("tr", {},
     make("th", { scope: "row" }, make("span", {}, make("i", { class: "owner", vars: { "--hue": node.hue } }), make("strong", {}, node.node), node === me && make("small", {}, "this node"))),
@@ -73,7 +73,6 @@ function row(node, { me }, clustered) {
     cell("Release", node.release || "–"),
     make("td", { class: "number", data: { name: "Owns" } }, `${node.shards}`),
     make("td", { class: "number", data: { name: "Copies" } }, `${node.held}`),
-    clustered && cell("Lease", lease),
     cell("Address", other ? make("a", { href: `${node.client_url}/console` }, address) : address),
     clustered && make("td", {}, buttons(node, clustered)));
 }
@@ -91,7 +90,8 @@ export function open(root) {
   const map = shardMap();
   const line = timeline();
   const nodesCard = make("section", { class: "card" }, head);
-  root.append(make("header", { class: "head" }, make("div", {}, make("h1", {}, "Cluster"), state)), wrong, nodesCard,
+  const figures = clustered() ? nodeFigures() : undefined;
+  root.append(make("header", { class: "head" }, make("div", {}, make("h1", {}, "Cluster"), state)), wrong, nodesCard, figures?.element ?? "",
     make("section", { class: "card" }, make("h2", {}, "Shards"), map.element),
     make("section", { class: "card" }, make("h2", {}, "What happened"), line.element));
 
@@ -103,12 +103,10 @@ export function open(root) {
     const sorted = data.nodes.length > 9 ? found.toSorted((a, b) => rank(a) - rank(b)) : found;
     refill(body, sorted.slice(0, most).map(node => row(node, data, clustered())), found.length === 0 && make("tr", {}, make("td", { colSpan: 10 }, nothing("No node is called that"))));
     refill(more, sorted.length > most && [make("button", { type: "button", class: "plain", data: { key: "more" }, onclick: () => (most += 4 * ROWS, rows()) }, "Show more"), make("span", { class: "quiet" }, `${most} of ${sorted.length}`)]);
-    tick();
   }
 
   function built() {
     const names = [{ name: "Node" }, { name: "State" }, { name: "Roles" }, { name: "Zone" }, { name: "Release" }, { name: "Owns", class: "number" }, { name: "Copies", class: "number" }];
-    if (clustered()) names.push({ name: "Lease" });
     names.push({ name: "Address" });
     if (clustered()) names.push({ name: "", ariaLabel: "Actions" });
     const whole = table("Nodes", names, body);
@@ -129,14 +127,7 @@ export function open(root) {
     map.update(data, clustered());
   }
 
-  function tick() {
-    const lease = live.now?.cluster.lease_left_ms;
-    const output = root.querySelector("#lease");
-    if (output) refill(output, lease === null || lease === undefined ? "none by its roles" : lease > 0 ? `${span(lease)} left` : pill("bad", "ran out"));
-  }
-
   async function news() {
-    tick();
     line.update(live.now.events, live.life);
     const { life } = live;
     if (asking || stamp === `${life} ${live.now.stamp}`) return;
@@ -155,6 +146,7 @@ export function open(root) {
   if (live.now) news();
   return () => {
     over = true;
+    figures?.close();
     live.removeEventListener("news", news);
   };
 }

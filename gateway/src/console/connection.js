@@ -8,19 +8,20 @@ import { count, span, time, when } from "./say.js";
 const EVERY_MS = 2_000;
 const LIMIT = 100;
 
-function objectRow({ object, version, registered, pending, resync }, connection) {
+function objectRow({ object, version, registered, pending, resync }, connection, node) {
   const state = resync ? pill("warning", "to fetch again") : pending ? pill("warning", "to be told") : registered ? pill("good", "told") : pill("plain", "not live yet");
   const cell = (name, ...children) => make("td", { data: { name } }, children);
   return make("tr", {},
     make("th", { scope: "row" }, make("code", {}, object)),
     cell("Last change", version === null ? make("span", { class: "quiet" }, "none known") : [when(version / 1000), make("small", {}, ` ${version}`)]),
     cell("State", state),
-    make("td", { class: "number" }, make("a", { href: path("#why", { connection, object }), data: { key: object } }, "why?")));
+    make("td", { class: "number" }, make("a", { href: path("#why", { connection, node, object }), data: { key: object } }, "why?")));
 }
 
 /** @param {HTMLElement} root @param {URLSearchParams} query */
 export function open(root, query) {
   const id = query.get("id") ?? "";
+  const node = query.get("node") ?? undefined;
   const at = `/v1/connections/${encodeURIComponent(id)}`;
   const leaving = new AbortController();
   let timer, last, after;
@@ -29,7 +30,7 @@ export function open(root, query) {
   const objects = make("div");
   const search = make("input", { type: "search", ariaLabel: "Find an object", placeholder: "part of an ID" });
   const behind = make("input", { type: "checkbox" });
-  const close = make("button", { type: "button", class: "plain grave", disabled: true, onclick: () => act.close(last, () => (location.hash = "#connections")) }, "Close it");
+  const close = make("button", { type: "button", class: "plain grave", disabled: true, onclick: () => act.close({ ...last, node }, () => (location.hash = "#connections")) }, "Close it");
   const whole = make("div", {},
     make("section", { class: "card" }, facts),
     make("section", { class: "card" },
@@ -47,17 +48,17 @@ export function open(root, query) {
     clearTimeout(timer);
     close.disabled = true;
     state.textContent = "";
-    refill(whole, make("section", { class: "card" }, problem.status === 404 ? nothing("This connection is gone", "It has ended, or it is at another node: each node knows its own.") : nothing("The node does not tell", problem.message)));
+    refill(whole, make("section", { class: "card" }, problem.status === 404 ? nothing("This connection is gone", node ? `It has ended: ${node} does not know it any more.` : "It has ended, or it is at another node.") : nothing("The node does not tell", problem.message)));
   };
 
   async function watch() {
     try {
       // What it watches is asked for in pages.
-      last = await ask(path(at, { objects: 0 }), { signal: leaving.signal });
+      last = await ask(path(at, { objects: 0, node }), { signal: leaving.signal });
       const fact = (name, value, more) => make("div", {}, make("dt", {}, name), make("dd", {}, value, more && make("small", {}, more)));
       close.disabled = false;
       const since = Date.now() - last.connected_ms;
-      refill(state, last.transport === "session" ? pill("plain", "away") : pill(last.busy ? "warning" : "good", last.busy ? "does not read" : "reads"), ` as of ${time(Date.now())}`);
+      refill(state, node && `at ${node} · `, last.transport === "session" ? pill("plain", "away") : pill(last.busy ? "warning" : "good", last.busy ? "does not read" : "reads"), ` as of ${time(Date.now())}`);
       refill(facts,
         fact("Transport", TRANSPORTS[last.transport] ?? last.transport), fact("Address", last.address ?? "–"),
         fact("Connected since", when(since), `for ${span(last.connected_ms)}`), fact("Objects", count(last.objects)),
@@ -67,19 +68,20 @@ export function open(root, query) {
     } catch (problem) {
       if (leaving.signal.aborted) return;
       if (problem.status === 404 || problem.status === 400) return gone(problem);
+      state.textContent = problem.message;
       timer = setTimeout(watch, EVERY_MS);
     }
   }
 
   async function page(from) {
     try {
-      const told = await ask(path(`${at}/objects`, { search: search.value, behind: behind.checked ? "1" : "", after: from, limit: LIMIT }), { signal: leaving.signal });
+      const told = await ask(path(`${at}/objects`, { search: search.value, behind: behind.checked ? "1" : "", after: from, limit: LIMIT, node }), { signal: leaving.signal });
       after = told.after;
       if (told.objects.length === 0) {
         const any = search.value || behind.checked;
         return refill(objects, any ? nothing(behind.checked ? "It has heard everything" : "It watches nothing like that") : nothing("It watches nothing"));
       }
-      const found = table("Objects that it watches", [{ name: "Object" }, { name: "Last change" }, { name: "State" }, { name: "", ariaLabel: "Why" }], make("tbody", {}, told.objects.map(one => objectRow(one, id))));
+      const found = table("Objects that it watches", [{ name: "Object" }, { name: "Last change" }, { name: "State" }, { name: "", ariaLabel: "Why" }], make("tbody", {}, told.objects.map(one => objectRow(one, id, node))));
       refill(objects, found, make("div", { class: "more" },
         after !== undefined && make("button", { type: "button", class: "plain", data: { key: "next" }, onclick: () => page(after) }, "Next page"),
         from !== undefined && make("button", { type: "button", class: "plain", data: { key: "first" }, onclick: () => page() }, "From the beginning"),

@@ -3,9 +3,12 @@ import { ask, gate, path } from "./ask.js";
 
 const EVERY_MS = 1_000;
 const AGAIN_MS = 2_000;
+export const EACH_NODE_MS = 20;
 
 /** Events: `news` when something was told, `trouble` when not. */
-class Live extends EventTarget {
+export class Live extends EventTarget {
+  /** Whose figures: a node's name, `*` for all together, or nothing for the node that is asked. */
+  node;
   /** The last answer. */
   now;
   /** Column → values, oldest first. */
@@ -19,11 +22,23 @@ class Live extends EventTarget {
   #next = 0;
   #timer;
   #asking = false;
+  #leaving = new AbortController();
+
+  constructor(node, span = "minutes") {
+    super();
+    Object.assign(this, { node, span });
+  }
 
   start() {
-    document.addEventListener("visibilitychange", () => document.hidden || this.#soon(0));
-    gate.addEventListener("key", () => this.#soon(0));
+    const { signal } = this.#leaving;
+    document.addEventListener("visibilitychange", () => document.hidden || this.#soon(0), { signal });
+    gate.addEventListener("key", () => this.#soon(0), { signal });
     this.#soon(0);
+  }
+
+  stop() {
+    this.#leaving.abort();
+    clearTimeout(this.#timer);
   }
 
   /** The last minutes or the last hour. */
@@ -34,6 +49,7 @@ class Live extends EventTarget {
   }
 
   #soon(ms) {
+    if (this.#leaving.signal.aborted) return;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#ask(), ms);
   }
@@ -44,14 +60,16 @@ class Live extends EventTarget {
     this.#asking = true;
     const { span } = this;
     try {
-      const told = await ask(path("/v1/live", { span, after: this.#next }));
+      const told = await ask(path("/v1/live", { span, after: this.#next, node: this.node }), { signal: this.#leaving.signal });
       const again = told.node.uptime_ms < this.now?.node.uptime_ms;
       Object.assign(this, { now: told, trouble: undefined, heardAt: Date.now(), life: this.life + again });
       if (again) (this.#next = 0), (this.columns = {});
       else if (span === this.span) this.#take(told.series);
       this.dispatchEvent(new Event("news"));
-      this.#soon(again ? 0 : EVERY_MS);
+      // All nodes are asked for their figures: with hundreds of them, less often.
+      this.#soon(again ? 0 : Math.max(EVERY_MS, EACH_NODE_MS * (told.whole?.nodes ?? 0)));
     } catch (problem) {
+      if (this.#leaving.signal.aborted) return;
       this.trouble = problem;
       this.dispatchEvent(new Event("trouble"));
       // With a wrong key there is nothing to hope for until there is another one.

@@ -98,5 +98,9 @@ live.addEventListener("trouble", () => {
   if (!banner.isConnected) refill($("trouble"), banner);
 });
 
-show();
+// What is shown depends on whether the node is part of a cluster: it is asked first.
+let begun = false;
+const begin = () => begun || ((begun = true), show());
+live.addEventListener("news", begin);
+live.addEventListener("trouble", begin);
 live.start();

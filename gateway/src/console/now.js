@@ -1,5 +1,5 @@
 // Now: what the node does at this moment, and how it came to that.
-import { live } from "./live.js";
+import { live, Live } from "./live.js";
 import { make, pill, refill, table } from "./make.js";
 import { cursor, plot } from "./plot.js";
 import { bytes, count, delay, joined, list, percent, plural, short, span, time } from "./say.js";
@@ -8,7 +8,7 @@ const rate = value => `${joined(short(value))}/s`;
 const FIGURES = [
   { label: "Publishes", unit: "/s", says: rate, lines: [{ of: "published", name: "publishes", tone: "a" }], short, large: true, about: "changes that got a version" },
   { label: "Deliveries", unit: "/s", says: rate, lines: [{ of: "told", name: "deliveries", tone: "a" }], short, large: true, about: "changes written to subscribers" },
-  { label: "Delay", says: value => joined(delay(value)), lines: [{ of: "p50_us", name: "p50", tone: "a" }, { of: "p99_us", name: "p99", tone: "b" }], short: delay, large: true, about: "from the publish to the write, p50 and p99" },
+  { label: "Delay", says: value => joined(delay(value)), lines: [{ of: "p50_us", name: "p50", tone: "a" }, { of: "p99_us", name: "p99", tone: "b" }], short: delay, large: true, about: "from the publish to the write; of several nodes, the slowest" },
   { label: "Connections", says: value => count(value), lines: [{ of: "open", name: "connections", tone: "a" }], short, large: true, about: "sockets open, this page's among them" },
   { label: "Coalesced", unit: "/s", says: rate, lines: [{ of: "coalesced", name: "coalesced", tone: "a" }], short, about: "replaced by a newer one before it was told" },
   { label: "Waiting", says: value => count(value), lines: [{ of: "pending", name: "waiting", tone: "a" }], short, about: "objects that subscribers have yet to hear of" },
@@ -56,12 +56,12 @@ const amount = (limit, value) => (isBytes(limit) ? joined(bytes(value)) : count(
 
 function limits({ limits, refused }) {
   const rows = limits.map(one => ({ ...one, full: one.most ? one.used / one.most : 0 })).sort((a, b) => b.full - a.full);
-  const body = make("tbody", {}, rows.map(({ limit, used, most, full }) => {
+  const body = make("tbody", {}, rows.map(({ limit, used, most, full, node }) => {
     const tone = full >= 0.95 ? "bad" : full >= 0.8 ? "warning" : "plain";
     const share = `${full > 0 && full < 0.01 ? "<1" : Math.round(full * 100)} %${tone === "plain" ? "" : ", close to full"}`;
     const times = refused[limit.replace("limits.", "")] ?? 0;
     return make("tr", {},
-      make("th", { scope: "row" }, make("code", {}, limit)),
+      make("th", { scope: "row" }, make("code", {}, limit), node && full > 0 && make("small", {}, ` at ${node}`)),
       make("td", { class: "number", data: { name: "In use" } }, amount(limit, used), make("small", {}, ` of ${amount(limit, most)}`)),
       make("td", { data: { name: "Share" } }, make("span", { class: "meter", data: { tone }, vars: { "--full": Math.min(1, full) } }, make("span", {}, share))),
       make("td", { class: "number", data: { name: "Refused" } }, times ? count(times) : make("span", { class: "quiet" }, "0")));
@@ -71,44 +71,86 @@ function limits({ limits, refused }) {
   return [table("How full the limits are", [{ name: "Limit" }, { name: "In use", class: "number" }, { name: "Share" }, { name: "Refused", class: "number" }], body), rest];
 }
 
-/** @param {HTMLElement} root */
-export function open(root) {
-  const state = make("p", { class: "state" });
+/** What is said of a node, or of all together. */
+function about({ node, whole, cluster }) {
+  if (!whole) {
+    const parts = [`${node.name} has been up for ${span(node.uptime_ms)}`, plural(node.threads, "thread"), node.keeps ? "versions are kept on disk" : "versions are kept in memory only"];
+    return [pill(node.ready ? "good" : "bad", node.ready ? "ready" : `not ready: ${list(node.reasons)}`), ` ${parts.join(" · ")}`];
+  }
+  const { nodes, silent, unready } = whole;
+  const few = names => (names.length > 6 ? plural(names.length, "node") : list(names));
+  const parts = [`${cluster.name ? `${cluster.name} · ` : ""}${nodes - silent.length} of ${plural(nodes, "node")} told their figures`];
+  if (unready.length) parts.push(`not ready: ${few(unready.map(([name]) => name))}`);
+  if (silent.length) parts.push(`without ${few(silent)}`);
+  return [pill(silent.length || unready.length ? "warning" : "good", silent.length || unready.length ? "look here" : "all ready"), ` ${parts.join(" · ")}`];
+}
+
+/** @param {HTMLElement} root @param {URLSearchParams} query `node`: another one, or `*` for all together */
+export function open(root, query) {
+  const node = query.get("node") ?? undefined;
+  const of = node === undefined ? live : new Live(node, live.span);
+  const state = make("p", { class: "state" }, node && "asking the node …");
   const moment = make("output", { class: "moment" });
   const figures = FIGURES.map(figure);
-  const by = make("div"), full = make("div");
+  const by = make("div"), full = make("div"), wrong = make("div", { role: "alert" }), whose = make("div");
+  const show = value => {
+    live.show(value);
+    if (of !== live) of.show(value);
+  };
   const spans = [["minutes", "Last 5 minutes"], ["hour", "Last hour"]].map(([value, label]) =>
-    make("label", {}, make("input", { type: "radio", name: "span", value, checked: live.span === value, onchange: () => live.show(value) }), make("span", {}, label)));
+    make("label", {}, make("input", { type: "radio", name: "span", value, checked: live.span === value, onchange: () => show(value) }), make("span", {}, label)));
   root.append(
     make("header", { class: "head" }, make("div", {}, make("h1", {}, "Now"), state),
-      make("div", { class: "tools" }, moment, make("fieldset", { class: "choice" }, make("legend", { class: "heard" }, "Time shown"), spans))),
+      make("div", { class: "tools" }, moment, whose, make("fieldset", { class: "choice" }, make("legend", { class: "heard" }, "Time shown"), spans))),
+    wrong,
     make("div", { class: "figures" }, figures.map(one => one.element)),
     make("div", { class: "pair" },
       make("section", { class: "card" }, make("h2", {}, "Subscribers by transport"), by),
-      make("section", { class: "card" }, make("h2", {}, "Limits"), full)));
+      make("section", { class: "card" }, make("h2", {}, node === "*" ? "Limits, where they are fullest" : "Limits"), full)));
 
+  /** This node, another one that is looked at, or all together. */
+  function choices() {
+    if (whose.firstChild || !live.now?.node.clustered) return;
+    const here = live.now.node.name;
+    const all = [["", here], ...(node && node !== "*" && node !== here ? [[node, node]] : []), ["*", "Whole cluster"]];
+    refill(whose, make("fieldset", { class: "choice" }, make("legend", { class: "heard" }, "Whose figures"), all.map(([value, label]) =>
+      make("label", {}, make("input", { type: "radio", name: "whose", value, checked: (node ?? "") === value, onchange: () => (location.hash = value ? `#now?node=${encodeURIComponent(value)}` : "#now") }), make("span", {}, label)))));
+  }
   const news = () => {
-    const { node, cluster } = live.now;
-    for (const one of figures) one.update(live.columns, live.most ?? 1);
-    const parts = [`${node.name} has been up for ${span(node.uptime_ms)}`, plural(node.threads, "thread"), node.keeps ? "versions are kept on disk" : "versions are kept in memory only"];
-    refill(state, pill(node.ready ? "good" : "bad", node.ready ? "ready" : `not ready: ${list(node.reasons)}`), ` ${parts.join(" · ")}`,
-      node.clustered && cluster.alive < cluster.nodes && make("a", { href: "#cluster", class: "aside" }, `${plural(cluster.nodes - cluster.alive, "node")} of the cluster ${cluster.nodes - cluster.alive === 1 ? "does" : "do"} not answer`));
-    refill(by, transports(live.columns));
-    if (!full.contains(document.activeElement)) refill(full, limits(live.now));
+    choices();
+    if (!of.now) return;
+    refill(wrong);
+    const { cluster, whole } = of.now;
+    for (const one of figures) one.update(of.columns, of.most ?? 1);
+    const missing = cluster.nodes - cluster.alive;
+    refill(state, about(of.now), of.now.node.clustered && !whole && missing > 0 && make("a", { href: "#cluster", class: "aside" }, `${plural(missing, "node")} of the cluster ${missing === 1 ? "does" : "do"} not answer`));
+    refill(by, transports(of.columns));
+    if (!full.contains(document.activeElement)) refill(full, limits(of.now));
     move();
   };
   const move = () => {
-    for (const one of figures) one.show(live.columns);
-    const at = live.columns.at_ms?.at(-1 - (cursor.at ?? 0));
+    for (const one of figures) one.show(of.columns);
+    const at = of.columns.at_ms?.at(-1 - (cursor.at ?? 0));
     moment.textContent = at === undefined ? "gathering" : cursor.at === null ? `as of ${time(at)}` : `at ${time(at)}`;
     moment.classList.toggle("past", cursor.at !== null);
   };
-  live.addEventListener("news", news);
+  const trouble = () => {
+    if (!of.now) refill(state);
+    refill(wrong, make("p", { class: "banner" }, make("strong", {}, "No figures"), ` ${of.trouble.message} `, make("a", { href: "#now" }, "This node's figures")));
+  };
+  of.addEventListener("news", news);
+  live.addEventListener("news", choices);
   cursor.addEventListener("move", move);
-  if (live.now) news();
+  if (of !== live) {
+    of.addEventListener("trouble", trouble);
+    of.start();
+    choices();
+  } else if (live.now) news();
   return () => {
-    live.removeEventListener("news", news);
+    of.removeEventListener("news", news);
+    live.removeEventListener("news", choices);
     cursor.removeEventListener("move", move);
+    if (of !== live) of.stop();
     cursor.move(null);
   };
 }

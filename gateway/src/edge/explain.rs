@@ -98,6 +98,8 @@ struct Link {
 
 /// Everything the chain is judged by.
 struct Facts<'a> {
+    /// The node that holds the connection.
+    me: &'a str,
     lane: usize,
     explained: &'a Explanation,
     /// The owner's name and what it knows.
@@ -121,6 +123,7 @@ async fn explain(State(app): State<App>, Asked(query): Asked<ExplainQuery>) -> R
     let question = |reply| LaneCommand::Inspect(Inspect::Connection { who, objects: 0, reply });
     let (connected, _) = handle.ask(question).await.flatten().ok_or_else(gone)?;
     let facts = Facts {
+        me: &app.node.name,
         lane,
         explained: &explained,
         owner: found.map(|found| (app.node.name_of(found.node), found.known)),
@@ -249,16 +252,17 @@ fn subscription(facts: &Facts<'_>) -> Link {
 }
 
 fn edge(facts: &Facts<'_>) -> Link {
-    let (lane, watchers, shard) = (facts.lane, facts.explained.watchers, facts.explained.shard);
-    let figure = format!("lane {lane}, {watchers} watching");
+    let (me, lane) = (facts.me, facts.lane);
+    let (watchers, shard) = (facts.explained.watchers, facts.explained.shard);
+    let figure = format!("{me}, lane {lane}, {watchers} watching");
     if facts.explained.epoch.0 == 0 {
-        let says = format!("Lane {lane} of this node knows no owner of shard {shard} at the moment.");
+        let says = format!("Lane {lane} of {me} knows no owner of shard {shard} at the moment.");
         return link("edge", Health::Broken, figure, says);
     }
     let says = match watchers {
-        0 => format!("Lane {lane} of this node holds the connection; none of its subscribers watches the object."),
-        1 => format!("Lane {lane} of this node holds the connection, and one subscriber of it watches the object."),
-        _ => format!("Lane {lane} of this node holds the connection; {watchers} of its subscribers watch the object."),
+        0 => format!("Lane {lane} of {me} holds the connection; none of its subscribers watches the object."),
+        1 => format!("Lane {lane} of {me} holds the connection, and one subscriber of it watches the object."),
+        _ => format!("Lane {lane} of {me} holds the connection; {watchers} of its subscribers watch the object."),
     };
     let health = if watchers > 0 { Health::Fine } else { Health::Idle };
     link("edge", health, figure, says)

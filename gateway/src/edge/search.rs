@@ -73,7 +73,7 @@ fn field(detail: impl Into<String>) -> Refusal {
 /// By what the first connections are chosen out of all.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Order {
+pub(super) enum Order {
     Pending,
     Lag,
     Objects,

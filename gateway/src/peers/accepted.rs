@@ -6,6 +6,7 @@ use super::dialled::sense;
 use super::forwarded::Inlet;
 use super::gather::Gather;
 use super::orders::Obeying;
+use super::questions::{Desk, Told};
 use super::remote::RemoteLane;
 use super::ways::put;
 use super::{Accepted, Stage, route};
@@ -60,6 +61,7 @@ pub(super) async fn serve(stage: Rc<Stage>, connection: Connection) {
         stage: Rc::clone(&stage),
         process,
         inlet: Inlet::new(&stage, &outbox),
+        desk: Desk::new(&stage, &outbox),
         outbox: outbox.clone(),
         links: HashMap::new(),
         questions: Rc::default(),
@@ -69,6 +71,7 @@ pub(super) async fn serve(stage: Rc<Stage>, connection: Connection) {
     ear.say(&Frame::Welcome {
         owners: (stage.node.owners.len() as u16).min(MAX_OWNERS_OF_NODE),
     });
+    stage.handle.asking().open(node, serial, &outbox);
     let ear = RefCell::new(ear);
     let gathered = Notify::new();
     let hear = |_, bytes: &[u8]| {
@@ -88,6 +91,7 @@ pub(super) async fn serve(stage: Rc<Stage>, connection: Connection) {
     };
     outbox.dismiss();
     ear.borrow_mut().end();
+    stage.handle.asking().close(node, serial);
     counts.accepted.dec();
     let mut accepted = stage.accepted.borrow_mut();
     if accepted.get(&node).is_some_and(|newest| newest.serial == serial) {
@@ -149,6 +153,7 @@ struct Ear {
     process: Process,
     outbox: Outbox,
     inlet: Inlet,
+    desk: Desk,
     links: HashMap<LinkName, Life>,
     /// Questions that are not answered.
     questions: Rc<Cell<usize>>,
@@ -207,6 +212,21 @@ impl Ear {
             Frame::Order { request, order } => self.obeying.obey(&self.stage, &self.outbox, request, order),
             Frame::Ordered { request, tally } => {
                 self.stage.handle.ordered(request, tally);
+                Ok(())
+            }
+            Frame::Ask {
+                request,
+                within_ms,
+                verb,
+                target,
+            } => {
+                self.desk.answer(request, within_ms, verb, target);
+                Ok(())
+            }
+            Frame::Told { request, status, body } => {
+                // The question may have been given up.
+                let asking = self.stage.handle.asking();
+                asking.told(self.process.node, request, Told { status, body });
                 Ok(())
             }
             Frame::Welcome { .. } | Frame::FromOwner { .. } | Frame::Published { .. } | Frame::Inspected { .. } => {

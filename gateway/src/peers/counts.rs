@@ -9,7 +9,7 @@ use tidings_protocol::mesh::Frame;
 use tidings_protocol::peer::{EdgeToOwner, OwnerToEdge};
 
 /// The kinds of frames under their names in the metrics.
-const KINDS: [&str; 17] = [
+const KINDS: [&str; 19] = [
     "welcome",
     "link_up",
     "link_down",
@@ -27,6 +27,8 @@ const KINDS: [&str; 17] = [
     "inspected",
     "order",
     "ordered",
+    "ask",
+    "told",
 ];
 
 fn kind(frame: &Frame) -> usize {
@@ -52,6 +54,8 @@ fn kind(frame: &Frame) -> usize {
         Frame::Inspected { .. } => 14,
         Frame::Order { .. } => 15,
         Frame::Ordered { .. } => 16,
+        Frame::Ask { .. } => 17,
+        Frame::Told { .. } => 18,
     }
 }
 

@@ -6,6 +6,7 @@
 use super::Stage;
 use super::gather::Gather;
 use super::orders::Obeying;
+use super::questions::{Desk, Told};
 use super::ways::Way;
 use crate::control::View;
 use crate::mesh::dial::{Backoff, connect};
@@ -130,6 +131,7 @@ async fn hold(stage: &Rc<Stage>, connection: Connection, view: &mut watch::Recei
     let ear = RefCell::new(Ear {
         stage: Rc::clone(stage),
         node: process.node,
+        desk: Desk::new(stage, &outbox),
         outbox: outbox.clone(),
         way: None,
         obeying: Obeying::default(),
@@ -161,6 +163,7 @@ struct Ear {
     stage: Rc<Stage>,
     node: NodeId,
     outbox: Outbox,
+    desk: Desk,
     way: Option<Arc<Way>>,
     obeying: Obeying,
     /// By lane and owner's number.
@@ -201,6 +204,26 @@ impl Ear {
             (Frame::Order { request, order }, Some(_)) => self.obeying.obey(&self.stage, &self.outbox, request, order),
             (Frame::Ordered { request, tally }, Some(_)) => {
                 self.stage.handle.ordered(request, tally);
+                Ok(())
+            }
+            (
+                Frame::Ask {
+                    request,
+                    within_ms,
+                    verb,
+                    target,
+                },
+                Some(_),
+            ) => {
+                self.desk.answer(request, within_ms, verb, target);
+                Ok(())
+            }
+            (Frame::Told { request, status, body }, Some(_)) => {
+                // The question may have been given up.
+                self.stage
+                    .handle
+                    .asking()
+                    .told(self.node, request, Told { status, body });
                 Ok(())
             }
             (Frame::LinkDown { link, .. }, Some(_)) => Err(format!("{link} is refused")),

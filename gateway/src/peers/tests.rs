@@ -4,5 +4,6 @@ mod copies;
 mod links;
 mod moves;
 mod publishes;
+mod questions;
 mod relay;
 mod world;

@@ -6,11 +6,12 @@
 use super::counts::Counts;
 use super::cut;
 use super::orders::Orders;
+use super::questions::{Asking, Told};
 use crate::mesh::session::Outbox;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use tidings_protocol::mesh::{AckLevel, ForwardedResult, Frame, Known, LinkName, encode};
+use tidings_protocol::mesh::{AckLevel, ForwardedResult, Frame, Known, LinkName, Verb, encode};
 use tidings_protocol::peer::EdgeToOwner;
 use tidings_protocol::{NodeId, ObjectHash};
 use tidings_router::owner::Publish;
@@ -164,6 +165,7 @@ struct Shared {
     by_owner: RwLock<Vec<Option<AwayOwner>>>,
     owners: usize,
     forward_bytes: usize,
+    asking: Asking,
     counts: Arc<Counts>,
     orders: Orders,
 }
@@ -182,6 +184,7 @@ impl Handle {
             by_owner: RwLock::default(),
             owners,
             forward_bytes,
+            asking: Asking::default(),
             counts: Arc::new(Counts::new()),
             orders: Orders::default(),
         }))
@@ -202,6 +205,21 @@ impl Handle {
 
     pub(super) fn counts(&self) -> &Arc<Counts> {
         &self.0.counts
+    }
+
+    pub(super) fn asking(&self) -> &Asking {
+        &self.0.asking
+    }
+
+    /// Asks a node an operator's question about itself, over whichever connection there is. `None` if there is none, or no
+    /// answer comes in time: then it is not known whether something was ended.
+    pub(crate) async fn ask(&self, node: NodeId, verb: Verb, target: &str, deadline: Instant) -> Option<Told> {
+        let dialled = self.to(node).map(|way| way.outbox.clone());
+        let outbox = dialled.or_else(|| self.0.asking.accepted(node))?;
+        self.0
+            .asking
+            .ask(node, &outbox, &self.0.counts, (verb, target), deadline)
+            .await
     }
 
     /// Frames of a lane here for an owner elsewhere, straight into its connection's outbox. `owner` counts on from the

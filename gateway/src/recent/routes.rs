@@ -22,14 +22,19 @@ use tidings_router::control::map::Process;
 /// Events in one answer, at most.
 const EVENTS: usize = 500;
 
+/// What a node knows of itself only.
+pub(crate) fn own_routes() -> axum::Router<App> {
+    axum::Router::new().route("/v1/live", get(live))
+}
+
 pub(crate) fn routes() -> axum::Router<App> {
     axum::Router::new()
-        .route("/v1/live", get(live))
+        .route("/v1/cluster/figures", get(super::whole::figures))
         .route("/v1/cluster/events", get(events))
         .route("/v1/cluster/map", get(map))
 }
 
-fn fresh(answer: impl Serialize) -> Response {
+pub(super) fn fresh(answer: impl Serialize) -> Response {
     ([(CACHE_CONTROL, "no-store")], Json(answer)).into_response()
 }
 
@@ -37,11 +42,16 @@ fn fresh(answer: impl Serialize) -> Response {
 struct LiveQuery {
     span: Option<Span>,
     after: Option<u64>,
+    /// In place of `after`: the points since this moment.
+    since_ms: Option<u64>,
+    /// 1: the newest point alone.
+    newest: Option<u8>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Span {
+pub(super) enum Span {
+    #[default]
     Minutes,
     Hour,
 }
@@ -104,14 +114,19 @@ async fn live(State(app): State<App>, Asked(query): Asked<LiveQuery>) -> Respons
     let refused = refused.map(|(limit, count)| (limit.name(), count)).collect();
     let digest = digest(node);
     let memory = node.recent.memory();
-    let series = match query.span.unwrap_or(Span::Minutes) {
+    let series = match query.span.unwrap_or_default() {
         Span::Minutes => &memory.short,
         Span::Hour => &memory.long,
+    };
+    let series = match (query.newest, query.since_ms) {
+        (Some(1), _) => series.newest(),
+        (_, Some(since_ms)) => series.since(since_ms),
+        (_, None) => series.columns(query.after.unwrap_or(0)),
     };
     fresh(Live {
         node: itself,
         cluster: digest,
-        series: series.columns(query.after.unwrap_or(0)),
+        series,
         limits: memory.uses.clone(),
         refused,
         events: memory.timeline.number(),

@@ -3,7 +3,7 @@
 //! Counters become rates, the histogram of delays becomes quantiles of what came between two points. It does not know where
 //! readings come from.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use tidings_router::edge::Delays;
 
@@ -39,6 +39,23 @@ pub(super) struct Gauges {
     pub(super) lag_ms: u64,
 }
 
+impl Gauges {
+    fn add(&mut self, other: &Self) {
+        self.open += other.open;
+        self.web_sockets += other.web_sockets;
+        self.event_streams += other.event_streams;
+        self.polls += other.polls;
+        self.sessions += other.sessions;
+        self.busy += other.busy;
+        self.pending += other.pending;
+        self.subscriptions += other.subscriptions;
+        self.watched += other.watched;
+        self.versions += other.versions;
+        self.memory += other.memory;
+        self.lag_ms = self.lag_ms.max(other.lag_ms);
+    }
+}
+
 /// A node at one moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reading {
@@ -49,9 +66,10 @@ pub(super) struct Reading {
     pub(super) delays: Delays,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Point {
-    wall_ms: u64,
+/// What there was at a moment, and came since the moment before.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Point {
+    pub(super) wall_ms: u64,
     /// Each second.
     rates: [f32; 7],
     p50_us: Option<u64>,
@@ -60,6 +78,16 @@ struct Point {
 }
 
 impl Point {
+    /// Adds what there was at another node. Of delays and of what is closed the worse counts: they cannot be added.
+    pub(super) fn add(&mut self, other: &Self) {
+        for (rate, more) in self.rates.iter_mut().zip(other.rates) {
+            *rate += more;
+        }
+        self.p50_us = self.p50_us.max(other.p50_us);
+        self.p99_us = self.p99_us.max(other.p99_us);
+        self.gauges.add(&other.gauges);
+    }
+
     fn between(earlier: &Reading, later: &Reading) -> Self {
         let seconds = later.mono_us.saturating_sub(earlier.mono_us).max(1) as f64 / 1e6;
         let (before, after) = (&earlier.counters, &later.counters);
@@ -96,7 +124,8 @@ pub(super) struct Series {
 }
 
 /// Points by columns, oldest first. `next` is for asking for what comes after.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Columns {
     pub(super) step_ms: u64,
     pub(super) most: usize,
@@ -161,17 +190,34 @@ impl Series {
         // Who asks for what is still to come has been told by another life of the node: everything is new.
         let after = if after > self.taken { 0 } else { after };
         let skip = usize::try_from(after.saturating_sub(forgotten)).unwrap_or(usize::MAX);
-        let points = || self.points.iter().skip(skip);
+        Columns::of(self.step_ms, self.most, self.taken, self.points.iter().skip(skip))
+    }
+
+    /// The newest point alone.
+    pub(super) fn newest(&self) -> Columns {
+        Columns::of(self.step_ms, self.most, self.taken, self.points.iter().rev().take(1))
+    }
+
+    /// The points since a moment, as far as they are remembered.
+    pub(super) fn since(&self, wall_ms: u64) -> Columns {
+        let points = self.points.iter().filter(|point| point.wall_ms >= wall_ms);
+        Columns::of(self.step_ms, self.most, self.taken, points)
+    }
+}
+
+impl Columns {
+    pub(super) fn of<'a>(step_ms: u64, most: usize, next: u64, all: impl Iterator<Item = &'a Point> + Clone) -> Self {
+        let points = || all.clone();
         let rate = |of: usize| {
             points()
                 .map(|point| (point.rates[of] * 100.0).round() / 100.0)
                 .collect()
         };
         let gauge = |of: fn(&Gauges) -> u64| points().map(|point| of(&point.gauges)).collect();
-        Columns {
-            step_ms: self.step_ms,
-            most: self.most,
-            next: self.taken,
+        Self {
+            step_ms,
+            most,
+            next,
             at_ms: points().map(|point| point.wall_ms).collect(),
             published: rate(0),
             told: rate(1),
@@ -195,6 +241,47 @@ impl Series {
             memory: gauge(|of| of.memory),
             lag_ms: gauge(|of| of.lag_ms),
         }
+    }
+
+    /// Whether there is a figure of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        let columns = serde_json::to_value(self).ok();
+        columns.is_some_and(|columns| columns.get(name).is_some_and(serde_json::Value::is_array))
+    }
+
+    /// The points that they are of. What another release does not tell is nothing.
+    pub(super) fn points(&self) -> impl Iterator<Item = Point> {
+        fn at<T: Copy + Default>(column: &[T], n: usize) -> T {
+            column.get(n).copied().unwrap_or_default()
+        }
+        self.at_ms.iter().enumerate().map(|(n, wall_ms)| Point {
+            wall_ms: *wall_ms,
+            rates: [
+                at(&self.published, n),
+                at(&self.told, n),
+                at(&self.coalesced, n),
+                at(&self.refused, n),
+                at(&self.requests, n),
+                at(&self.resyncs, n),
+                at(&self.cpu_percent, n),
+            ],
+            p50_us: at(&self.p50_us, n),
+            p99_us: at(&self.p99_us, n),
+            gauges: Gauges {
+                open: at(&self.open, n),
+                web_sockets: at(&self.web_sockets, n),
+                event_streams: at(&self.event_streams, n),
+                polls: at(&self.polls, n),
+                sessions: at(&self.sessions, n),
+                busy: at(&self.busy, n),
+                pending: at(&self.pending, n),
+                subscriptions: at(&self.subscriptions, n),
+                watched: at(&self.watched, n),
+                versions: at(&self.versions, n),
+                memory: at(&self.memory, n),
+                lag_ms: at(&self.lag_ms, n),
+            },
+        })
     }
 }
 

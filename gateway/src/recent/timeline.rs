@@ -121,9 +121,9 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Whether lines of it are about shards, and grow.
+    /// Whether lines of it grow: those about shards, and what comes and goes.
     fn grows(self) -> bool {
-        self >= Self::Assigned
+        self >= Self::Assigned || matches!(self, Self::Silent | Self::Back | Self::LeaseLost | Self::LeaseBack)
     }
 }
 
@@ -140,8 +140,9 @@ pub(super) struct Event {
     pub(super) node: Option<String>,
     /// From whom, or of whom.
     pub(super) other: Option<String>,
+    /// Shards, or how many times it happened.
     pub(super) count: usize,
-    /// The first of them.
+    /// The first shards of them.
     pub(super) shards: BTreeSet<u16>,
 }
 
@@ -314,7 +315,7 @@ impl Timeline {
             kind,
             node,
             other,
-            count: usize::from(shard.is_some()),
+            count: 1,
             shards: shard.into_iter().collect(),
         });
     }

@@ -24,6 +24,10 @@ fn hints() -> impl Strategy<Value = Option<SharedHint>> {
     of((of(text(MAX_KIND_BYTES / 4)), of(text(40))).prop_map(|(kind, data)| Arc::new(Hint { kind, data })))
 }
 
+fn texts() -> impl Strategy<Value = String> {
+    vec(any::<char>(), 0..40).prop_map(|chars| chars.into_iter().collect())
+}
+
 fn causes() -> impl Strategy<Value = FloorCause> {
     use FloorCause::{Damaged, Evicted, Lost, PowerLost};
     prop_oneof![Just(Lost), Just(Evicted), Just(PowerLost), Just(Damaged)]
@@ -138,6 +142,15 @@ fn frames() -> impl Strategy<Value = Frame> {
             };
             Frame::Ordered { request, tally }
         }),
+        (any::<u64>(), any::<u32>(), any::<bool>(), texts()).prop_map(|(request, within_ms, ends, target)| {
+            Frame::Ask {
+                request,
+                within_ms,
+                verb: if ends { Verb::Delete } else { Verb::Get },
+                target,
+            }
+        }),
+        (any::<u64>(), 200_u16..600, texts()).prop_map(|(request, status, body)| Frame::Told { request, status, body }),
     ]
 }
 
@@ -249,6 +262,23 @@ fn ordered(name: usize, objects: usize) -> Frame {
     Frame::Order { request: 1, order }
 }
 
+fn asked(bytes: usize) -> Frame {
+    Frame::Ask {
+        request: 1,
+        within_ms: 1,
+        verb: Verb::Get,
+        target: "x".repeat(bytes),
+    }
+}
+
+fn told(status: u16, bytes: usize) -> Frame {
+    Frame::Told {
+        request: 1,
+        status,
+        body: "x".repeat(bytes),
+    }
+}
+
 fn text(bytes: usize) -> Option<Box<str>> {
     Some("x".repeat(bytes).into())
 }
@@ -320,6 +350,18 @@ fn values_out_of_range_are_refused_one_past_their_limit() {
             "number of entries",
         ),
         (ordered(1, 1), ordered(1, 0), "number of entries"),
+        (
+            asked(MAX_TARGET_BYTES),
+            asked(MAX_TARGET_BYTES + 1),
+            "length of a question",
+        ),
+        (
+            told(599, MAX_TOLD_BYTES),
+            told(599, MAX_TOLD_BYTES + 1),
+            "length of an answer",
+        ),
+        (told(200, 0), told(199, 0), "status"),
+        (told(599, 0), told(600, 0), "status"),
     ];
     for (at, past, what) in limits {
         assert!(through(&at).is_ok(), "{what}");

@@ -1,8 +1,9 @@
 //! Who is who: nodes by their numbers and by what people call them.
 
 use crate::control::{Member, Status, Verdict, View};
+use crate::problem::Refusal;
 use std::collections::{BTreeMap, BTreeSet};
-use tidings_protocol::NodeId;
+use tidings_protocol::{Code, NodeId};
 
 /// See the module.
 pub(super) struct Names<'a> {
@@ -18,6 +19,28 @@ pub(super) enum Lost {
     Unknown,
     /// Several are.
     Ambiguous(Vec<NodeId>),
+}
+
+impl Lost {
+    /// As who named it in this field is told.
+    pub(super) fn refusal(&self, field: &str) -> Refusal {
+        match self {
+            Self::Unknown => {
+                let detail = format!(
+                    "`{field}`: the cluster knows no node of this name or id (a node that is gone may have kept only its id)"
+                );
+                Refusal::new(Code::NotFound, detail)
+            }
+            Self::Ambiguous(nodes) => {
+                let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+                let detail = format!(
+                    "`{field}`: several nodes are called so: say which by its id ({})",
+                    nodes.join(", ")
+                );
+                Refusal::new(Code::OrderRefused, detail)
+            }
+        }
+    }
 }
 
 impl<'a> Names<'a> {

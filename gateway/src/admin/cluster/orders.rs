@@ -4,7 +4,7 @@
 //! what is so already is no fault. The answer says how far it has come; how it goes on shows in `/v1/cluster`. What may be
 //! ordered is decided in [`crate::control::orders`].
 
-use super::names::{Lost, Names};
+use super::names::Names;
 use crate::control::orders::{No, Scene, Share, short};
 use crate::control::{self, ProposeError, Status, Verdict};
 use crate::node::Node;
@@ -164,17 +164,7 @@ impl<'a> Desk<'a> {
     }
 
     fn find(&self, field: &str, text: &str) -> Result<NodeId, Refusal> {
-        self.names().find(text).map_err(|lost| match lost {
-            Lost::Unknown => {
-                let detail = format!("`{field}`: the cluster knows no node of this name or id (a node that is gone may have kept only its id)");
-                Refusal::new(Code::NotFound, detail)
-            }
-            Lost::Ambiguous(nodes) => {
-                let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-                let detail = format!("`{field}`: several nodes are called so: say which by its id ({})", nodes.join(", "));
-                Refusal::new(Code::OrderRefused, detail)
-            }
-        })
+        self.names().find(text).map_err(|lost| lost.refusal(field))
     }
 
     fn scene(&self) -> Scene<'_> {

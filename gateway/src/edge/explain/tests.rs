@@ -50,6 +50,7 @@ fn known() -> Known {
 /// The links that are not fine, and the verdict's first words.
 fn judged(explained: &Explanation, known: Option<Known>) -> (Vec<(&'static str, Health)>, String) {
     let facts = Facts {
+        me: "n2",
         lane: 1,
         explained,
         owner: known.map(|known| ("n1".to_owned(), known)),

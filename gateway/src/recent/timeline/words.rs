@@ -43,12 +43,16 @@ impl Event {
             1 => "1 shard".to_owned(),
             count => format!("{count} shards"),
         };
+        let times = match self.count {
+            1 => String::new(),
+            count => format!(", {count} times"),
+        };
         match self.kind {
             Kind::Started => format!("{node} started; what it remembers begins here"),
             Kind::Joined => format!("{node} is part of the cluster"),
             Kind::Removed => format!("{node} is no longer part of the cluster"),
-            Kind::Silent => format!("{node} does not answer"),
-            Kind::Back => format!("{node} answers again"),
+            Kind::Silent => format!("{node} does not answer{times}"),
+            Kind::Back => format!("{node} answers again{times}"),
             Kind::Restarted => format!("{node} started again"),
             Kind::DrainBegan => format!("{node} gives up its shards"),
             Kind::DrainEnded => format!("{node} takes shards again"),
@@ -56,8 +60,8 @@ impl Event {
             Kind::NoLeader => "nobody leads the control plane".to_owned(),
             Kind::VoterAdded => format!("{node} votes"),
             Kind::VoterRemoved => format!("{node} votes no longer"),
-            Kind::LeaseLost => format!("{node} may not give versions: its lease ran out"),
-            Kind::LeaseBack => format!("{node} may give versions now: its lease holds"),
+            Kind::LeaseLost => format!("{node} may not give versions: its lease ran out{times}"),
+            Kind::LeaseBack => format!("{node} may give versions now: its lease holds{times}"),
             Kind::Assigned => format!("{node} got {shards} that had no owner"),
             Kind::TakenOver => format!("{node} took over {shards} of {other}, from copies: nothing is lost"),
             Kind::Lost if self.node == self.other => {
