@@ -405,6 +405,7 @@ describe("the console of a cluster", { skip: withoutProgram || withoutChromium }
     await page.run(`document.querySelector(".head button").click()`);
     await page.run(`document.querySelector("dialog button[type=submit]").click()`);
     assert.equal(await closed, 4506);
+    await page.until(`location.hash === "#connections"`, "the page goes back to the list");
     for (const { socket } of elsewhere) socket.close();
     await page.run(`location.hash = "#cluster"`);
     await shown("3 of 3 nodes answer");
