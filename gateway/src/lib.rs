@@ -13,6 +13,7 @@ mod console;
 pub mod control;
 pub mod edge;
 mod jitter;
+pub mod logging;
 pub mod mesh;
 pub mod names;
 pub mod node;
