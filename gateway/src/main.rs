@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tidings::cli::{
-    self, cluster::ClusterWord, dev::DevArgs, publish::PublishArgs, token::TokenWord, watch::WatchArgs,
+    self, cluster::ClusterWord, dev::DevArgs, doctor::DoctorArgs, publish::PublishArgs, token::TokenWord,
+    watch::WatchArgs,
 };
 use tidings::config::{self, Config, ConfigError, Flags, Sources};
 use tidings::node::Starting;
@@ -46,8 +47,8 @@ enum Word {
         #[command(subcommand)]
         what: TokenWord,
     },
-    /// Say what this machine can give: how long its disk takes to make a change durable, and more.
-    Doctor(ServeArgs),
+    /// Look at this machine, the configuration and the cluster, and say what to do; exit code 1 if something does not work.
+    Doctor(Box<Doctor>),
     /// Ask the server that is configured here whether it lives; exit code 0 if so.
     Health {
         /// Whether it is fit to serve, instead.
@@ -61,6 +62,14 @@ enum Word {
         #[command(subcommand)]
         what: ConfigWord,
     },
+}
+
+#[derive(Args, Debug)]
+struct Doctor {
+    #[command(flatten)]
+    doctor: DoctorArgs,
+    #[command(flatten)]
+    serve: ServeArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -147,7 +156,9 @@ fn main() -> ExitCode {
         Some(Word::Dev(args)) => runtime().map(|runtime| runtime.block_on(cli::dev::run(args))),
         Some(Word::Cluster { what }) => runtime().map(|runtime| runtime.block_on(cli::cluster::run(what))),
         Some(Word::Token { what }) => cli::token::run(&what),
-        Some(Word::Doctor(args)) => doctor(&args),
+        Some(Word::Doctor(args)) => {
+            runtime().map(|runtime| runtime.block_on(cli::doctor::run(&args.doctor, args.serve.load())))
+        }
         Some(Word::Health { ready, serve }) => health(&serve, ready),
         Some(Word::Config { what }) => configuration(&what),
     };
@@ -173,14 +184,6 @@ fn configuration(what: &ConfigWord) -> Result<ExitCode, String> {
         ConfigWord::Docs => print!("{}", config::docs_markdown()),
         ConfigWord::Default => print!("{}", config::default_toml()),
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn doctor(args: &ServeArgs) -> Result<ExitCode, String> {
-    print!(
-        "{}",
-        cli::doctor::report(&args.load().map_err(|error| error.to_string())?)?
-    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -288,7 +291,7 @@ async fn read_again(mut hang_ups: Signal, node: &Arc<Node>) {
         let node = Arc::clone(node);
         let reload = async {
             let reloaded = tokio::task::spawn_blocking(move || node.reload()).await;
-            reloaded.unwrap_or_else(|error| Err(error.to_string()))
+            reloaded.unwrap_or_else(|error| Err(error.to_string())).map(drop)
         };
         if let Err(why) = service::reloading(reload).await {
             tracing::error!(why, "nothing was changed by the reload: everything goes on as it was");

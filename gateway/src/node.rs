@@ -10,6 +10,7 @@ mod starting;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
 pub(crate) use reloading::Live;
 pub use reloading::{Change, ReadAgain, Reloaded};
 pub use starting::Starting;

@@ -174,7 +174,7 @@ fn a_reload_counts_at_once_and_nobody_who_is_connected_notices() {
     desk.write(
         "[limits]\npublish_changes = 1\npublish_line_bytes = 1024\n[owner]\nrevisions = 5\n[drain]\nspread_ms = 7\n",
     );
-    let answer = post(at, "/v1/reload", b"").ok();
+    let answer = post(at, "/v1/reload", "application/json", b"").ok();
     assert_eq!(
         keys(&answer["changed"]),
         ["limits.publish_changes", "limits.publish_line_bytes"]
@@ -186,8 +186,7 @@ fn a_reload_counts_at_once_and_nobody_who_is_connected_notices() {
     assert_eq!(publish_two(at), 413);
     assert_eq!(limit(at, "publish_changes"), 1);
     let long = format!("{{\"object\":\"a\",\"data\":\"{}\"}}\n", "x".repeat(1_024));
-    let headers = [("content-type", "application/x-ndjson")];
-    let stream = send(at, "POST", "/v1/publish", &headers, long.as_bytes()).ok();
+    let stream = post(at, "/v1/publish", "application/x-ndjson", long.as_bytes()).ok();
     assert_eq!(stream["rejected"], 1, "{stream}");
     bystander.misses_nothing();
     // A signal does the same.
@@ -210,10 +209,10 @@ fn a_reload_that_fails_changes_nothing_at_all_and_names_file_and_key() {
     desk.write(&format!("{named}[limits]\npublish_changes = 2\n"));
     let path = desk.path().display().to_string();
     let (program, at) = Program::serve_quietly(&["--config", &path]);
-    let bearer = [("authorization", "Bearer operator")];
-    let reload = || send(at, "POST", "/v1/reload", &bearer, b"");
+    let bearer = "Authorization: Bearer operator\r\n";
+    let reload = || send(at, "POST", "/v1/reload", bearer, b"");
     let two = json!({"changes": [{"object": "a"}, {"object": "b"}]}).to_string();
-    let json = [bearer[0], ("content-type", "application/json")];
+    let json = format!("{bearer}Content-Type: application/json\r\n");
     let publish = || send(at, "POST", "/v1/publish", &json, two.as_bytes()).status;
     assert_eq!(publish(), 200);
     // The file is wrong; or what it names is, while a limit in it is right and would count.
@@ -262,8 +261,49 @@ fn the_log_filter_is_read_again() {
     desk.write("[log]\nfilter = \"error\"\n");
     let (program, at) = desk.serve(&[]);
     desk.write("[log]\nfilter = \"info,tidings=debug\"\n");
-    assert_eq!(keys(&post(at, "/v1/reload", b"").ok()["changed"]), ["log.filter"]);
+    assert_eq!(
+        keys(&post(at, "/v1/reload", "application/json", b"").ok()["changed"]),
+        ["log.filter"]
+    );
     assert_eq!(get(at, "/nowhere").status, 404);
     let said = std::iter::repeat_with(|| program.error_line()).find(|line| line.contains("a request was refused"));
     assert!(said.is_some_and(|line| line.contains("status=404")));
+}
+
+#[test]
+fn a_flood_of_bad_requests_writes_a_bounded_log_that_says_how_many_were_left_out() {
+    let desk = Desk::new();
+    let most = 3;
+    desk.write(&format!(
+        "[log]\nfilter = \"info,tidings=debug\"\nlines_per_second = {most}\n"
+    ));
+    let path = desk.path().display().to_string();
+    let (program, at) = Program::serve_quietly(&["--config", &path]);
+    let since = std::time::Instant::now();
+    let flood: u64 = 500;
+    let mut raw = Raw::open(at);
+    for _ in 0..flood {
+        raw.send("GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(raw.answer().expect("an answer").status, 404);
+    }
+    // Seconds that began while it went on, the first and the last among them.
+    let seconds = since.elapsed().as_secs() + 2;
+    program.terminate();
+    let (status, _, log) = program.end();
+    assert!(status.success());
+    let written = log
+        .iter()
+        .filter(|line| line.contains("a request was refused") && line.contains("status=404"));
+    let written = written.count() as u64;
+    let left_out = |line: &String| {
+        line.contains("a request was refused").then_some(())?;
+        let number = line.split("left_out=").nth(1)?.split(' ').next()?;
+        number.parse::<u64>().ok()
+    };
+    let left_out: u64 = log.iter().filter_map(left_out).sum();
+    assert!(
+        (1..=most * seconds).contains(&written),
+        "{written} lines in {seconds} s"
+    );
+    assert_eq!(written + left_out, flood, "{log:?}");
 }
