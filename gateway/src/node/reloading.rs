@@ -102,8 +102,9 @@ impl Node {
                 done.read.push(*what);
             }
         }
-        commits.into_iter().for_each(|commit| commit());
+        // First what is asked each time, then what shows it: who sees a new bound in the metrics may count on it.
         self.live.now.store(Arc::new(next));
+        commits.into_iter().for_each(|commit| commit());
         tell(&done);
         Ok(done)
     }
