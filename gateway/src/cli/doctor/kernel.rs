@@ -29,8 +29,8 @@ pub(super) fn look(connections: u64, read: impl Fn(&str) -> Option<String>) -> V
         let wanted = connections.saturating_mul(SOCKET_BYTES) / PAGE_BYTES;
         let says = format!(
             "net.ipv4.tcp_mem: TCP may use {} MiB; {connections} connections with something unsent take {} MiB",
-            pages * PAGE_BYTES >> 20,
-            wanted * PAGE_BYTES >> 20
+            (pages * PAGE_BYTES) >> 20,
+            (wanted * PAGE_BYTES) >> 20
         );
         found.push(if pages >= wanted {
             Finding::fine(ABOUT, says)
