@@ -54,7 +54,12 @@ impl Key {
             return "";
         }
         let name = self.name.trim_end_matches("_max");
-        let units = [("_ms", "milliseconds"), ("_s", "seconds"), ("_bytes", "bytes")];
+        let units = [
+            ("_per_s", "a second"),
+            ("_ms", "milliseconds"),
+            ("_s", "seconds"),
+            ("_bytes", "bytes"),
+        ];
         let of_name = units.iter().find(|(suffix, _)| name.ends_with(suffix));
         of_name.map_or("count", |(_, unit)| unit)
     }
