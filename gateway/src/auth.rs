@@ -33,7 +33,7 @@ use cache::Cache;
 use crypto::Material;
 use kept::Kept;
 use places::Places;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -141,7 +141,6 @@ pub enum RevokeFailure {
 /// See the module.
 #[derive(Debug)]
 pub struct Auth {
-    path: PathBuf,
     policy: RwLock<Arc<Policy<Material>>>,
     leeway_s: u64,
     lifetime_s: u64,
@@ -175,10 +174,8 @@ impl Auth {
         let metrics = AuthMetrics::default();
         let limits = &config.limits;
         let strangers = metrics.unauthenticated.clone();
-        let path = PathBuf::from(&auth.policy_file);
-        let policy = file::read(&path, auth.leeway_s, auth.token_lifetime_s)?;
+        let policy = file::read(auth.policy_file.as_ref(), auth.leeway_s, auth.token_lifetime_s)?;
         Ok(Some(Arc::new(Self {
-            path,
             policy: RwLock::new(Arc::new(policy)),
             leeway_s: auth.leeway_s,
             lifetime_s: auth.token_lifetime_s,
@@ -211,18 +208,22 @@ impl Auth {
         self.tickets.set_secret(key);
     }
 
-    /// Reads the policy file and its keys again.
+    /// Reads the policy and its keys, perhaps from another file. What comes back makes them count.
     ///
     /// # Errors
     /// Says what is wrong; **the policy stays as it was**.
-    pub fn reload(&self) -> Result<(), AuthError> {
-        let policy = file::read(&self.path, self.leeway_s, self.lifetime_s)?;
-        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
-        // Whoever was found with the old one is looked at anew.
-        lock(&self.cache).clear();
-        self.metrics.reloads.inc();
-        self.reloaded.send_modify(|times| *times += 1);
-        Ok(())
+    pub(crate) fn prepare(self: &Arc<Self>, config: &Config) -> Result<impl FnOnce() + Send + use<>, AuthError> {
+        let policy = file::read(config.auth.policy_file.as_ref(), self.leeway_s, self.lifetime_s)?;
+        let auth = Arc::clone(self);
+        let (by_subject, strangers) = (config.limits.connections_per_subject, config.limits.unauthenticated);
+        Ok(move || {
+            *auth.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+            auth.places.set_most(by_subject, strangers);
+            // Whoever was found with the old one is looked at anew.
+            lock(&auth.cache).clear();
+            auth.metrics.reloads.inc();
+            auth.reloaded.send_modify(|times| *times += 1);
+        })
     }
 
     /// The name of the cookie that pages may bring a token in; empty: none.

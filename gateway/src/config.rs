@@ -4,18 +4,21 @@
 //! The section `cluster` must be equal on all nodes; every other section may differ from node to node. Nothing below this
 //! module sees strings.
 
+mod checks;
 mod cluster;
+mod documents;
 mod layers;
+mod reading;
 mod safety;
 mod schema;
 
+pub use checks::validate;
+pub use documents::{default_toml, docs_markdown};
+pub(crate) use layers::shown;
 pub use layers::{Flags, Sources, load};
 pub use safety::warnings;
 pub(crate) use schema::integer;
-pub use schema::{
-    Auth, Cluster, Config, Drain, KEYS, Key, Kind, Limits, Log, Owner, Server, Storage, default_toml, docs_markdown,
-    validate,
-};
+pub use schema::{Auth, Cluster, Config, Drain, KEYS, Key, Kind, Limits, Log, Owner, Server, Storage};
 
 /// Why a configuration is refused. **Nothing was started.**
 #[derive(Debug, thiserror::Error)]
@@ -40,15 +43,36 @@ pub enum ConfigError {
         /// What is needed.
         expected: &'static str,
     },
-    /// A variable of our prefix names no key.
-    #[error("the environment variable {name} names no configuration key (see `tidings config docs`)")]
-    UnknownVariable {
-        /// The variable.
-        name: String,
+    /// A file or a variable names a key that does not exist.
+    #[error("{from}: there is no key `{key}`{}", suggest(.near))]
+    UnknownKey {
+        /// Where it stands.
+        from: String,
+        /// What was written.
+        key: String,
+        /// The key that is spelled most alike.
+        near: Option<&'static str>,
     },
-    /// The file has an unknown key, a wrong type or is not TOML.
-    #[error("{0}")]
-    File(String),
+    /// The file is not TOML, or not of our form.
+    #[error("{from}: {reason}")]
+    File {
+        /// The file, and where in it.
+        from: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A value does not make sense, with where it came from.
+    #[error("{from}: {key} = {value}: {reason}")]
+    Given {
+        /// File and line, variable or flag.
+        from: String,
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        reason: String,
+    },
     /// The values do not make sense.
     #[error("{key}: {reason}")]
     Invalid {
@@ -57,4 +81,11 @@ pub enum ConfigError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+fn suggest(near: &Option<&str>) -> String {
+    match near {
+        Some(near) => format!("; did you mean `{near}`?"),
+        None => " (`tidings config docs` has all)".to_owned(),
+    }
 }

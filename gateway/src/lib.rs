@@ -14,6 +14,7 @@ pub mod control;
 pub mod edge;
 mod elsewhere;
 mod jitter;
+pub mod logging;
 pub mod mesh;
 pub mod names;
 pub mod node;

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tidings::cli::{
-    self, cluster::ClusterWord, dev::DevArgs, publish::PublishArgs, token::TokenWord, watch::WatchArgs,
+    self, cluster::ClusterWord, dev::DevArgs, doctor::DoctorArgs, publish::PublishArgs, token::TokenWord,
+    watch::WatchArgs,
 };
-use tidings::config::{self, Config, Flags, Sources};
+use tidings::config::{self, Config, ConfigError, Flags, Sources};
 use tidings::node::Starting;
-use tidings::{Node, RunningNode, release, service, telemetry};
+use tidings::{Node, RunningNode, logging, release, service};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[global_allocator]
@@ -46,8 +47,8 @@ enum Word {
         #[command(subcommand)]
         what: TokenWord,
     },
-    /// Say what this machine can give: how long its disk takes to make a change durable, and more.
-    Doctor(ServeArgs),
+    /// Look at this machine, the configuration and the cluster, and say what to do; exit code 1 if something does not work.
+    Doctor(Box<Doctor>),
     /// Ask the server that is configured here whether it lives; exit code 0 if so.
     Health {
         /// Whether it is fit to serve, instead.
@@ -61,6 +62,14 @@ enum Word {
         #[command(subcommand)]
         what: ConfigWord,
     },
+}
+
+#[derive(Args, Debug)]
+struct Doctor {
+    #[command(flatten)]
+    doctor: DoctorArgs,
+    #[command(flatten)]
+    serve: ServeArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -110,7 +119,7 @@ struct ServeArgs {
 }
 
 impl ServeArgs {
-    fn load(&self) -> Result<Config, String> {
+    fn load(&self) -> Result<Config, ConfigError> {
         let join = (!self.join.is_empty()).then(|| self.join.join(","));
         let named = [
             ("server.listen", &self.listen),
@@ -133,21 +142,23 @@ impl ServeArgs {
             variables: variables.collect(),
             flags,
         };
-        config::load(&sources).map_err(|error| error.to_string())
+        config::load(&sources)
     }
 }
 
 fn main() -> ExitCode {
     let program = Program::parse();
     let result = match program.word {
-        None => serve(&program.serve),
-        Some(Word::Serve(args)) => serve(&args),
+        None => serve(program.serve),
+        Some(Word::Serve(args)) => serve(args),
         Some(Word::Publish(args)) => runtime().map(|runtime| runtime.block_on(cli::publish::run(args))),
         Some(Word::Watch(args)) => runtime().map(|runtime| runtime.block_on(cli::watch::run(args))),
         Some(Word::Dev(args)) => runtime().map(|runtime| runtime.block_on(cli::dev::run(args))),
         Some(Word::Cluster { what }) => runtime().map(|runtime| runtime.block_on(cli::cluster::run(what))),
         Some(Word::Token { what }) => cli::token::run(&what),
-        Some(Word::Doctor(args)) => doctor(&args),
+        Some(Word::Doctor(args)) => {
+            runtime().map(|runtime| runtime.block_on(cli::doctor::run(&args.doctor, args.serve.load())))
+        }
         Some(Word::Health { ready, serve }) => health(&serve, ready),
         Some(Word::Config { what }) => configuration(&what),
     };
@@ -160,7 +171,7 @@ fn main() -> ExitCode {
 fn configuration(what: &ConfigWord) -> Result<ExitCode, String> {
     match what {
         ConfigWord::Check(args) => {
-            let config = args.load()?;
+            let config = args.load().map_err(|error| error.to_string())?;
             tidings::auth::Auth::load(&config).map_err(|error| error.to_string())?;
             tidings::server::Tls::load(&config).map_err(|error| error.to_string())?;
             println!("The configuration is fine.");
@@ -176,20 +187,17 @@ fn configuration(what: &ConfigWord) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn doctor(args: &ServeArgs) -> Result<ExitCode, String> {
-    print!("{}", cli::doctor::report(&args.load()?)?);
-    Ok(ExitCode::SUCCESS)
-}
-
 fn health(args: &ServeArgs, ready: bool) -> Result<ExitCode, String> {
-    let config = args.load()?;
+    let config = args.load().map_err(|error| error.to_string())?;
     runtime()?.block_on(cli::health::run(&config, ready))
 }
 
-fn serve(args: &ServeArgs) -> Result<ExitCode, String> {
-    let config = args.load()?;
-    telemetry::start_logging(&config.log).map_err(|error| error.to_string())?;
-    runtime()?.block_on(live(config, args.until_stdin_ends))
+fn serve(args: ServeArgs) -> Result<ExitCode, String> {
+    let config = args.load().map_err(|error| error.to_string())?;
+    logging::start(&config.log).map_err(|error| error.to_string())?;
+    let ended = runtime()?.block_on(live(config, args));
+    logging::finish();
+    ended
 }
 
 /// Who may ask the server to stop.
@@ -204,7 +212,7 @@ impl Stops {
     }
 }
 
-async fn live(config: Config, until_stdin_ends: bool) -> Result<ExitCode, String> {
+async fn live(config: Config, args: ServeArgs) -> Result<ExitCode, String> {
     // Before anybody can know that it runs: who asks it to stop then is heard.
     let mut stops = Stops {
         interrupt: signal(SignalKind::interrupt()).map_err(|error| error.to_string())?,
@@ -212,7 +220,7 @@ async fn live(config: Config, until_stdin_ends: bool) -> Result<ExitCode, String
     };
     // Unheard it would end the process.
     let hang_ups = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
-    let abandoned = abandoned(until_stdin_ends);
+    let abandoned = abandoned(args.until_stdin_ends);
     tokio::pin!(abandoned);
     let starting = Node::begin(config).map_err(|error| error.to_string())?;
     if starting.is_clustered() {
@@ -240,6 +248,7 @@ async fn live(config: Config, until_stdin_ends: bool) -> Result<ExitCode, String
     let running = finished
         .map_err(|error| error.to_string())?
         .map_err(|error| error.to_string())?;
+    running.node.read_again_with(Box::new(move || args.load()));
     say(&greeting(&running));
     let mut drained = running.node.draining.subscribe();
     tokio::spawn(service::watchdog(Arc::clone(&running.node)));
@@ -273,7 +282,7 @@ async fn ready(node: &Node) {
     std::future::pending().await
 }
 
-/// Reads policy and certificates again whenever asked to; never ends.
+/// Reads the configuration and all that it names again whenever asked to; never ends.
 async fn read_again(mut hang_ups: Signal, node: &Arc<Node>) {
     loop {
         if hang_ups.recv().await.is_none() {
@@ -282,10 +291,10 @@ async fn read_again(mut hang_ups: Signal, node: &Arc<Node>) {
         let node = Arc::clone(node);
         let reload = async {
             let reloaded = tokio::task::spawn_blocking(move || node.reload()).await;
-            reloaded.unwrap_or_else(|error| Err(error.to_string()))
+            reloaded.unwrap_or_else(|error| Err(error.to_string())).map(drop)
         };
         if let Err(why) = service::reloading(reload).await {
-            tracing::error!(why, "nothing was read again: everything goes on as it was");
+            tracing::error!(why, "nothing was changed by the reload: everything goes on as it was");
         }
     }
 }

@@ -5,10 +5,14 @@
 
 mod forming;
 mod leaving;
+mod reloading;
 mod starting;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use reloading::Live;
+pub use reloading::{Change, ReadAgain, Reloaded};
 pub use starting::Starting;
 
 use crate::auth::{self, Auth, AuthError};
@@ -92,6 +96,8 @@ pub struct Node {
     pub cut_off: AtomicBool,
     /// What happened lately, for those who look.
     pub recent: Recent,
+    /// The configuration as it counts now.
+    pub(crate) live: reloading::Live,
 }
 
 /// Why a node did not start. **Nothing is left running.**
@@ -235,22 +241,6 @@ impl Node {
     #[inline]
     pub fn owner_of(&self, object: ObjectHash) -> usize {
         usize::from(self.shards.shard(object).0) % self.owners.len()
-    }
-
-    /// Reads the certificate and the policy again.
-    ///
-    /// # Errors
-    /// Says what is wrong with one of them; that one goes on as it was, and what comes behind it.
-    pub fn reload(&self) -> Result<(), String> {
-        if let Some(tls) = &self.tls {
-            tls.reload().map_err(|error| error.to_string())?;
-            tracing::info!("the certificate was read again");
-        }
-        if let Some(auth) = &self.auth {
-            auth.reload().map_err(|error| error.to_string())?;
-            tracing::info!("the policy was read again");
-        }
-        Ok(())
     }
 
     /// Whether the node is about to stop.
@@ -405,7 +395,7 @@ impl Parts {
                 },
             }
         }
-        let deadline = tokio::time::Instant::now() + Duration::from_millis(self.node.config.drain.deadline_ms);
+        let deadline = tokio::time::Instant::now() + Duration::from_millis(self.node.live().drain.deadline_ms);
         let lane = &self.node.lanes[self.thread];
         let drained = async { tokio::join!(edge::drain(lane, deadline), http.drain(), operators.drain()) };
         if tokio::time::timeout_at(deadline, drained).await.is_err() {

@@ -10,8 +10,8 @@ use crate::server::App;
 use axum::Router;
 use shapes::{
     Change, Cluster, CopiesOrder, CopiesWanted, DrainOrder, EventsRequest, MoveOrder, NodeLeft, NodeRemoved,
-    PollAnswer, PollRequest, Problem, PublishAnswer, PublishRequest, RemoveOrder, Revocation, Session, SessionRequest,
-    ShardMoved, SubjectDisconnect, SubjectDone, SubjectObjects, Ticket,
+    PollAnswer, PollRequest, Problem, PublishAnswer, PublishRequest, Reloaded, RemoveOrder, Revocation, Session,
+    SessionRequest, ShardMoved, SubjectDisconnect, SubjectDone, SubjectObjects, Ticket,
 };
 use utoipa::OpenApi;
 use utoipa_swagger_ui::SwaggerUi;
@@ -281,8 +281,8 @@ fn revocations() {}
 fn revoke() {}
 
 #[utoipa::path(post, path = "/v1/reload", tag = "operate",
-    responses((status = 204, description = "Policy and certificate were read again"),
-        (status = 400, description = "They make no sense; nothing was changed", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "Configuration, policy, certificate and log filter were read again", body = Reloaded),
+        (status = 400, description = "Something in them makes no sense; nothing was changed", body = Problem, content_type = "application/problem+json")))]
 fn reload() {}
 
 #[utoipa::path(post, path = "/v1/subjects/subscribe", tag = "operate", request_body = SubjectObjects,

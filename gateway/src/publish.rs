@@ -122,7 +122,8 @@ fn terms(app: &App, query: &str, headers: &HeaderMap) -> Result<(Terms, Form), P
     if options.ack == Ack::Durable && app.node.storage.is_none() && app.node.control.is_none() {
         return Err(no_disk());
     }
-    let limits = &app.node.config.limits;
+    let live = app.node.live();
+    let limits = &live.limits;
     let timeout_ms = options
         .timeout_ms
         .unwrap_or(limits.publish_timeout_ms)

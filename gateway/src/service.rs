@@ -34,7 +34,7 @@ pub async fn reloading(reload: impl Future<Output = Result<(), String>>) -> Resu
     let result = reload.await;
     let said = match &result {
         Ok(()) => "serving".to_owned(),
-        Err(why) => format!("serving; nothing was read again: {}", first_line(why)),
+        Err(why) => format!("serving; nothing was changed by the reload: {}", first_line(why)),
     };
     tell(&[NotifyState::Ready, NotifyState::Status(&said)]);
     result

@@ -12,7 +12,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
 use std::sync::Mutex;
 
 macro_rules! limits {
@@ -181,11 +180,6 @@ impl Metrics {
     pub fn new(config: &Config) -> Self {
         let mut registry = Registry::with_prefix("tidings");
         let limit = Family::<NameLabels, Gauge>::default();
-        for key in config::KEYS.iter().filter(|key| key.section == "limits") {
-            if let Some(value) = config::integer(config, key) {
-                limit.get_or_create(&NameLabels { name: key.name }).set(value as i64);
-            }
-        }
         registry.register(
             "limit",
             "Configured bounds, named like their keys in [limits]",
@@ -272,9 +266,21 @@ impl Metrics {
             "Commands an owner handled at one go",
             new.owner_burst.clone(),
         );
-        Self {
+        let new = Self {
             registry: Mutex::new(registry),
             ..new
+        };
+        new.configured(config);
+        new
+    }
+
+    /// Exports the configured bounds.
+    pub fn configured(&self, config: &Config) {
+        for key in config::KEYS.iter().filter(|key| key.section == "limits") {
+            if let Some(value) = config::integer(config, key) {
+                let limit = self.limits.get_or_create(&NameLabels { name: key.name });
+                limit.set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
         }
     }
 
@@ -387,33 +393,6 @@ impl SampleKind {
             Self::Gauge => "",
         }
     }
-}
-
-/// Starts logging to standard error. A second call in one process changes nothing.
-///
-/// # Errors
-/// If the filter cannot be read.
-pub fn start_logging(log: &config::Log) -> Result<(), config::ConfigError> {
-    let invalid = |error: &dyn std::fmt::Display| config::ConfigError::Invalid {
-        key: "log.filter",
-        reason: error.to_string(),
-    };
-    // The WebSocket library traces whole messages, and with them tokens: whatever is asked for, that is not logged.
-    let quiet = "tungstenite=info".parse().map_err(|error| invalid(&error))?;
-    let filter = tracing_subscriber::EnvFilter::try_new(&log.filter)
-        .map_err(|error| invalid(&error))?
-        .add_directive(quiet);
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    // Fails only if a subscriber is set already, as in tests with several nodes.
-    _ = if log.format == "json" {
-        builder.json().try_init()
-    } else {
-        builder.try_init()
-    };
-    Ok(())
 }
 
 #[cfg(test)]

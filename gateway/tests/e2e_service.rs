@@ -131,7 +131,7 @@ fn a_reload_that_fails_says_that_everything_goes_on() {
     assert!(manager.told().starts_with("RELOADING=1\n"));
     let told = manager.told();
     assert!(
-        told.starts_with("READY=1\nSTATUS=serving; nothing was read again: "),
+        told.starts_with("READY=1\nSTATUS=serving; nothing was changed by the reload: "),
         "{told}"
     );
 }

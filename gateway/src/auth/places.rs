@@ -4,6 +4,7 @@ use super::lock;
 use crate::telemetry::{Limit, Metrics};
 use prometheus_client::metrics::gauge::Gauge;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use tidings_router::access::Subject;
 
@@ -11,9 +12,9 @@ use tidings_router::access::Subject;
 #[derive(Debug)]
 pub(super) struct Places {
     by_subject: Arc<Mutex<HashMap<Subject, u64>>>,
-    most_by_subject: u64,
+    most_by_subject: AtomicU64,
     strangers: Gauge,
-    most_strangers: u64,
+    most_strangers: AtomicU64,
 }
 
 /// One connection's place among those of its subject. Dropping it gives the place back.
@@ -31,10 +32,16 @@ impl Places {
     pub(super) fn new(most_by_subject: u64, most_strangers: u64, strangers: Gauge) -> Self {
         Self {
             by_subject: Arc::default(),
-            most_by_subject,
+            most_by_subject: AtomicU64::new(most_by_subject),
             strangers,
-            most_strangers,
+            most_strangers: AtomicU64::new(most_strangers),
         }
+    }
+
+    /// Changes how many may be. Who is there stays.
+    pub(super) fn set_most(&self, most_by_subject: u64, most_strangers: u64) {
+        self.most_by_subject.store(most_by_subject, Relaxed);
+        self.most_strangers.store(most_strangers, Relaxed);
     }
 
     /// A place for a connection of this subject; `None`: it has as many as it may. An API key is a backend and not counted.
@@ -44,7 +51,7 @@ impl Places {
         }
         let mut by_subject = lock(&self.by_subject);
         let count = by_subject.entry(subject.clone()).or_insert(0);
-        if *count >= self.most_by_subject {
+        if *count >= self.most_by_subject.load(Relaxed) {
             metrics.refused(Limit::ConnectionsPerSubject);
             return Err(Limit::ConnectionsPerSubject);
         }
@@ -61,7 +68,7 @@ impl Places {
         // Counted first: two that come at once cannot both take the last place.
         let before = self.strangers.inc();
         let place = Stranger(self.strangers.clone());
-        if u64::try_from(before).unwrap_or(0) >= self.most_strangers {
+        if u64::try_from(before).unwrap_or(0) >= self.most_strangers.load(Relaxed) {
             metrics.refused(Limit::Unauthenticated);
             return Err(Limit::Unauthenticated);
         }

@@ -284,18 +284,18 @@ async fn propose(control: &crate::control::Handle, command: Command) -> Result<S
     }
 }
 
-async fn reload(State(app): State<App>) -> Result<StatusCode, Refusal> {
+async fn reload(State(app): State<App>) -> Result<Response, Refusal> {
     let node = Arc::clone(&app.node);
     let read = tokio::task::spawn_blocking(move || node.reload()).await;
     match read {
-        Ok(Ok(())) => Ok(StatusCode::NO_CONTENT),
+        Ok(Ok(done)) => Ok(([(CACHE_CONTROL, "no-store")], Json(done)).into_response()),
         Ok(Err(why)) => Err(Refusal::new(Code::BadRequest, format!("nothing was changed: {why}"))),
         Err(_) => Err(Refusal::new(Code::Internal, "reading failed; nothing was changed")),
     }
 }
 
 async fn read<T: for<'de> Deserialize<'de>>(app: &App, request: http::Request<Body>) -> Result<T, Refusal> {
-    let within = Duration::from_millis(app.node.config.limits.body_idle_ms);
+    let within = Duration::from_millis(app.node.live().limits.body_idle_ms);
     let collect = Limited::new(request.into_body(), MOST_BODY_BYTES).collect();
     let body = match tokio::time::timeout(within, collect).await {
         Ok(Ok(body)) => body.to_bytes(),

@@ -85,9 +85,13 @@ impl Stage {
     }
 
     fn try_auth(&self) -> Result<Arc<Auth>, AuthError> {
+        Auth::load(&self.config()).map(|auth| auth.expect("there is one"))
+    }
+
+    fn config(&self) -> Config {
         let mut config = Config::default();
         config.auth.policy_file = self.folder.path().join("policy.toml").display().to_string();
-        Auth::load(&config).map(|auth| auth.expect("there is one"))
+        config
     }
 
     fn token(&self, by: Algorithm, claims: &serde_json::Value) -> String {
@@ -295,7 +299,7 @@ fn what_was_found_good_is_looked_at_again_when_it_matters() {
     );
     // Of an issuer that is gone nothing is left.
     fs::write(stage.folder.path().join("policy.toml"), "").expect("written");
-    auth.reload().expect("a policy");
+    auth.prepare(&stage.config()).expect("a policy")();
     assert_eq!(auth.judge(&short), Err(Denial::Token(TokenFault::UnknownIssuer)));
 }
 

@@ -97,6 +97,34 @@ async fn status(server: &Server, json: bool) -> Result<Vec<String>, String> {
     Ok(faults)
 }
 
+/// A node's view of its cluster, for `tidings doctor`.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) node: String,
+    pub(super) summary: String,
+    /// What is wrong.
+    pub(super) faults: Vec<String>,
+    /// No version above was ever allowed; only in a cluster.
+    pub(super) ceiling: Option<u64>,
+}
+
+/// Asks a node.
+pub(super) async fn look(server: &Server) -> Result<Look, String> {
+    let (_, cluster) = ask(server).await?;
+    let ready = server.get("/readyz", ANSWER).await.map_err(|error| error.to_string())?;
+    let mut faults = faults(&cluster);
+    if ready.status != 200 {
+        let why = reasons(&ready.body).unwrap_or_else(|| format!("status {}", ready.status));
+        faults.insert(0, format!("the node is not ready: {why}"));
+    }
+    Ok(Look {
+        node: one_line(&cluster.node),
+        summary: head(&cluster).lines().next().unwrap_or_default().to_owned(),
+        faults,
+        ceiling: cluster.ceiling,
+    })
+}
+
 /// What a node answers about its cluster, as it is and as it is understood.
 async fn ask(server: &Server) -> Result<(String, Cluster), String> {
     let answer = server

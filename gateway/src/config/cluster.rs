@@ -5,7 +5,6 @@
 
 use super::{Config, ConfigError};
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 use tidings_membership::Roles;
 
 /// The shortest secret: 32 characters of hexadecimal digits are 128 bits.
@@ -17,22 +16,6 @@ const SEEDS: usize = 256;
 /// Of names, zones and URLs, as members tell each other.
 const NAME_BYTES: usize = 64;
 const URL_BYTES: usize = 200;
-/// Leases. Below, an election does not fit in; above, an owner that died is missed for longer than anybody wants to wait.
-const LEASE_MS: RangeInclusive<u64> = 500..=60_000;
-/// Copies of a shard, its owner's among them.
-const COPIES: RangeInclusive<u64> = 1..=tidings_router::control::map::MOST_COPIES as u64;
-/// Shards on the move at one time. None holds them where they are.
-const MOVES: RangeInclusive<u64> = 0..=256;
-/// Copies that one node fills at one time. Without any, none would ever be whole again.
-const FILLS: RangeInclusive<u64> = 1..=64;
-/// What fills copies, on its way to one node.
-const COPY_WINDOW_BYTES: RangeInclusive<u64> = 65_536..=16_777_216;
-/// Changes on their way there. Both together stay below what a connection between nodes holds.
-const COPY_QUEUE_BYTES: RangeInclusive<u64> = 1_048_576..=41_943_040;
-/// A voter is not replaced for a short pause.
-const REPLACE_VOTER_MS: RangeInclusive<u64> = 5_000..=86_400_000;
-/// A node that starts again must find itself known. Thirty days at most.
-const FORGET_NODE_MS: RangeInclusive<u64> = 10_000..=2_592_000_000;
 
 impl Config {
     /// Whether this node is one of a cluster by what is configured. A cluster in its data directory makes it one too.
@@ -116,7 +99,7 @@ impl Config {
     /// # Errors
     /// Says what is wrong with `server.node_listen`.
     pub fn node_listen(&self) -> Result<SocketAddr, ConfigError> {
-        super::schema::address("server.node_listen", &self.server.node_listen)
+        super::checks::address("server.node_listen", &self.server.node_listen)
     }
 
     /// Where other nodes reach this one, `host:port`. `bound` is where it listens for them, with the true port.
@@ -176,28 +159,6 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
             cluster.expect
         )
     })?;
-    for (key, value, range) in [
-        ("cluster.lease_ms", cluster.lease_ms, LEASE_MS),
-        ("cluster.copies", cluster.copies, COPIES),
-        ("cluster.moves", cluster.moves, MOVES),
-        ("cluster.fills", cluster.fills, FILLS),
-        (
-            "owner.copy_window_bytes",
-            config.owner.copy_window_bytes,
-            COPY_WINDOW_BYTES,
-        ),
-        (
-            "owner.copy_queue_bytes",
-            config.owner.copy_queue_bytes,
-            COPY_QUEUE_BYTES,
-        ),
-        ("cluster.replace_voter_ms", cluster.replace_voter_ms, REPLACE_VOTER_MS),
-        ("cluster.forget_node_ms", cluster.forget_node_ms, FORGET_NODE_MS),
-    ] {
-        require(range.contains(&value), key, || {
-            format!("must be from {} to {}", range.start(), range.end())
-        })?;
-    }
     require(
         cluster.secret.is_empty() || cluster.secret_file.is_empty(),
         "cluster.secret_file",

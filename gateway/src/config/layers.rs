@@ -1,7 +1,9 @@
 //! Defaults, file, environment and flags, laid over each other.
 
 use super::ConfigError;
-use super::schema::{Config, KEYS, Key, Kind, validate};
+use super::checks::validate;
+use super::reading::{self, Origin};
+use super::schema::{Config, KEYS, Key, Kind};
 use clap::{Arg, ArgMatches, Command};
 use std::path::Path;
 
@@ -64,13 +66,10 @@ pub struct Sources<'a> {
 /// Says which file, variable, flag or key is wrong and why.
 pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigError> {
     let mut builder = config::Config::builder();
+    let mut origins: Vec<Origin> = Vec::new();
     if let Some(path) = sources.file {
-        let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable {
-            path: path.display().to_string(),
-            cause,
-        })?;
-        // Read strictly by itself first: this error names the line, and that of a merged configuration does not.
-        toml::from_str::<Config>(&text).map_err(|error| ConfigError::File(format!("{}: {error}", path.display())))?;
+        let text = reading::text(path)?;
+        origins = reading::check(path, &text)?;
         builder = builder.add_source(config::File::from_str(&text, config::FileFormat::Toml));
     }
     for (name, text) in &sources.variables {
@@ -78,30 +77,66 @@ pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigError> {
             continue;
         };
         let path = path.replace("__", ".").to_ascii_lowercase();
+        let from = format!("the environment variable {name}");
         let key = KEYS
             .iter()
             .find(|key| key.path == path)
-            .ok_or_else(|| ConfigError::UnknownVariable { name: name.clone() })?;
-        builder = lay(builder, key, text, || format!("environment variable {name}"))?;
+            .ok_or_else(|| reading::unknown(from.clone(), &path))?;
+        builder = lay(builder, key, text, &from)?;
+        origins.push((key.path, from));
     }
     for (path, text) in &sources.flags {
         if let Some(key) = KEYS.iter().find(|key| key.path == *path) {
-            builder = lay(builder, key, text, || format!("--{path}"))?;
+            let from = format!("--{path}");
+            builder = lay(builder, key, text, &from)?;
+            origins.push((key.path, from));
         }
     }
     let config: Config = builder
         .build()
         .and_then(config::Config::try_deserialize)
-        .map_err(|error| ConfigError::File(error.to_string()))?;
-    validate(&config)?;
+        .map_err(|error| ConfigError::File {
+            from: "the configuration".to_owned(),
+            reason: error.to_string(),
+        })?;
+    validate(&config).map_err(|error| given(error, &config, &origins))?;
     Ok(config)
+}
+
+/// The same with where the value came from, and the value.
+fn given(error: ConfigError, config: &Config, origins: &[Origin]) -> ConfigError {
+    let ConfigError::Invalid { key, reason } = error else {
+        return error;
+    };
+    // The layer that won was laid last.
+    let origin = origins.iter().rev().find(|(path, _)| *path == key);
+    ConfigError::Given {
+        from: origin.map_or_else(|| "the default".to_owned(), |(_, from)| from.clone()),
+        key,
+        value: shown(config, key),
+        reason,
+    }
+}
+
+/// A value as messages show it: never the secret.
+#[must_use]
+pub(crate) fn shown(config: &Config, path: &str) -> String {
+    let value = toml::Value::try_from(config).ok().and_then(|all| {
+        let (section, name) = path.split_once('.')?;
+        Some(all.get(section)?.get(name)?.clone())
+    });
+    match value {
+        Some(toml::Value::String(text)) if path == "cluster.secret" && !text.is_empty() => "(not shown)".to_owned(),
+        Some(value) => value.to_string(),
+        None => String::new(),
+    }
 }
 
 type Builder = config::ConfigBuilder<config::builder::DefaultState>;
 
-fn lay(builder: Builder, key: &Key, text: &str, from: impl Fn() -> String) -> Result<Builder, ConfigError> {
+fn lay(builder: Builder, key: &'static Key, text: &str, from: &str) -> Result<Builder, ConfigError> {
     let refuse = || ConfigError::NotAValue {
-        from: from(),
+        from: from.to_owned(),
         key: key.path,
         text: text.to_owned(),
         expected: key.kind.expected(),
@@ -122,7 +157,10 @@ fn lay(builder: Builder, key: &Key, text: &str, from: impl Fn() -> String) -> Re
     };
     builder
         .set_override(key.path, value)
-        .map_err(|error| ConfigError::File(error.to_string()))
+        .map_err(|error| ConfigError::File {
+            from: from.to_owned(),
+            reason: error.to_string(),
+        })
 }
 
 #[cfg(test)]
@@ -186,16 +224,108 @@ mod tests {
         assert_eq!(config.limits.first_byte_ms, Config::default().limits.first_byte_ms);
     }
 
+    fn message(text: &str) -> String {
+        let file = file(text);
+        let error = load(&Sources {
+            file: Some(file.path()),
+            ..Sources::default()
+        });
+        let message = error.expect_err("refused").to_string();
+        let path = file.path().display().to_string();
+        message.strip_prefix(&path).expect("the file is named").to_owned()
+    }
+
     #[test]
-    fn an_unknown_key_in_the_file_is_an_error_that_names_it() {
-        for text in ["[limits]\nfirst_byte = 5\n", "[limit]\nhead_ms = 5\n", "head_ms = 5\n"] {
-            let file = file(text);
-            let error = load(&Sources {
-                file: Some(file.path()),
-                ..Sources::default()
-            })
-            .expect_err("refused");
-            assert!(error.to_string().contains("unknown field"), "{error}");
+    fn an_unknown_key_in_the_file_is_an_error_that_names_the_line_and_the_near_key() {
+        for (text, says) in [
+            (
+                "\n[limits]\nhaed_ms = 5\n",
+                ", line 3: there is no key `limits.haed_ms`; did you mean `limits.head_ms`?",
+            ),
+            (
+                "[limit]\nhead_ms = 5\n",
+                ", line 1: there is no key `limit.head_ms`; did you mean `limits.head_ms`?",
+            ),
+            (
+                "[limits]\nlisten = \"\"\n",
+                ", line 2: there is no key `limits.listen`; did you mean `server.listen`?",
+            ),
+            (
+                "head_ms = 5\n",
+                ", line 1: there is no key `head_ms`; did you mean `limits.head_ms`?",
+            ),
+            (
+                "[wholly]\ndifferent = 5\n",
+                ", line 1: there is no key `wholly.different` (`tidings config docs` has all)",
+            ),
+            (
+                "limits = 5\n",
+                ", line 1: `limits` is a section: write [limits] and its keys below it",
+            ),
+        ] {
+            assert_eq!(message(text), says, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_type_in_the_file_is_named_with_its_line_and_value() {
+        for (text, says) in [
+            (
+                "[limits]\nhead_ms = \"5 s\"\n",
+                ", line 2: `\"5 s\"` is not a whole number that is not negative, as `limits.head_ms` needs",
+            ),
+            (
+                "[limits]\nhead_ms = -5\n",
+                ", line 2: `-5` is not a whole number that is not negative, as `limits.head_ms` needs",
+            ),
+            (
+                "[server]\ninsecure = 1\n",
+                ", line 2: `1` is not true or false, as `server.insecure` needs",
+            ),
+            (
+                "[cluster]\njoin = \"a:1\"\n",
+                ", line 2: `\"a:1\"` is not a list of texts, as `cluster.join` needs",
+            ),
+        ] {
+            assert_eq!(message(text), says, "{text}");
+        }
+        assert!(message("[limits]\nhead_ms = = 1\n").starts_with(", line 2: it is not TOML: "));
+    }
+
+    #[test]
+    fn a_value_out_of_bounds_is_named_with_where_it_was_given() {
+        assert_eq!(
+            message("[limits]\nidle_ms = 5\nhead_ms = 0\n"),
+            ", line 3: limits.head_ms = 0: must be from 1 to 2592000000"
+        );
+        let error = load(&Sources {
+            variables: variables(&[("TIDINGS_CLUSTER__COPIES", "4")]),
+            ..Sources::default()
+        });
+        assert_eq!(
+            error.expect_err("refused").to_string(),
+            "the environment variable TIDINGS_CLUSTER__COPIES: cluster.copies = 4: must be from 1 to 3"
+        );
+        // What only makes sense together names the key that was left at its default.
+        let error = load(&Sources {
+            flags: vec![("cluster.expect", "3".to_owned())],
+            ..Sources::default()
+        });
+        let message = error.expect_err("refused").to_string();
+        assert!(message.starts_with("the default: cluster.secret = \"\": "), "{message}");
+    }
+
+    #[test]
+    fn the_secret_is_never_shown() {
+        let secret = "too short a secret";
+        for text in [
+            format!("[cluster]\nsecret = \"{secret}\"\n"),
+            format!("[cluster]\nsecret = \"{secret}\" x\n"),
+            format!("[cluster]\nsecret = [\"{secret}\"]\n"),
+            format!("[cluster]\nsecret = \"{secret}{secret}{secret}\"\nlease_ms = 1\n"),
+        ] {
+            assert!(!message(&text).contains("secret a"), "{}", message(&text));
+            assert!(!message(&text).contains(secret), "{}", message(&text));
         }
     }
 
@@ -205,7 +335,13 @@ mod tests {
             variables: variables(&[("TIDINGS_LIMITS__HAED_MS", "1")]),
             ..Sources::default()
         });
-        assert!(matches!(error, Err(ConfigError::UnknownVariable { .. })));
+        assert!(matches!(
+            error,
+            Err(ConfigError::UnknownKey {
+                near: Some("limits.head_ms"),
+                ..
+            })
+        ));
         let fine = load(&Sources {
             variables: variables(&[("TIDINGS_URL", "x"), ("HOME", "/")]),
             ..Sources::default()
@@ -264,23 +400,5 @@ mod tests {
                 .contains("server.insecure")
         );
         assert!(public("true").is_ok());
-    }
-
-    #[test]
-    fn the_default_file_is_the_defaults() {
-        let read: Config = toml::from_str(&super::super::default_toml()).expect("it is TOML");
-        assert_eq!(read, Config::default());
-    }
-
-    #[test]
-    fn every_key_is_documented() {
-        for key in KEYS {
-            assert!(!key.docs.is_empty(), "{}", key.path);
-            assert!(
-                super::super::docs_markdown().contains(&format!("| `{}` |", key.name)),
-                "{}",
-                key.path
-            );
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! The keys themselves. One table makes the structs, the defaults, the documents, the variables and the flags.
 
 use super::ConfigError;
+use super::checks::address;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -43,6 +44,31 @@ pub struct Key {
     pub docs: &'static [&'static str],
     /// Its type.
     pub kind: Kind,
+}
+
+impl Key {
+    /// What a number under it counts; empty for what is no number.
+    #[must_use]
+    pub fn unit(&self) -> &'static str {
+        if self.kind != Kind::Integer {
+            return "";
+        }
+        let name = self.name.trim_end_matches("_max");
+        let units = [
+            ("_per_s", "a second"),
+            ("_ms", "milliseconds"),
+            ("_s", "seconds"),
+            ("_bytes", "bytes"),
+        ];
+        let of_name = units.iter().find(|(suffix, _)| name.ends_with(suffix));
+        of_name.map_or("count", |(_, unit)| unit)
+    }
+
+    /// Whether a changed value counts after a reload. Others need a restart.
+    #[must_use]
+    pub fn counts_at_reload(&self) -> bool {
+        AT_RELOAD.contains(&self.path)
+    }
 }
 
 trait Typed {
@@ -90,9 +116,42 @@ macro_rules! sections {
             kind: <$Type as Typed>::KIND,
         },)*)*];
 
-        const SECTIONS: &[(&str, &[&str])] = &[$((stringify!($section), &[$($about),*]),)*];
+        pub(super) const SECTIONS: &[(&str, &[&str])] = &[$((stringify!($section), &[$($about),*]),)*];
     };
 }
+
+/// Keys whose new values count after a reload, because whoever uses them asks [`crate::Node::live`] each time.
+pub(super) const AT_RELOAD: &[&str] = &[
+    "server.tls_cert_file",
+    "server.tls_key_file",
+    "auth.policy_file",
+    "limits.first_byte_ms",
+    "limits.head_ms",
+    "limits.idle_ms",
+    "limits.body_idle_ms",
+    "limits.write_stall_ms",
+    "limits.publish_body_bytes",
+    "limits.publish_changes",
+    "limits.publish_line_bytes",
+    "limits.publish_timeout_ms",
+    "limits.publish_timeout_ms_max",
+    "limits.client_frame_bytes",
+    "limits.unauthenticated",
+    "limits.auth_ms",
+    "limits.connections_per_subject",
+    "limits.tls_handshake_ms",
+    "limits.connections",
+    "limits.connections_per_address",
+    "limits.poll_wait_ms_max",
+    "limits.poll_body_bytes",
+    "limits.send_buffer_bytes",
+    "limits.notsent_lowat_bytes",
+    "drain.deadline_ms",
+    "drain.spread_ms",
+    "drain.leave_ms",
+    "log.filter",
+    "log.lines_per_second",
+];
 
 sections! {
     /// What must be equal on all nodes of a cluster, but for `join`.
@@ -352,6 +411,9 @@ sections! {
         filter: String = "info,openraft=error".to_owned();
         /// `text` or `json`, on standard error.
         format: String = "text".to_owned();
+        /// Lines of one cause (one place in the program) that are written in one second; one line a second says how many more were
+        /// left out. 0: as many as come. More says more in a storm, and costs as much disk and time.
+        lines_per_second: u64 = 10;
     }
 }
 
@@ -404,98 +466,6 @@ impl Config {
     }
 }
 
-pub(super) fn address(key: &'static str, text: &str) -> Result<SocketAddr, ConfigError> {
-    text.parse().map_err(|_| ConfigError::Invalid {
-        key,
-        reason: format!("`{text}` is not an address and port such as 127.0.0.1:7400 or [::1]:7400"),
-    })
-}
-
-/// Checks what single types cannot express.
-///
-/// # Errors
-/// The first key that makes no sense, and why.
-pub fn validate(config: &Config) -> Result<(), ConfigError> {
-    let require = |fine: bool, key: &'static str, reason: &str| {
-        if fine {
-            Ok(())
-        } else {
-            Err(ConfigError::Invalid {
-                key,
-                reason: reason.to_owned(),
-            })
-        }
-    };
-    let listen = config.listen()?;
-    address("server.node_listen", &config.server.node_listen)?;
-    super::safety::validate(config, listen)?;
-    require(
-        tidings_protocol::ShardCount::new(u16::try_from(config.cluster.shards).unwrap_or(0)).is_some(),
-        "cluster.shards",
-        "must be a power of two from 1 to 4096",
-    )?;
-    super::cluster::validate(config)?;
-    require(config.server.threads <= 1024, "server.threads", "must be at most 1024")?;
-    let limits = &config.limits;
-    require(
-        limits.header_bytes >= 8_192,
-        "limits.header_bytes",
-        "must be at least 8192",
-    )?;
-    require(
-        (1..=65_535).contains(&limits.url_bytes),
-        "limits.url_bytes",
-        "must be from 1 to 65535",
-    )?;
-    require(limits.headers >= 8, "limits.headers", "must be at least 8")?;
-    require(
-        (1..=10_000).contains(&limits.objects_per_connection),
-        "limits.objects_per_connection",
-        "must be from 1 to 10000",
-    )?;
-    require(limits.owner_queue >= 1, "limits.owner_queue", "must be at least 1")?;
-    require(
-        limits.publish_line_bytes >= 1_024,
-        "limits.publish_line_bytes",
-        "must be at least 1024",
-    )?;
-    require(
-        limits.publish_timeout_ms >= 1,
-        "limits.publish_timeout_ms",
-        "must be at least 1",
-    )?;
-    for key in KEYS
-        .iter()
-        .filter(|key| key.section == "limits" && key.name.ends_with("_ms") && key.name != "connection_lifetime_ms")
-    {
-        // A zero deadline would refuse everyone.
-        require(
-            integer(config, key).is_none_or(|value| value > 0),
-            key.path,
-            "must be at least 1",
-        )?;
-    }
-    require(
-        config.owner.closed_busy_ms >= 1 && config.owner.closed_idle_ms >= config.owner.closed_busy_ms,
-        "owner.closed_idle_ms",
-        "must be at least owner.closed_busy_ms, which must be at least 1",
-    )?;
-    require(
-        matches!(config.log.format.as_str(), "text" | "json"),
-        "log.format",
-        "must be `text` or `json`",
-    )?;
-    for origin in &config.server.allowed_origins {
-        let fine = origin.starts_with("http://") || origin.starts_with("https://");
-        require(
-            fine && !origin.ends_with('/') && origin.bytes().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase()),
-            "server.allowed_origins",
-            &format!("`{origin}` is not an origin as browsers send it: scheme://host[:port], lower case, no path"),
-        )?;
-    }
-    Ok(())
-}
-
 /// The integer under `key`, if it is one.
 #[must_use]
 pub(crate) fn integer(config: &Config, key: &Key) -> Option<u64> {
@@ -506,69 +476,4 @@ pub(crate) fn integer(config: &Config, key: &Key) -> Option<u64> {
         .as_integer()?
         .try_into()
         .ok()
-}
-
-/// The default configuration as a commented TOML file.
-#[must_use]
-pub fn default_toml() -> String {
-    let mut text = String::from(
-        "# The defaults of Tidings. Every key may also be set as TIDINGS_SECTION__KEY or --section.key.\n",
-    );
-    each_section(
-        &mut text,
-        |text, section, about| {
-            text.push_str(&format!("\n#{}\n[{section}]\n", about.join("\n#")));
-        },
-        |text, key, default| {
-            for line in key.docs {
-                text.push_str(&format!("#{line}\n"));
-            }
-            text.push_str(&format!("{} = {default}\n", key.name));
-        },
-    );
-    text
-}
-
-/// Every key as a Markdown document.
-#[must_use]
-pub fn docs_markdown() -> String {
-    let mut text = String::from(
-        "# Configuration\n\nLayers, later ones win: defaults, the TOML file given with `--config`, environment variables \
-         `TIDINGS_SECTION__KEY`, flags `--section.key value`. Unknown keys are errors.\n",
-    );
-    each_section(
-        &mut text,
-        |text, section, about| {
-            let about: String = about.concat();
-            text.push_str(&format!(
-                "\n## `[{section}]`\n\n{}\n\n| key | default | meaning |\n| --- | --- | --- |\n",
-                about.trim()
-            ));
-        },
-        |text, key, default| {
-            let docs: String = key.docs.concat();
-            text.push_str(&format!(
-                "| `{}` | `{default}` | {} |\n",
-                key.name,
-                docs.trim().replace('|', "\\|")
-            ));
-        },
-    );
-    text
-}
-
-fn each_section(
-    text: &mut String,
-    head: impl Fn(&mut String, &str, &[&str]),
-    line: impl Fn(&mut String, &Key, &toml::Value),
-) {
-    let defaults = toml::Value::try_from(Config::default()).unwrap_or(toml::Value::Boolean(false));
-    for (section, about) in SECTIONS {
-        head(text, section, about);
-        for key in KEYS.iter().filter(|key| key.section == *section) {
-            if let Some(value) = defaults.get(key.section).and_then(|section| section.get(key.name)) {
-                line(text, key, value);
-            }
-        }
-    }
 }

@@ -76,7 +76,7 @@ pub(super) fn is_msgpack(headers: &HeaderMap, name: HeaderName) -> bool {
 
 /// The body of a subscriber's request, within its limit and in time.
 pub(super) async fn read_body(app: &App, request: Request) -> Result<(Parts, Bytes), Refusal> {
-    let limits = &app.node.config.limits;
+    let limits = app.node.live().limits.clone();
     let (head, body) = request.into_parts();
     let collect = Limited::new(body, limits.poll_body_bytes as usize).collect();
     match tokio::time::timeout(Duration::from_millis(limits.body_idle_ms), collect).await {
@@ -134,7 +134,7 @@ impl Drop for Waiting {
 }
 
 async fn poll(app: &App, head: &Parts, asked: PollRequest) -> Result<Response, Refusal> {
-    let limits = &app.node.config.limits;
+    let limits = app.node.live().limits.clone();
     if asked.session.is_none() && asked.objects.as_ref().is_none_or(Vec::is_empty) {
         return Err(Problem::new(
             Code::NoObjects,

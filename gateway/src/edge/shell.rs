@@ -141,7 +141,7 @@ impl Shell {
 
     /// A delay for coming back, spread over the drain's time.
     pub(super) fn jitter_ms(&self) -> u64 {
-        self.state.borrow_mut().jitter_ms(self.node.config.drain.spread_ms)
+        self.state.borrow_mut().jitter_ms(self.node.live().drain.spread_ms)
     }
 
     fn command(self: &Rc<Self>, command: LaneCommand) {
@@ -208,7 +208,7 @@ impl Shell {
             LaneCommand::Drain { reply } => self.step(|state| {
                 state.draining = true;
                 state.drained.push(reply);
-                let (spread_ms, mut jitter) = (self.node.config.drain.spread_ms, state.jitter);
+                let (spread_ms, mut jitter) = (self.node.live().drain.spread_ms, state.jitter);
                 let after_ms = || next_jitter(&mut jitter, spread_ms);
                 state
                     .lane
@@ -260,7 +260,7 @@ impl Shell {
             superseded.retain(|output| !matches!(output, Output::Superseded { .. }));
             state.out.append(&mut superseded);
             if state.draining {
-                let after_ms = state.jitter_ms(self.node.config.drain.spread_ms);
+                let after_ms = state.jitter_ms(self.node.live().drain.spread_ms);
                 state.lane.poll_over(now, who, Some(after_ms), &mut state.out);
             }
         });

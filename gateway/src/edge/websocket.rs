@@ -172,7 +172,7 @@ pub(super) async fn upgraded(shell: Rc<Shell>, upgrade: Box<Upgrade>) {
         return;
     };
     let (stream, permit) = parts.io.into_inner().into_parts();
-    if let Err(error) = subscriber_socket(stream.tcp(), &shell.node.config) {
+    if let Err(error) = subscriber_socket(stream.tcp(), &shell.node.live()) {
         tracing::debug!(%error, "a subscriber's socket keeps its default buffers");
     }
     // The stream still knows how to wake the HTTP task, and with that keeps its memory: let it forget.
@@ -215,7 +215,8 @@ impl Reader {
         };
         shell.enter(who, Sink::Socket(Box::new(socket)), peer);
         shell.step(|state| state.age_from_now(who));
-        let limits = &shell.node.config.limits;
+        let live = shell.node.live();
+        let limits = &live.limits;
         let connection = connection_name(shell.thread, who);
         let hello = Hello {
             connection: &connection,

@@ -19,7 +19,7 @@ pub(super) async fn leave_then_drain(node: Arc<Node>) {
     if node.leaving.subscribe().wait_for(|leaving| *leaving).await.is_err() {
         return;
     }
-    let most = Duration::from_millis(node.config.drain.leave_ms);
+    let most = Duration::from_millis(node.live().drain.leave_ms);
     if most > Duration::ZERO && tokio::time::timeout(most, leave(&node)).await.is_err() {
         let left = node.control.as_ref().map_or(0, |control| held(&control.view()));
         tracing::warn!(

@@ -240,6 +240,7 @@ impl Starting {
             leaving: watch::Sender::new(false),
             draining: watch::Sender::new(false),
             recent: Recent::default(),
+            live: super::reloading::Live::new(&config),
             admission,
             config,
         };

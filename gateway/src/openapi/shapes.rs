@@ -193,6 +193,25 @@ pub(super) struct PollAnswer {
     poll_after_ms: Option<u64>,
 }
 
+/// What a reload did.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Reloaded {
+    /// What was read again, of `certificate`, `policy`, `log` and `limits`.
+    read: Vec<String>,
+    /// Keys whose new values count from now on.
+    changed: Vec<KeyChange>,
+    /// Keys whose new values count after a restart.
+    needs_restart: Vec<KeyChange>,
+}
+
+/// A configuration key with another value than before.
+#[derive(Serialize, ToSchema)]
+pub(super) struct KeyChange {
+    key: String,
+    from: String,
+    to: String,
+}
+
 /// The cluster as one node sees it.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Cluster {

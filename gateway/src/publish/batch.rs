@@ -36,7 +36,7 @@ pub(super) struct Changes {
 
 impl Reading {
     pub(super) fn new(app: &App, caller: &Caller, idempotency: Option<Bytes>) -> Self {
-        let most = usize::try_from(app.node.config.limits.publish_changes).unwrap_or(usize::MAX);
+        let most = usize::try_from(app.node.live().limits.publish_changes).unwrap_or(usize::MAX);
         Self {
             key: app.node.key,
             caller: caller.clone(),

@@ -13,7 +13,7 @@ use tidings_protocol::error::{Applied, Code};
 
 /// The next piece of a body; `None` at its end.
 pub(super) async fn piece(app: &App, body: &mut Incoming) -> Result<Option<Bytes>, Refusal> {
-    let idle = Duration::from_millis(app.node.config.limits.body_idle_ms);
+    let idle = Duration::from_millis(app.node.live().limits.body_idle_ms);
     loop {
         return match tokio::time::timeout(idle, body.frame()).await {
             Ok(None) => Ok(None),
@@ -45,7 +45,7 @@ const DISCARD: u64 = 4;
 
 /// A whole body of bounded size. `asked` is whether the sender waits for a word before it sends the body.
 pub(super) async fn whole(app: &App, mut body: Incoming, asked: bool) -> Result<Bytes, Refusal> {
-    let limit = app.node.config.limits.publish_body_bytes;
+    let limit = app.node.live().limits.publish_body_bytes;
     if body.size_hint().lower() > limit {
         let discard = if asked { 0 } else { limit.saturating_mul(DISCARD) };
         return Err(too_large(app, body, discard).await);
@@ -71,7 +71,7 @@ pub(super) async fn whole(app: &App, mut body: Incoming, asked: bool) -> Result<
 }
 
 async fn too_large(app: &App, mut body: Incoming, discard: u64) -> Refusal {
-    let limit = app.node.config.limits.publish_body_bytes;
+    let limit = app.node.live().limits.publish_body_bytes;
     app.node.metrics.refused(Limit::PublishBodyBytes);
     let mut left = discard;
     while left > 0

@@ -37,7 +37,7 @@ const NAMED_ERRORS: usize = 100;
 
 /// Publishes line by line and answers with the sum.
 pub(super) async fn answer(app: &App, caller: &Caller, terms: &Terms, mut body: Incoming) -> Result<Response, Refusal> {
-    let longest = usize::try_from(app.node.config.limits.publish_line_bytes).unwrap_or(usize::MAX);
+    let longest = usize::try_from(app.node.live().limits.publish_line_bytes).unwrap_or(usize::MAX);
     let mut lines = Lines::new(longest);
     let mut stream = Stream::new(app, caller, terms);
     loop {
@@ -128,7 +128,7 @@ impl<'a> Stream<'a> {
             Ok(line) => line,
             Err(TooLong) => {
                 self.app.node.metrics.refused(Limit::PublishLineBytes);
-                let most = self.app.node.config.limits.publish_line_bytes;
+                let most = self.app.node.live().limits.publish_line_bytes;
                 let detail = format!("a line has at most {most} bytes (limits.publish_line_bytes)");
                 return self.refuse(self.line, Problem::new(Code::TooLarge, detail));
             }

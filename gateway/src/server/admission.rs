@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Debug)]
 pub struct Admission {
     open: AtomicU64,
-    most: u64,
+    most: AtomicU64,
     by_address: Mutex<HashMap<IpAddr, u64>>,
-    most_by_address: u64,
+    most_by_address: AtomicU64,
     arrivals: Mutex<Arrivals>,
     proxies: TrustedProxies,
     metrics: Arc<Metrics>,
@@ -47,9 +47,9 @@ impl Admission {
         metrics.limit(Limit::Connections, most);
         Arc::new(Self {
             open: AtomicU64::new(0),
-            most,
+            most: AtomicU64::new(most),
             by_address: Mutex::default(),
-            most_by_address: config.limits.connections_per_address,
+            most_by_address: AtomicU64::new(config.limits.connections_per_address),
             arrivals: Mutex::new(Arrivals::new(&config.limits)),
             proxies: TrustedProxies::new(config),
             metrics,
@@ -62,7 +62,7 @@ impl Admission {
     /// The limit that was reached. It has been counted.
     pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Result<Permit, Limit> {
         // Only the acceptor adds, so looking first and adding then cannot pass the limit.
-        if self.open.load(Relaxed) >= self.most {
+        if self.open.load(Relaxed) >= self.most() {
             self.metrics.refused(Limit::Connections);
             return Err(Limit::Connections);
         }
@@ -103,7 +103,7 @@ impl Admission {
         let address = network(address);
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by_address.entry(address).or_insert(0);
-        if *count >= self.most_by_address {
+        if *count >= self.most_by_address.load(Relaxed) {
             self.metrics.refused(Limit::ConnectionsPerAddress);
             return Err(Limit::ConnectionsPerAddress);
         }
@@ -124,7 +124,14 @@ impl Admission {
     /// How many may be.
     #[must_use]
     pub fn most(&self) -> u64 {
-        self.most
+        self.most.load(Relaxed)
+    }
+
+    /// Changes how many may be. Who is there stays.
+    pub fn set_most(&self, most: u64, most_by_address: u64) {
+        self.metrics.limit(Limit::Connections, most);
+        self.most.store(most, Relaxed);
+        self.most_by_address.store(most_by_address, Relaxed);
     }
 
     /// How many are open.

@@ -51,7 +51,6 @@ pub struct Http {
     router: Router,
     gate: Arc<Gate>,
     builder: http1::Builder,
-    deadlines: Deadlines,
     tls: Option<Arc<Tls>>,
     tracker: TaskTracker,
     draining: CancellationToken,
@@ -70,13 +69,11 @@ impl Http {
             // Also the size of reads of a body: a firehose wants them large.
             .max_buf_size(size(limits.header_bytes).max(128 * 1024))
             .header_read_timeout(None);
-        let deadlines = Deadlines::new(limits);
         Rc::new(Self {
             app,
             router,
             gate,
             builder,
-            deadlines,
             tls,
             tracker: TaskTracker::new(),
             draining: CancellationToken::new(),
@@ -110,7 +107,8 @@ impl Http {
             };
             let proxied = http.app.node.admission.proxies().trusts(whose.peer.ip());
             let metrics = Arc::clone(&http.app.node.metrics);
-            let stream = GuardedStream::new(carrier, http.deadlines, metrics, whose.permit);
+            let deadlines = Deadlines::new(&http.app.node.live().limits);
+            let stream = GuardedStream::new(carrier, deadlines, metrics, whose.permit);
             let watch = stream.watch();
             let service = ConnectionService(Rc::new(ConnectionShared {
                 http: Rc::clone(&http),
@@ -152,7 +150,7 @@ impl Http {
         if !speaks || !node.admission.proxies().trusts(whose.peer.ip()) {
             return Some(stream);
         }
-        let within = Duration::from_millis(node.config.limits.head_ms);
+        let within = Duration::from_millis(node.live().limits.head_ms);
         let seen = tokio::select! {
             biased;
             () = self.draining.cancelled() => return None,
@@ -188,7 +186,7 @@ impl Http {
             return Some(Carrier::Plain(stream));
         };
         let node = &self.app.node;
-        let within = Duration::from_millis(node.config.limits.tls_handshake_ms);
+        let within = Duration::from_millis(node.live().limits.tls_handshake_ms);
         tokio::select! {
             biased;
             () = self.draining.cancelled() => None,
@@ -243,6 +241,9 @@ impl hyper::service::Service<Request<Incoming>> for ConnectionService {
         Box::pin(async move {
             let (response, behind) = shared.answer(request, length).await;
             let watch = Arc::clone(&shared.watch);
+            if response.status().is_client_error() {
+                tracing::debug!(peer = %shared.peer, status = response.status().as_u16(), "a request was refused");
+            }
             Ok(response.map(|body| GuardedBody {
                 body,
                 watch,

@@ -23,8 +23,6 @@ pub struct TlsError {
 /// See the module.
 #[derive(Debug)]
 pub struct Tls {
-    certificate: PathBuf,
-    key: PathBuf,
     current: Arc<Current>,
     config: Arc<rustls::ServerConfig>,
 }
@@ -64,21 +62,23 @@ impl Tls {
         server.send_tls13_tickets = 0;
         server.max_early_data_size = 0;
         Ok(Some(Self {
-            certificate,
-            key,
             current,
             config: Arc::new(server),
         }))
     }
 
-    /// Reads certificate and key again: connections that are open keep theirs, new ones get the new.
+    /// Reads certificate and key, perhaps from other files. What comes back makes them count: connections that are open
+    /// keep theirs, new ones get the new.
     ///
     /// # Errors
     /// Says what is wrong; the certificate stays as it was.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        let new = read(&self.certificate, &self.key)?;
-        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = new;
-        Ok(())
+    pub(crate) fn prepare(&self, config: &Config) -> Result<impl FnOnce() + Send + use<>, TlsError> {
+        let new = read(
+            config.server.tls_cert_file.as_ref(),
+            config.server.tls_key_file.as_ref(),
+        )?;
+        let current = Arc::clone(&self.current);
+        Ok(move || *current.0.write().unwrap_or_else(PoisonError::into_inner) = new)
     }
 
     /// What makes connections of sockets.

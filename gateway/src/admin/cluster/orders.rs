@@ -119,9 +119,9 @@ fn answer(status: StatusCode, document: impl Serialize) -> Response {
 }
 
 async fn read<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Refusal> {
-    let limits = &app.node.config.limits;
+    let within = Duration::from_millis(app.node.live().limits.body_idle_ms);
     let body = Limited::new(request.into_body(), ORDER_BYTES).collect();
-    let body = match tokio::time::timeout(Duration::from_millis(limits.body_idle_ms), body).await {
+    let body = match tokio::time::timeout(within, body).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
             let detail = format!("an order has at most {ORDER_BYTES} bytes");

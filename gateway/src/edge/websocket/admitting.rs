@@ -18,7 +18,7 @@ const STRANGERS_FRAME: usize = 16 * 1024;
 impl Reader {
     /// What the WebSocket library lets through.
     pub(super) fn limits_of(&self, stranger: bool) -> WebSocketConfig {
-        let largest = self.shell.node.config.limits.client_frame_bytes as usize;
+        let largest = self.shell.node.live().limits.client_frame_bytes as usize;
         let largest = if stranger {
             largest.min(STRANGERS_FRAME)
         } else {
@@ -49,7 +49,7 @@ impl Reader {
             }
             Caller::Nobody(Denial::Missing) => match auth.stranger(&self.shell.node.metrics) {
                 Ok(place) => {
-                    let within_us = self.shell.node.config.limits.auth_ms.saturating_mul(1000);
+                    let within_us = self.shell.node.live().limits.auth_ms.saturating_mul(1000);
                     self.shell.step(|state| state.stranger(self.who, place, within_us));
                 }
                 Err(limit) => {

@@ -153,6 +153,7 @@ fn begin(agreed: &Agreed, folder: Option<&Path>) -> Stage {
         peers: None,
         cut_off: false.into(),
         recent: crate::recent::Recent::default(),
+        live: crate::node::Live::new(&config),
         metrics,
         config,
     });

@@ -387,6 +387,7 @@ fn start(process: Process, plan: Plan) -> TestNode {
         cut_off: AtomicBool::new(false),
         recent: crate::recent::Recent::default(),
         admission: Admission::new(&config, 1_000, Arc::clone(&metrics)),
+        live: crate::node::Live::new(&config),
         storage: None,
         control: Some(control.clone()),
         peers: Some(handle.clone()),
