@@ -345,6 +345,9 @@ sections! {
         /// Milliseconds that a node of a cluster waits, before it stops, for others to take its shards over. 0: it does not give them
         /// up; others find out by themselves.
         leave_ms: u64 = 15_000;
+        /// Milliseconds for which a node of a cluster that is cut off sends its subscribers to other nodes; then it takes whoever still
+        /// comes for twice as long, and tries again. 0: it keeps them, and only says `stale`.
+        cut_off_ms: u64 = 60_000;
     }
     /// What the server says about itself.
     log: Log {
