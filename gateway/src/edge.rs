@@ -29,7 +29,9 @@ pub(crate) use subjects::act;
 use tidings_protocol::codec::PollAnswer;
 use tidings_protocol::peer::OwnerToEdge;
 use tidings_router::access::Subject;
-use tidings_router::edge::{ConnectionView, Explanation, LaneStats, Leave, PollPage, SubscriberKey, SubscriptionPage, Tally};
+use tidings_router::edge::{
+    ConnectionView, Explanation, LaneStats, Leave, PollPage, SubscriberKey, SubscriptionPage, Tally,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 

@@ -105,13 +105,15 @@ fn poll() {}
         ("wait_ms" = Option<u64>, Query, description = "How long to wait for a change, 0 to 60000; 25000 if not said"),
     ),
     responses((status = 200, description = "What changed", body = PollAnswer),
-        (status = 410, description = "The session is not known here", body = Problem, content_type = "application/problem+json")))]
+        (status = 410, description = "The session is not known here", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json")))]
 fn poll_by_query() {}
 
 #[utoipa::path(post, path = "/v1/sessions", tag = "subscribe", request_body = SessionRequest,
     responses((status = 201, description = "The list is kept under this name", body = Session),
         (status = 413, description = "Too many objects", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many sessions", body = Problem, content_type = "application/problem+json")))]
+        (status = 429, description = "Too many sessions", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json")))]
 fn sessions() {}
 
 #[utoipa::path(get, path = "/v1/events", tag = "subscribe",
@@ -151,7 +153,8 @@ fn connections() {}
     params(("connection" = String, Path, description = "As told in `hello`"),
         ("objects" = Option<u16>, Query, description = "How many of its objects are named, at most 10000")),
     responses((status = 200, description = "One subscriber and what it watches"),
-        (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json")))]
 fn connection() {}
 
 #[utoipa::path(delete, path = "/v1/connections/{connection}", operation_id = "close_connection", tag = "operate",
@@ -167,13 +170,15 @@ fn close_connection() {}
         ("after" = Option<u32>, Query, description = "From the last answer: the next page"),
         ("limit" = Option<u16>, Query, description = "At most so many, 1 to 1000; 100 if not said")),
     responses((status = 200, description = "What it watches, and how far it was told of each"),
-        (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json")))]
 fn connection_objects() {}
 
 #[utoipa::path(get, path = "/v1/explain", tag = "operate",
     params(("connection" = String, Query, description = "A subscriber"), ("object" = String, Query, description = "An object")),
     responses((status = 200, description = "Why this subscriber did or did not hear of this object"),
-        (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json")))]
 fn explain() {}
 
 #[utoipa::path(get, path = "/v1/cluster", tag = "operate",
@@ -187,13 +192,15 @@ fn cluster_map() {}
 #[utoipa::path(get, path = "/v1/cluster/events", operation_id = "cluster_events", tag = "operate",
     params(("after" = Option<u64>, Query, description = "`next` of the last answer: only what began or grew since"),
         ("limit" = Option<u16>, Query, description = "At most so many, 1 to 500; 100 if not said")),
-    responses((status = 200, description = "What became of nodes and shards since this node started, newest first")))]
+    responses((status = 200, description = "What became of nodes and shards since this node started, newest first"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json")))]
 fn cluster_events() {}
 
 #[utoipa::path(get, path = "/v1/live", tag = "operate",
     params(("span" = Option<String>, Query, description = "`minutes` (default) or `hour`"),
         ("after" = Option<u64>, Query, description = "`next` of the last answer: only the points that came since")),
-    responses((status = 200, description = "The node's figures over the last five minutes or the last hour, its limits and how full they are")))]
+    responses((status = 200, description = "The node's figures over the last five minutes or the last hour, its limits and how full they are"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json")))]
 fn live() {}
 
 #[utoipa::path(post, path = "/v1/cluster/drain", tag = "operate", request_body = DrainOrder,

@@ -113,7 +113,11 @@ impl CutOff {
     }
 
     fn step(&mut self, now_us: MonoUs, seen: &Seen<'_>) {
-        let mut better = seen.others.iter().filter(|other| !other.heard && !other.gone).peekable();
+        let mut better = seen
+            .others
+            .iter()
+            .filter(|other| !other.heard && !other.gone)
+            .peekable();
         let cut_off = self.is_silent() && !seen.quorum && self.away_us > 0 && better.peek().is_some();
         if !cut_off {
             self.state = State::Whole;
@@ -180,16 +184,32 @@ mod tests {
         let mut node = CutOff::new(0, S, S);
         assert!(!node.look(S, &seen(7, false, &others)));
         assert!(node.look(2 * S, &seen(7, false, &others)));
-        assert_eq!(node.elsewhere().map(|to| to.len()), Some(1), "only the one that may be well");
+        assert_eq!(
+            node.elsewhere().map(|to| to.len()),
+            Some(1),
+            "only the one that may be well"
+        );
     }
 
     #[test]
     fn nobody_is_sent_where_nobody_is_known_to_be_better() {
         let none: Vec<u64> = Vec::new();
         assert_eq!(lives(60, false, &[]), none, "the only node");
-        assert_eq!(lives(60, false, &[other(false, true), other(false, true)]), none, "all are gone");
-        assert_eq!(lives(60, false, &[other(true, false)]), none, "all are heard: nobody leads");
-        assert_eq!(lives(60, true, &[other(false, false)]), none, "those that are heard will agree");
+        assert_eq!(
+            lives(60, false, &[other(false, true), other(false, true)]),
+            none,
+            "all are gone"
+        );
+        assert_eq!(
+            lives(60, false, &[other(true, false)]),
+            none,
+            "all are heard: nobody leads"
+        );
+        assert_eq!(
+            lives(60, true, &[other(false, false)]),
+            none,
+            "those that are heard will agree"
+        );
         let mut never = CutOff::new(0, S, 0);
         for second in 1..60 {
             assert!(!never.look(second * S, &seen(7, false, &[other(false, false)])));
@@ -211,13 +231,25 @@ mod tests {
             node.look(second * S, &seen(7, false, &others));
         }
         assert!(node.is_silent());
-        for heard in [seen(8, false, &others), Seen { agreed: (Version(2), 1), ..seen(8, false, &others) }] {
+        for heard in [
+            seen(8, false, &others),
+            Seen {
+                agreed: (Version(2), 1),
+                ..seen(8, false, &others)
+            },
+        ] {
             node.look(31 * S, &heard);
             assert!(!node.is_silent() && node.elsewhere().is_none());
         }
         let mut at = Vec::new();
         for second in 32..=48 {
-            node.look(second * S, &Seen { agreed: (Version(2), 1), ..seen(8, false, &others) });
+            node.look(
+                second * S,
+                &Seen {
+                    agreed: (Version(2), 1),
+                    ..seen(8, false, &others)
+                },
+            );
             if node.elsewhere().is_some() {
                 at.push(second);
             }

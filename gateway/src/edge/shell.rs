@@ -142,7 +142,9 @@ impl Shell {
                 return false;
             };
             let after_ms = state.jitter_ms(self.node.config.drain.spread_ms);
-            state.lane.send_away(clock::now(), who, &leave, after_ms, &mut state.out);
+            state
+                .lane
+                .send_away(clock::now(), who, &leave, after_ms, &mut state.out);
             true
         })
     }
@@ -227,9 +229,7 @@ impl Shell {
     fn send_all_away(&self, state: &mut State, leave: Leave) {
         let (spread_ms, mut jitter) = (self.node.config.drain.spread_ms, state.jitter);
         let after_ms = || next_jitter(&mut jitter, spread_ms);
-        state
-            .lane
-            .send_all_away(clock::now(), &leave, after_ms, &mut state.out);
+        state.lane.send_all_away(clock::now(), &leave, after_ms, &mut state.out);
         state.jitter = jitter;
         state.leave = Some(leave);
     }

@@ -50,7 +50,10 @@ pub(super) async fn watch(node: Arc<Node>) {
             match &elsewhere {
                 Some(to) => {
                     node.metrics.sent_away.inc();
-                    tracing::warn!(?to, "nothing is heard of the cluster: subscribers are sent to other nodes");
+                    tracing::warn!(
+                        ?to,
+                        "nothing is heard of the cluster: subscribers are sent to other nodes"
+                    );
                 }
                 None => tracing::info!("subscribers are taken again"),
             }

@@ -381,13 +381,7 @@ impl Lane {
     }
 
     /// Sends everyone away; `after_ms` is asked for each one's delay.
-    pub fn send_all_away(
-        &mut self,
-        now: Now,
-        leave: &Leave,
-        mut after_ms: impl FnMut() -> u64,
-        out: &mut Vec<Output>,
-    ) {
+    pub fn send_all_away(&mut self, now: Now, leave: &Leave, mut after_ms: impl FnMut() -> u64, out: &mut Vec<Output>) {
         for index in self.subscribers.indices() {
             if let Some(who) = self.subscribers.key(index) {
                 self.send_away(now, who, leave, after_ms(), out);
