@@ -241,7 +241,7 @@ impl Node {
         usize::from(self.shards.shard(object).0) % self.owners.len()
     }
 
-    /// Reads the certificate and the policy again.
+    /// Reads the certificate, the policy and the cluster's secret again.
     ///
     /// # Errors
     /// Says what is wrong with one of them; that one goes on as it was, and what comes behind it.
@@ -253,6 +253,10 @@ impl Node {
         if let Some(auth) = &self.auth {
             auth.reload().map_err(|error| error.to_string())?;
             tracing::info!("the policy was read again");
+        }
+        if let Some(control) = &self.control {
+            control.read_secret(&self.config).map_err(|error| error.to_string())?;
+            tracing::info!("the cluster's secret was read again");
         }
         Ok(())
     }

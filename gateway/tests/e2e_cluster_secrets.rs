@@ -17,7 +17,10 @@ const NEW: &str = "another secret of the tests, as long";
 /// What `tidings cluster edge-secret` prints for this file.
 fn for_edges(file: &Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
-    let output = command.args(["cluster", "edge-secret", "--secret-file"]).arg(file).output();
+    let output = command
+        .args(["cluster", "edge-secret", "--secret-file"])
+        .arg(file)
+        .output();
     let output = output.expect("the program runs");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("text")
@@ -87,7 +90,13 @@ fn the_secret_is_changed_under_load_and_nobody_notices_but_who_has_the_old_one()
     assert_eq!(causes(&life.end()), BTreeSet::new());
     // A file that makes no sense changes nothing.
     put(&all.full, "short\n");
-    let answer = ask(all.cluster.address(0), "POST", "/v1/reload", &Value::Null, Duration::from_secs(20));
+    let answer = ask(
+        all.cluster.address(0),
+        "POST",
+        "/v1/reload",
+        &Value::Null,
+        Duration::from_secs(20),
+    );
     let (status, said) = answer.expect("an answer");
     assert_eq!(status, 400, "{said}");
     put(&all.full, &format!("{NEW}\n"));
@@ -102,7 +111,8 @@ fn the_secret_is_changed_under_load_and_nobody_notices_but_who_has_the_old_one()
     all.cluster.stop(stranger);
     let file = all.full.with_extension("old");
     put(&file, OLD);
-    all.cluster.change(stranger, &["--secret-file", file.to_str().expect("text")]);
+    all.cluster
+        .change(stranger, &["--secret-file", file.to_str().expect("text")]);
     let others: Vec<usize> = all.cluster.others(stranger);
     let dropped = |cluster: &Cluster| -> u64 {
         let of = |node: &usize| cluster.metric(*node, "tidings_control_refused_datagrams_total", &[]);
@@ -129,11 +139,20 @@ fn an_edge_with_an_edges_secret_serves_and_decides_nothing() {
     ws.until_told(&told).is_exactly(&told);
     let status = cluster.status(0).expect("an answer");
     let nodes = status["nodes"].as_array().expect("nodes");
-    let edge = nodes.iter().find(|node| node["node"] == cluster.name(EDGE)).expect("known");
+    let edge = nodes
+        .iter()
+        .find(|node| node["node"] == cluster.name(EDGE))
+        .expect("known");
     assert_eq!((&edge["owned"], &edge["voter"]), (&json!(0), &json!(false)), "{edge}");
     // An operator's order by way of it changes nothing.
     let order = json!({"copies": 1});
-    let answer = ask(cluster.address(EDGE), "POST", "/v1/cluster/copies", &order, Duration::from_secs(20));
+    let answer = ask(
+        cluster.address(EDGE),
+        "POST",
+        "/v1/cluster/copies",
+        &order,
+        Duration::from_secs(20),
+    );
     let (status, said) = answer.expect("an answer");
     assert_eq!((status, &said["code"]), (409, &json!("order_refused")), "{said}");
     assert_eq!(cluster.status(0).expect("an answer")["copies"], 2);
@@ -150,12 +169,16 @@ fn an_edges_secret_is_of_no_use_for_more() {
     std::fs::write(&edges, for_edges(&full)).expect("written");
     let file = edges.to_str().expect("text");
     let join = ["--join", "127.0.0.1:9", "--data-dir", "none", "--secret-file", file];
-    let (status, _, errors) = Program::start(&[&["--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"][..], &join].concat()).end();
+    let (status, _, errors) =
+        Program::start(&[&["--listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"][..], &join].concat()).end();
     assert_eq!(status.code(), Some(1));
     let said = errors.join("\n");
     assert!(said.contains("server.roles") && said.contains("edge alone"), "{said}");
     // Nor is anything more to be had from it.
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
-    let output = command.args(["cluster", "edge-secret", "--secret-file", file]).output().expect("it runs");
+    let output = command
+        .args(["cluster", "edge-secret", "--secret-file", file])
+        .output()
+        .expect("it runs");
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }

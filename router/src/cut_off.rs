@@ -83,10 +83,15 @@ impl CutOff {
         }
     }
 
-    /// Whether nothing was heard for so long that it matters who else is there. To be asked after [`CutOff::look`].
+    /// Whether at this time nothing will have been heard for so long that it matters who else is there. To be asked before
+    /// [`CutOff::look`], so that those who are gone are known to be when it counts.
     #[must_use]
-    pub fn is_silent(&self) -> bool {
-        self.last_us.saturating_sub(self.heard_us) >= self.after_us
+    pub fn is_silent_by(&self, at_us: MonoUs) -> bool {
+        at_us.saturating_sub(self.heard_us) >= self.after_us
+    }
+
+    fn is_silent(&self) -> bool {
+        self.is_silent_by(self.last_us)
     }
 
     /// Where subscribers are to go, if they are to go; an empty list: elsewhere, wherever that is.
@@ -255,6 +260,21 @@ mod tests {
             }
         }
         assert_eq!(at, (36..46).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_looks_for_those_who_are_gone_does_so_before_it_counts() {
+        let others = [other(false, false)];
+        let mut node = CutOff::new(0, 5 * S, 10 * S);
+        node.look(S, &seen(7, false, &others));
+        for second in 2..=6 {
+            // As the shell does: from one look before on.
+            let looks = node.is_silent_by((second + 1) * S);
+            assert!(looks || second < 5);
+            node.look(second * S, &seen(7, false, &others));
+            assert!(node.elsewhere().is_none() || looks);
+        }
+        assert!(node.elsewhere().is_some());
     }
 
     #[test]

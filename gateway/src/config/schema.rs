@@ -108,7 +108,8 @@ sections! {
         expect: u64 = 1;
         /// The secret by which the nodes of a cluster know each other, at least 32 characters. Better in a file.
         secret: String = String::new();
-        /// A file with the secret; the end of its line does not count.
+        /// A file with the secret, or with two while it is changed, a line each: the first is used, both are accepted. Read again
+        /// by `POST /v1/reload`. For edges: what `tidings cluster edge-secret` prints.
         secret_file: String = String::new();
         /// Milliseconds for which an owner of shards may go on without hearing from the control plane. Longer bears longer
         /// elections and pauses; shorter heals sooner. From 500 to 60000.

@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 
 /// From one look to the next.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Who is gone is looked for so long before it counts.
+const AHEAD_US: u64 = 2_000_000;
 /// A port that does not answer within this is not known to be closed.
 const KNOCK_FOR: Duration = Duration::from_millis(500);
 /// Nodes that are knocked at in one look. The others count as they were.
@@ -33,7 +35,8 @@ pub(super) async fn watch(node: Arc<Node>) {
             closed = closed.max(figures.newest_closed);
         }
         let view = control.view();
-        if machine.is_silent() {
+        // From one look before it counts on, whatever a look takes.
+        if machine.is_silent_by(clock::mono_us() + AHEAD_US) {
             knock(&view, &mut gone).await;
         } else {
             gone.clear();
