@@ -20,6 +20,7 @@ mod notices;
 mod office;
 pub mod orders;
 mod plane;
+mod roles;
 mod seat;
 mod seeds;
 mod settings;
@@ -31,6 +32,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+pub use keys::for_edges;
 pub use metrics::ControlMetrics;
 pub use seat::{SeatError, is_of_a_cluster};
 pub use seeds::Names;
@@ -39,7 +41,9 @@ pub use thread::{Formed, Running, Starting, start};
 
 use plane::Plane;
 
-use gossip::Roll;
+use crate::config::Config;
+use crate::mesh::Keys;
+use gossip::{Roll, Wish};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
@@ -213,6 +217,15 @@ pub struct Handle {
     standing: watch::Receiver<(u64, BTreeSet<NodeId>)>,
     metrics: Arc<ControlMetrics>,
     over: watch::Receiver<Option<String>>,
+    secrets: Option<Arc<Turner>>,
+}
+
+/// Where other secrets go.
+#[derive(Debug)]
+struct Turner {
+    keys: Keys,
+    wishes: mpsc::UnboundedSender<Wish>,
+    edge: bool,
 }
 
 /// What was proposed where there is no control plane.
@@ -246,6 +259,7 @@ impl Handle {
             standing: watch::channel((0, BTreeSet::new())).1,
             metrics: Arc::default(),
             over: watch::channel(None).1,
+            secrets: None,
         }
     }
 
@@ -376,6 +390,32 @@ impl Handle {
             lease_left_us: view.until_us.saturating_sub(crate::clock::mono_us()),
             view,
         }
+    }
+
+    /// Reads the cluster's secret again, or two of them. When what is handed out runs, the first is used from then on and both are
+    /// accepted; connections that are open stay. `None`: there is no secret here.
+    ///
+    /// # Errors
+    /// Says what is wrong with it; **nothing was changed**.
+    pub fn prepare_secret(&self, config: &Config) -> Result<Option<impl FnOnce() + Send + use<>>, ControlError> {
+        let Some(turner) = self.secrets.clone() else {
+            return Ok(None);
+        };
+        let (key, text) = settings::secret(config)?;
+        let wrong = |reason| ControlError::Config { key, reason };
+        let secrets = keys::read(&text).map_err(wrong)?;
+        let ring = secrets.ring().map_err(wrong)?;
+        let (first, second) = secrets.mesh();
+        if first.is_of_edge() != turner.edge {
+            let reason =
+                "is of another kind of node than this one was started as: a node changes its kind by a restart";
+            return Err(wrong(reason.to_owned()));
+        }
+        Ok(Some(move || {
+            turner.keys.turn(first, second);
+            // Gossip ends with the thread only.
+            _ = turner.wishes.send(Wish::Keys(ring));
+        }))
     }
 
     /// What is counted.

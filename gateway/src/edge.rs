@@ -32,7 +32,9 @@ pub(crate) use subjects::act;
 use tidings_protocol::codec::PollAnswer;
 use tidings_protocol::peer::OwnerToEdge;
 use tidings_router::access::Subject;
-use tidings_router::edge::{ConnectionView, Explanation, LaneStats, PollPage, SubscriberKey, SubscriptionPage, Tally};
+use tidings_router::edge::{
+    ConnectionView, Explanation, LaneStats, Leave, PollPage, SubscriberKey, SubscriptionPage, Tally,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -78,8 +80,10 @@ pub(crate) enum LaneCommand {
         order: Arc<tidings_protocol::subject::SubjectOrder>,
         reply: oneshot::Sender<tidings_protocol::subject::SubjectTally>,
     },
-    /// Sends everyone away; `reply` when they are gone.
+    /// Sends everyone away because the node is about to stop; `reply` when they are gone.
     Drain { reply: oneshot::Sender<()> },
+    /// Sends everyone away, and whoever comes, until [`LaneCommand::TakePart`].
+    SendAway(Leave),
     /// Newcomers are welcome again.
     TakePart,
 }
@@ -259,7 +263,8 @@ pub async fn drain(lane: &LaneHandle, _deadline: Instant) {
 /// Follows what the cluster wants of this node, on the lane's thread; see `retreat`.
 pub(crate) fn follow_cluster(node: &Node, thread: usize) {
     if let Some(control) = &node.control {
-        tokio::task::spawn_local(retreat::follow(node.lanes[thread].clone(), control.watch()));
+        let lane = node.lanes[thread].clone();
+        tokio::task::spawn_local(retreat::follow(lane, control.watch(), node.elsewhere.subscribe()));
     }
 }
 

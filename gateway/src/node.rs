@@ -3,6 +3,7 @@
 //! Threads share nothing that is written on the way of a change: each has its runtime, its connections, its lane of
 //! subscribers and its owner of shards, and they speak through channels.
 
+mod cut_off;
 mod forming;
 mod leaving;
 mod reloading;
@@ -33,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tidings_protocol::{ClusterId, HashKey, ObjectHash, ShardCount, Version};
+use tidings_router::cut_off::Elsewhere;
 use tokio::runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
@@ -94,6 +96,8 @@ pub struct Node {
     pub peers: Option<peers::Handle>,
     /// Nothing has been heard for a while from owners of some shards.
     pub cut_off: AtomicBool,
+    /// Where subscribers are to go, while they are sent away because this node is cut off.
+    pub elsewhere: watch::Sender<Option<Elsewhere>>,
     /// What happened lately, for those who look.
     pub recent: Recent,
     /// The configuration as it counts now.
@@ -373,6 +377,7 @@ impl Parts {
         };
         if self.node.control.is_some() && self.thread == 0 {
             tokio::task::spawn_local(watch_owners(Arc::clone(&self.node), self.thread));
+            tokio::task::spawn_local(cut_off::watch(Arc::clone(&self.node)));
         }
         if self.thread == 0 {
             tokio::task::spawn_local(recent::record(Arc::clone(&self.node)));

@@ -105,13 +105,15 @@ fn poll() {}
         ("wait_ms" = Option<u64>, Query, description = "How long to wait for a change, 0 to 60000; 25000 if not said"),
     ),
     responses((status = 200, description = "What changed", body = PollAnswer),
-        (status = 410, description = "The session is not known here", body = Problem, content_type = "application/problem+json")))]
+        (status = 410, description = "The session is not known here", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json")))]
 fn poll_by_query() {}
 
 #[utoipa::path(post, path = "/v1/sessions", tag = "subscribe", request_body = SessionRequest,
     responses((status = 201, description = "The list is kept under this name", body = Session),
         (status = 413, description = "Too many objects", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many sessions", body = Problem, content_type = "application/problem+json")))]
+        (status = 429, description = "Too many sessions", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json")))]
 fn sessions() {}
 
 #[utoipa::path(get, path = "/v1/events", tag = "subscribe",
@@ -153,7 +155,8 @@ fn connections() {}
         ("objects" = Option<u16>, Query, description = "How many of its objects are named, at most 10000"),
         ("node" = Option<String>, Query, description = "The name of the node it is at, this one if not said")),
     responses((status = 200, description = "One subscriber and what it watches"),
-        (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json")))]
 fn connection() {}
 
 #[utoipa::path(delete, path = "/v1/connections/{connection}", operation_id = "close_connection", tag = "operate",
@@ -171,14 +174,16 @@ fn close_connection() {}
         ("limit" = Option<u16>, Query, description = "At most so many, 1 to 1000; 100 if not said"),
         ("node" = Option<String>, Query, description = "The name of the node it is at, this one if not said")),
     responses((status = 200, description = "What it watches, and how far it was told of each"),
-        (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json")))]
 fn connection_objects() {}
 
 #[utoipa::path(get, path = "/v1/explain", tag = "operate",
     params(("connection" = String, Query, description = "A subscriber"), ("object" = String, Query, description = "An object"),
         ("node" = Option<String>, Query, description = "The name of the node it is at, this one if not said")),
     responses((status = 200, description = "Why this subscriber did or did not hear of this object"),
-        (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json")))]
+        (status = 404, description = "No such connection", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json")))]
 fn explain() {}
 
 #[utoipa::path(get, path = "/v1/cluster", tag = "operate",
@@ -192,7 +197,8 @@ fn cluster_map() {}
 #[utoipa::path(get, path = "/v1/cluster/events", operation_id = "cluster_events", tag = "operate",
     params(("after" = Option<u64>, Query, description = "`next` of the last answer: only what began or grew since"),
         ("limit" = Option<u16>, Query, description = "At most so many, 1 to 500; 100 if not said")),
-    responses((status = 200, description = "What became of nodes and shards since this node started, newest first")))]
+    responses((status = 200, description = "What became of nodes and shards since this node started, newest first"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json")))]
 fn cluster_events() {}
 
 #[utoipa::path(get, path = "/v1/cluster/figures", operation_id = "cluster_figures", tag = "operate",
@@ -209,7 +215,8 @@ fn cluster_figures() {}
         ("since_ms" = Option<u64>, Query, description = "In place of `after`: the points since this moment, in milliseconds since 1970"),
         ("newest" = Option<u8>, Query, description = "1: the newest point alone"),
         ("node" = Option<String>, Query, description = "The name of a node, this one if not said; `*`: all nodes added up, where of delays the slowest node counts")),
-    responses((status = 200, description = "The node's figures over the last five minutes or the last hour, its limits and how full they are")))]
+    responses((status = 200, description = "The node's figures over the last five minutes or the last hour, its limits and how full they are"),
+        (status = 400, description = "Bad input", body = Problem, content_type = "application/problem+json")))]
 fn live() {}
 
 #[utoipa::path(post, path = "/v1/cluster/drain", tag = "operate", request_body = DrainOrder,

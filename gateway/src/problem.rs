@@ -182,7 +182,7 @@ pub(crate) fn in_a_stream(refused: Response) -> Response {
     }
     let (mut body, after_ms) = (Vec::new(), jitter::wait_ms(code));
     codec::retry(&mut body, after_ms);
-    codec::reconnect(codec::Encoding::EventStream, &mut body, after_ms, code.as_str());
+    codec::reconnect(codec::Encoding::EventStream, &mut body, after_ms, code.as_str(), &[]);
     let mut response = Response::new(Body::from(body));
     // Who may read it, above all.
     *response.headers_mut() = refused.headers().clone();

@@ -170,6 +170,8 @@ pub struct Metrics {
     pub outcome_unknown: Counter,
     /// Publishes refused because the disk fails.
     pub storage_refused: Counter,
+    /// Times that subscribers were sent to other nodes because this one was cut off.
+    pub sent_away: Counter,
     /// Commands that an owner handled before it passed its answers on.
     pub owner_burst: Histogram,
 }
@@ -211,6 +213,7 @@ impl Metrics {
             forbidden: Counter::default(),
             outcome_unknown: Counter::default(),
             storage_refused: Counter::default(),
+            sent_away: Counter::default(),
             owner_burst: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
             registry: Mutex::new(Registry::default()),
         };
@@ -260,6 +263,11 @@ impl Metrics {
             "storage_refused",
             "Batches of changes refused because the disk fails",
             new.storage_refused.clone(),
+        );
+        registry.register(
+            "cut_off_sent_away",
+            "Times that subscribers were sent to other nodes because this one was cut off",
+            new.sent_away.clone(),
         );
         registry.register(
             "owner_burst",

@@ -1,10 +1,11 @@
-//! Every crate that Cargo.lock names may be used: its licence is on the list in deny.toml, and it comes from the public
-//! registry or from this repository. `cargo deny` checks the same and more where it is installed.
+//! Every crate that Cargo.lock names may be used: its licence is on the list in deny.toml, it comes from the public registry (with a
+//! checksum) or from this repository, it is not denied, and none is there twice that is not known to be. `cargo deny` checks the
+//! same and more where it is installed; advisories are checked by it only.
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failure of the test")]
 
 use cargo_metadata::{MetadataCommand, Package};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {
@@ -25,6 +26,8 @@ fn packages() -> Vec<Package> {
 struct Policy {
     allow: BTreeSet<String>,
     exceptions: Vec<(String, BTreeSet<String>)>,
+    denied: BTreeSet<String>,
+    twice: BTreeSet<String>,
 }
 
 fn texts(list: &toml::Value) -> BTreeSet<String> {
@@ -35,13 +38,21 @@ fn texts(list: &toml::Value) -> BTreeSet<String> {
         .collect()
 }
 
+fn name_of(entry: &toml::Value) -> String {
+    entry["name"].as_str().unwrap().to_owned()
+}
+
 impl Policy {
     fn read() -> Self {
         let text = std::fs::read_to_string(root().join("deny.toml")).unwrap();
         let file: toml::Table = toml::from_str(&text).unwrap();
         let licences = &file["licenses"];
         let exceptions = licences["exceptions"].as_array().unwrap().iter();
+        let bans = &file["bans"];
+        let denied = bans["deny"].as_array().unwrap().iter();
         Self {
+            denied: denied.map(name_of).collect(),
+            twice: bans["skip"].as_array().unwrap().iter().map(name_of).collect(),
             allow: texts(&licences["allow"]),
             exceptions: exceptions
                 .map(|e| (e["name"].as_str().unwrap().to_owned(), texts(&e["allow"])))
@@ -131,6 +142,70 @@ fn every_crate_has_an_allowed_licence() {
         "not on the list of deny.toml:\n{}",
         refused.join("\n")
     );
+}
+
+#[test]
+fn no_crate_is_denied_and_every_one_that_is_there_twice_is_on_the_list() {
+    let policy = Policy::read();
+    let mut versions = BTreeMap::<String, BTreeSet<String>>::new();
+    for package in packages() {
+        let name = package.name.to_string();
+        assert!(!policy.denied.contains(&name), "{name} is denied by deny.toml");
+        versions.entry(name).or_default().insert(package.version.to_string());
+    }
+    versions.retain(|_, versions| versions.len() > 1);
+    let found: BTreeSet<String> = versions.keys().cloned().collect();
+    let new: Vec<_> = versions
+        .iter()
+        .filter(|(name, _)| !policy.twice.contains(*name))
+        .collect();
+    assert!(
+        new.is_empty(),
+        "in several versions, and not on the list `skip` of deny.toml (rather have one): {new:?}"
+    );
+    let gone: Vec<_> = policy.twice.difference(&found).collect();
+    assert!(
+        gone.is_empty(),
+        "on the list `skip` of deny.toml and there once only: {gone:?}"
+    );
+}
+
+#[test]
+fn no_manifest_takes_any_version_or_a_place_outside() {
+    for package in packages().iter().filter(|package| package.source.is_none()) {
+        for dependency in &package.dependencies {
+            let of_ours = dependency.path.is_some();
+            let any = dependency.req.to_string() == "*";
+            assert!(
+                of_ours || !any,
+                "{} takes any version of {}",
+                package.name,
+                dependency.name
+            );
+            let source = dependency.source.as_ref().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                of_ours || !source.starts_with("git+"),
+                "{} takes {} from {source}",
+                package.name,
+                dependency.name
+            );
+        }
+    }
+}
+
+#[test]
+fn the_lock_file_has_a_checksum_for_every_crate_of_the_registry() {
+    let text = std::fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let lock: toml::Table = toml::from_str(&text).unwrap();
+    let mut checked = 0;
+    for package in lock["package"].as_array().unwrap() {
+        if package.get("source").is_some() {
+            let sum = package.get("checksum").and_then(|sum| sum.as_str());
+            assert_eq!(sum.map(str::len), Some(64), "{package}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 100, "{checked}");
 }
 
 #[test]

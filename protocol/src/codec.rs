@@ -236,15 +236,21 @@ pub fn stale(encoding: Encoding, out: &mut Vec<u8>, stale: bool) {
     message(encoding, out, "stale", None, |pen| pen.flag(stale));
 }
 
-/// "Come back, anywhere, after this long."
-pub fn reconnect(encoding: Encoding, out: &mut Vec<u8>, after_ms: u64, reason: &str) {
+/// "Come back after this long": to one of these, bases of URLs, or anywhere if there are none.
+pub fn reconnect(encoding: Encoding, out: &mut Vec<u8>, after_ms: u64, reason: &str, to: &[&str]) {
     message(encoding, out, "reconnect", None, |pen| {
         let map = pen.open_map();
         pen.key("after_ms");
         pen.number(after_ms);
         pen.key("reason");
         pen.text(reason);
-        pen.close_map(map, 2);
+        if !to.is_empty() {
+            pen.key("to");
+            let list = pen.open_list();
+            to.iter().for_each(|url| pen.text(url));
+            pen.close_list(list, to.len());
+        }
+        pen.close_map(map, 2 + usize::from(!to.is_empty()));
     });
 }
 

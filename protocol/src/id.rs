@@ -105,6 +105,26 @@ impl HashKey {
 #[serde(transparent)]
 pub struct NodeId(pub u64);
 
+impl NodeId {
+    const EDGE: u64 = 1 << 63;
+
+    /// Whether it is the name of a node that only holds subscribers, and whose secret opens nothing else: its first bit says so.
+    #[must_use]
+    pub fn is_edge(self) -> bool {
+        self.0 & Self::EDGE != 0
+    }
+
+    /// The same name, of such a node or of another one.
+    #[must_use]
+    pub fn with_edge(self, edge: bool) -> Self {
+        Self(if edge {
+            self.0 | Self::EDGE
+        } else {
+            self.0 & !Self::EDGE
+        })
+    }
+}
+
 impl std::fmt::Display for NodeId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:016x}", self.0)

@@ -31,7 +31,7 @@ pub use inspect::{ConnectionView, Explanation, LaneStats, Refusals, Subscription
 pub use place::{CursorVerdict, Place};
 pub use requests::{Page, RequestError};
 pub use sessions::PollPage;
-pub use subscribers::{SinkKind, SubscriberKey};
+pub use subscribers::{Leave, SinkKind, SubscriberKey};
 pub use upstream::MAX_OWNERS;
 
 use crate::now::{MonoUs, Now};

@@ -7,6 +7,7 @@
 pub mod access;
 pub mod control;
 pub mod copies;
+pub mod cut_off;
 pub mod edge;
 pub mod id_set;
 pub mod link;

@@ -111,6 +111,37 @@ fn an_older_epoch_on_a_link_that_comes_back_is_ignored_even_while_nobody_owns_th
 }
 
 #[test]
+fn a_recorded_stream_of_an_older_epoch_that_comes_again_changes_nothing_and_is_counted() {
+    let (mut stage, who) = watched();
+    stage.own(1, &[0], 2, 0);
+    stage.answer(1, &[("a", 5_000_000)]);
+    stage.changed(1, "a", 9_900_000);
+    stage.closed(1, 9_950_000);
+    assert_eq!(stage.told(who), ["changes a@9900000"]);
+    let (before, ignored) = (stage.lane.stats().closed, stage.lane.stats().ignored_frames);
+    // All that the first owner said in epoch 1, and what it would have gone on with.
+    stage.up(0);
+    for _ in 0..3 {
+        stage.own(0, &[0], 1, 0);
+        stage.answer(0, &[("a", 5_000_000)]);
+        stage.changed(0, "a", 8_000_000);
+        stage.closed(0, 99_000_000);
+    }
+    let after = stage.lane.stats();
+    assert_eq!(after.closed, before, "nothing is vouched for by it");
+    assert_eq!(after.ignored_frames - ignored, 3);
+    assert_eq!(stage.told(who), [] as [&str; 0]);
+    assert_eq!(
+        registers(&stage.heard(0)),
+        [] as [usize; 0],
+        "nobody asks it for anything"
+    );
+    // The present owner goes on as if nothing had been.
+    stage.changed(1, "a", 9_960_000);
+    assert_eq!(stage.told(who), ["changes a@9960000"]);
+}
+
+#[test]
 fn a_floor_above_what_was_closed_asks_for_a_fetch_also_if_it_comes_from_another_owner() {
     let (mut stage, who) = watched();
     stage.own(1, &[0], 2, 9_500_000);

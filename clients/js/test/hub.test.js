@@ -214,6 +214,19 @@ describe("coming back", () => {
     assert.equal(world.said.wait, 600_000);
   });
 
+  it("leaves a node that is cut off", () => {
+    const world = new FakeWorld();
+    world.watch(["a"]);
+    world.lives();
+    const line = world.line;
+    world.says({ reconnect: { after_ms: 300, reason: "cut_off", to: ["http://b:7400"] } });
+    assert.deepEqual([world.said.state, world.said.message, world.said.wait], ["waiting", "cut_off", 300]);
+    line.on(...closed(4006));
+    assert.equal(world.said.wait, 300, "once is enough");
+    world.pass(310);
+    assert.equal(world.lines.length, 2);
+  });
+
   it("obeys every close code: below 4500 it comes back, from there on it stops with a name", () => {
     for (const code of [1000, 1001, 1005, 1006, 1011, 1012, 1013, 4000, 4001, 4002, 4003, 4004, 4005, 4006, 4010, 4499]) {
       const world = new FakeWorld();

@@ -30,6 +30,16 @@ pub enum ClusterWord {
     Remove(RemoveArgs),
     /// Change how many copies each shard has
     Copies(CopiesArgs),
+    /// Print what edges get in place of the cluster's secret: they join with it, and can neither own shards nor vote
+    EdgeSecret(EdgeSecretArgs),
+}
+
+/// Of which secret.
+#[derive(Clone, Debug, clap::Args)]
+pub struct EdgeSecretArgs {
+    /// The file with the secret of nodes that own and vote; each of its lines gives one
+    #[arg(long, value_name = "FILE")]
+    pub secret_file: std::path::PathBuf,
 }
 
 /// Whom to ask.
@@ -51,6 +61,7 @@ pub async fn run(word: ClusterWord) -> ExitCode {
         ClusterWord::Move(args) => &args.common.server,
         ClusterWord::Remove(args) => &args.common.server,
         ClusterWord::Copies(args) => &args.common.server,
+        ClusterWord::EdgeSecret(args) => return edge_secret(args),
     };
     let server = match Server::new(server) {
         Ok(server) => server,
@@ -65,6 +76,8 @@ pub async fn run(word: ClusterWord) -> ExitCode {
         ClusterWord::Move(args) => orders::relocate(&server, &args).await,
         ClusterWord::Remove(args) => orders::remove(&server, &args).await,
         ClusterWord::Copies(args) => orders::copies(&server, &args).await,
+        // Answered above: it asks nobody.
+        ClusterWord::EdgeSecret(_) => Ok(Vec::new()),
     };
     let faults = done.unwrap_or_else(|why| vec![why]);
     for fault in &faults {
@@ -74,6 +87,34 @@ pub async fn run(word: ClusterWord) -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(FAILED)
+    }
+}
+
+fn edge_secret(args: &EdgeSecretArgs) -> ExitCode {
+    let file = args.secret_file.display();
+    let text = match std::fs::read_to_string(&args.secret_file) {
+        Ok(text) => text,
+        Err(error) => {
+            note(&format!("{file} cannot be read: {error}"));
+            return ExitCode::from(USAGE);
+        }
+    };
+    let lines = text.lines().filter(|line| !line.is_empty());
+    match lines.map(crate::control::for_edges).collect::<Result<Vec<_>, _>>() {
+        Ok(secrets) if !secrets.is_empty() => {
+            for secret in secrets {
+                _ = print_line(&secret);
+            }
+            ExitCode::SUCCESS
+        }
+        Ok(_) => {
+            note(&format!("{file} is empty"));
+            ExitCode::from(USAGE)
+        }
+        Err(why) => {
+            note(&format!("a secret in {file} {why}"));
+            ExitCode::from(USAGE)
+        }
     }
 }
 

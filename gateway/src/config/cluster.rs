@@ -44,7 +44,8 @@ impl Config {
         )
     }
 
-    /// The secret that all nodes of the cluster share, read from its file if it is in one.
+    /// The secret that all nodes of the cluster share, read from its file if it is in one. While it is changed there are two, a line
+    /// each.
     ///
     /// # Errors
     /// If there is none, it is too short, or its file cannot be read.
@@ -61,7 +62,9 @@ impl Config {
              (cluster.secret_file): `head -c 32 /dev/urandom | base64 > secret`"
                 .to_owned()
         })?;
-        check_secret(key, &secret)?;
+        for line in secret.lines().filter(|line| !line.is_empty()) {
+            check_secret(key, line)?;
+        }
         Ok(secret)
     }
 

@@ -167,7 +167,8 @@ sections! {
         expect: u64 = 1;
         /// The secret by which the nodes of a cluster know each other, at least 32 characters. Better in a file.
         secret: String = String::new();
-        /// A file with the secret; the end of its line does not count.
+        /// A file with the secret, or with two while it is changed, a line each: the first is used, both are accepted. Read again
+        /// by `POST /v1/reload`. For edges: what `tidings cluster edge-secret` prints.
         secret_file: String = String::new();
         /// Milliseconds for which an owner of shards may go on without hearing from the control plane. Longer bears longer
         /// elections and pauses; shorter heals sooner. From 500 to 60000.
@@ -404,6 +405,9 @@ sections! {
         /// Milliseconds that a node of a cluster waits, before it stops, for others to take its shards over. 0: it does not give them
         /// up; others find out by themselves.
         leave_ms: u64 = 15_000;
+        /// Milliseconds for which a node of a cluster that is cut off sends its subscribers to other nodes; then it takes whoever still
+        /// comes for twice as long, and tries again. 0: it keeps them, and only says `stale`.
+        cut_off_ms: u64 = 60_000;
     }
     /// What the server says about itself.
     log: Log {

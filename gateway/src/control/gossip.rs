@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tidings_membership::{Event, Input, Membership, Metadata, Output, Peer, Refusal};
+use tidings_membership::{Event, Input, KeyRing, Membership, Metadata, Output, Peer, Refusal};
 use tidings_protocol::NodeId;
 use tidings_router::MonoUs;
 use tokio::net::UdpSocket;
@@ -35,6 +35,8 @@ pub(super) struct Roll {
 pub(super) enum Wish {
     /// Say this of ourselves from now on.
     Tell(Metadata),
+    /// Seal and open with these from now on.
+    Keys(KeyRing),
     /// Members may be found here.
     Seeds(Vec<SocketAddr>),
     /// Say good-bye; answered when that is sent.
@@ -104,6 +106,7 @@ impl Gossip {
                     Some(Wish::Tell(metadata)) => {
                         self.machine.handle(clock::mono_us(), Input::Metadata(metadata), &mut out);
                     }
+                    Some(Wish::Keys(keys)) => self.machine.handle(clock::mono_us(), Input::Keys(keys), &mut out),
                     Some(Wish::Seeds(seeds)) => self.machine.handle(clock::mono_us(), Input::Seeds(seeds), &mut out),
                     None => return,
                 },
@@ -162,8 +165,13 @@ impl Gossip {
         }
     }
 
-    /// A node that is part of another cluster is no use here, and one of the two clusters is a mistake.
+    /// A node that is part of another cluster is no use here, and one of the two clusters is a mistake. So is an edge that would be
+    /// more.
     fn compare(&self, peer: &Peer) {
+        let roles = peer.metadata.roles;
+        if peer.node.is_edge() && (roles.owner || roles.voter) {
+            self.plane.claims_too_much(peer.node, "to own or to vote, in gossip");
+        }
         let ours = self.plane.part().map(|part| part.founding.cluster);
         if let (Some(ours), Some(theirs)) = (ours, peer.metadata.formed)
             && theirs.0 != ours

@@ -302,7 +302,7 @@ async fn ask_again(plane: &Plane, part: &Part) {
             .metadata
             .formed
             .is_some_and(|formed| formed.0 == part.founding.cluster);
-        let address = peer.metadata.node_addr.filter(|_| ours)?;
+        let address = peer.metadata.node_addr.filter(|_| ours && !peer.node.is_edge())?;
         Some((peer.node, address.to_string()))
     });
     if let Some((node, address)) = member {

@@ -89,6 +89,10 @@ async fn shake(
 }
 
 fn hand_out(connection: Connection, plane: &Plane, links: &mpsc::UnboundedSender<Connection>) {
+    let peer = connection.peer;
+    if peer.node.is_edge() && peer.class == Class::Copies {
+        return plane.claims_too_much(peer.node, "to own shards, and sends copies");
+    }
     if plane.is_bound() {
         // Nobody takes them any more when the node stops.
         _ = links.send(connection);

@@ -15,6 +15,8 @@ pub struct ControlMetrics {
     pub renewals_unanswered: Counter,
     /// Nodes that were refused, or refused us: another cluster, another secret, a version that is not spoken.
     pub refused_peers: Counter,
+    /// What edges asked for or claimed that only nodes which own or vote may.
+    pub refused_roles: Counter,
     /// Datagrams of gossip that were dropped.
     pub refused_datagrams: Counter,
     /// Nodes that gossip holds alive, this one among them.
@@ -64,6 +66,11 @@ impl ControlMetrics {
                 "control_refused_peers",
                 "Nodes that were refused: another cluster, secret or version",
                 &self.refused_peers,
+            ),
+            (
+                "control_refused_roles",
+                "What edges asked for or claimed that only nodes which own or vote may",
+                &self.refused_roles,
             ),
             (
                 "control_refused_datagrams",

@@ -6,11 +6,12 @@ use super::lines::Lines;
 use super::metrics::ControlMetrics;
 use super::notices::Notices;
 use super::office::{OfficeAsk, consensus_settings};
+use super::roles;
 use super::seat::Seat;
 use super::words::{Answer, Founding, Request};
 use super::{ControlError, ProposeError, Settings};
 use crate::clock;
-use crate::mesh::Peer;
+use crate::mesh::{Keys, Peer};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use std::collections::BTreeSet;
@@ -51,6 +52,7 @@ pub(super) struct Plane {
     pub(super) settings: Settings,
     pub(super) me: Process,
     pub(super) address: SocketAddr,
+    pub(super) keys: Keys,
     pub(super) lines: Lines,
     pub(super) desk: Mutex<Desk>,
     pub(super) part: watch::Sender<Option<Part>>,
@@ -176,6 +178,10 @@ impl Plane {
     pub(super) async fn join(&self, to: NodeId, address: String) {
         let (mut to, mut address) = (to, address);
         for _ in 0..3 {
+            if to.is_edge() {
+                // Its word is worth nothing in this.
+                return;
+            }
             let only = {
                 let desk = self.desk.lock().await;
                 desk.forming.kept().bound().or(desk.forming.only())
@@ -207,8 +213,20 @@ impl Plane {
         }
     }
 
+    /// An edge asked for what only nodes that own or vote may.
+    pub(super) fn claims_too_much(&self, node: NodeId, what: &str) {
+        self.metrics.refused_roles.inc();
+        if self.notices.is_news(&format!("role {node} {what}")) {
+            tracing::error!(%node, "an edge claims {what}: refused. Who has its secret?");
+        }
+    }
+
     /// Answers another node.
     pub(super) async fn answer(self: Arc<Self>, peer: Peer, request: Request) -> Answer {
+        if let Some(what) = roles::too_much(peer.node, &request) {
+            self.claims_too_much(peer.node, what);
+            return Answer::Refused(format!("it is an edge, which may not ask {what}"));
+        }
         match request {
             Request::Raft { cluster, bytes } => match self.heed(cluster).await {
                 Some(part) => Answer::Raft(part.consensus.answer(&bytes).await),
@@ -381,6 +399,9 @@ impl Plane {
     }
 
     async fn set_voters_here(&self, part: &Part, voters: BTreeSet<NodeId>) -> Answer {
+        if let Some(edge) = voters.iter().find(|voter| voter.is_edge()) {
+            return Answer::Refused(format!("node {edge} is an edge and does not vote"));
+        }
         match part.consensus.set_voters(voters, true).await {
             Ok(()) => Answer::Done,
             Err(ConsensusError::NotLeader { .. }) => self.not_leader(part),

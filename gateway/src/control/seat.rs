@@ -73,11 +73,11 @@ pub(super) struct Seat {
     record: Record,
 }
 
-fn draw() -> io::Result<u64> {
+fn draw(edge: bool) -> io::Result<NodeId> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(format!("no randomness: {error}")))?;
     // Zero would look like nobody.
-    Ok(u64::from_le_bytes(bytes).max(1))
+    Ok(NodeId((u64::from_le_bytes(bytes) >> 1).max(1)).with_edge(edge))
 }
 
 fn read(path: &Path) -> Result<Option<Record>, SeatError> {
@@ -124,14 +124,19 @@ pub fn is_of_a_cluster(folder: &Path) -> Result<bool, SeatError> {
 
 impl Seat {
     /// Takes the seat: a new life begins, and is on disk when this returns. `identity` is the cluster whose versions are
-    /// in the directory; `wall_us` the time.
+    /// in the directory; `wall_us` the time; `edge` whether the node has an edge's secret, which its name says.
     ///
     /// # Errors
     /// If nobody can say who this node is, or it cannot be kept.
-    pub(super) fn take(folder: Option<&Path>, identity: Option<u64>, wall_us: u64) -> Result<Self, SeatError> {
+    pub(super) fn take(
+        folder: Option<&Path>,
+        identity: Option<u64>,
+        wall_us: u64,
+        edge: bool,
+    ) -> Result<Self, SeatError> {
         let Some(folder) = folder else {
             let record = Record {
-                node: NodeId(draw()?),
+                node: draw(edge)?,
                 incarnation: wall_us.max(1),
                 kept: Kept::default(),
                 belongs: None,
@@ -149,7 +154,7 @@ impl Seat {
         }
         let fresh = |belongs| {
             Ok::<Record, SeatError>(Record {
-                node: NodeId(draw()?),
+                node: draw(edge)?,
                 incarnation: wall_us.max(1),
                 kept: Kept::default(),
                 belongs,
@@ -176,6 +181,16 @@ impl Seat {
                      copy? It is set aside, and this node joins its cluster under another name"
                 );
                 fs::rename(&log, aside)?;
+                fresh(bound)?
+            }
+            Some(known) if known.node.is_edge() != edge => {
+                tracing::warn!(
+                    node = %known.node,
+                    "the secret is of another kind of node than before: this node joins its cluster under another name"
+                );
+                if log.exists() {
+                    fs::rename(&log, folder.join(ASIDE))?;
+                }
                 fresh(bound)?
             }
             Some(known) => Record {

@@ -1,7 +1,7 @@
 //! What a control plane is told when it starts.
 
 use super::ControlError;
-use super::keys::SECRET_CHARS;
+use super::keys;
 use super::seeds::Names;
 use crate::config::Config;
 use crate::storage;
@@ -76,33 +76,14 @@ fn wrong(key: &'static str, reason: impl Into<String>) -> ControlError {
     ControlError::Config { key, reason }
 }
 
-/// The secret, from the key or from its file.
-fn secret(config: &Config) -> Result<String, ControlError> {
-    let cluster = &config.cluster;
-    let (key, secret) = if cluster.secret_file.is_empty() {
-        ("cluster.secret", cluster.secret.clone())
-    } else {
-        let text = std::fs::read_to_string(&cluster.secret_file).map_err(|error| {
-            wrong(
-                "cluster.secret_file",
-                format!("({}) cannot be read: {error}", cluster.secret_file),
-            )
-        })?;
-        ("cluster.secret_file", text.trim_end_matches(['\r', '\n']).to_owned())
+/// The secret, from the key or from its file, with the name of the key. Perhaps two of them, a line each.
+pub(super) fn secret(config: &Config) -> Result<(&'static str, String), ControlError> {
+    let key = match config.cluster.secret_file.as_str() {
+        "" => "cluster.secret",
+        _ => "cluster.secret_file",
     };
-    if secret.is_empty() {
-        let help = "is missing: the nodes of a cluster know each other by a secret of at least 32 characters that all of \
-                    them have and nobody else (better in a file: cluster.secret_file)";
-        return Err(wrong(key, help));
-    }
-    let chars = secret.chars().count();
-    if chars < SECRET_CHARS {
-        return Err(wrong(
-            key,
-            format!("has {chars} characters, at least {SECRET_CHARS} are needed"),
-        ));
-    }
-    Ok(secret)
+    let read = config.cluster_secret();
+    Ok((key, read.map_err(|error| wrong(key, error.to_string()))?))
 }
 
 impl Settings {
@@ -140,13 +121,23 @@ impl Settings {
                 format!("names `{strange}`; there are edge, owner and voter"),
             ));
         }
+        let (key, text) = secret(config)?;
+        let secrets = keys::read(&text).map_err(|reason| wrong(key, reason))?;
+        if secrets.first.mesh.is_of_edge() && server.roles != ["edge"] {
+            return Err(wrong(
+                "server.roles",
+                format!(
+                    "must be edge alone: {key} has the secret of edges, by which others know that this node is one"
+                ),
+            ));
+        }
         let node_listen = server.node_listen.parse();
         let copies = u8::try_from(cluster.copies).unwrap_or(u8::MAX);
         let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         Ok(Self {
             name: cluster.name.clone(),
             node_name: config.node_name(address),
-            secret: secret(config)?,
+            secret: text,
             join: cluster.join.clone(),
             names: Names::of_the_system(),
             expect: usize::try_from(cluster.expect).unwrap_or(1),

@@ -152,11 +152,11 @@ fn electorate(plane: &Plane, part: &Part, missing: &mut BTreeMap<NodeId, MonoUs>
             .formed
             .is_some_and(|formed| formed.0 == part.founding.cluster);
         let learns = standing.learners.contains(&peer.node);
-        ours && peer.metadata.roles.voter && learns && !drains(part, peer.node)
+        ours && peer.metadata.roles.voter && !peer.node.is_edge() && learns && !drains(part, peer.node)
     });
     let mut willing: BTreeSet<_> = willing.map(|peer| peer.node).collect();
     let me = plane.me.node;
-    if plane.settings.voter && standing.learners.contains(&me) && !drains(part, me) {
+    if plane.settings.voter && !me.is_edge() && standing.learners.contains(&me) && !drains(part, me) {
         willing.insert(me);
     }
     Electorate {

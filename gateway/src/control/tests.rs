@@ -1,6 +1,7 @@
 //! Control planes of several nodes in one process, over real sockets: they form, join, survive, and refuse strangers.
 
 mod orders;
+mod roles;
 mod seats;
 mod stage;
 mod strangers;

@@ -10,9 +10,9 @@ use super::plane::{Desk, Part, Plane};
 use super::seat::Seat;
 use super::settings::metadata;
 use super::words::{Answer, Founding, Request};
-use super::{Ask, ControlError, Handle, ProposeError, Settings, keys, listener, office, tending};
+use super::{Ask, ControlError, Handle, ProposeError, Settings, Turner, keys, listener, office, tending};
 use crate::mesh::handshake::Connection;
-use crate::mesh::{Identity, Limits};
+use crate::mesh::{Identity, Keys, Limits};
 use crate::storage;
 use crate::{clock, names};
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tidings_membership::{Config, Incarnation, KeyRing, Membership, Seed, Setup};
+use tidings_membership::{Config, Incarnation, Membership, Seed, Setup};
 use tidings_protocol::Version;
 use tidings_router::control::map::Process;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
@@ -232,8 +232,14 @@ struct Parts {
 pub fn start(settings: Settings) -> Result<Starting, ControlError> {
     let no_hash = || ControlError::System("the library of ciphers lacks BLAKE2s".to_owned());
     let name = keys::name(&settings.name).ok_or_else(no_hash)?;
-    let key = keys::mesh(&settings.secret).ok_or_else(no_hash)?;
-    let gossip_key = keys::gossip(&settings.secret).ok_or_else(no_hash)?;
+    let system = |error: &dyn std::fmt::Display| ControlError::System(error.to_string());
+    let secrets = keys::read(&settings.secret).map_err(|reason| ControlError::Config {
+        key: "cluster.secret",
+        reason,
+    })?;
+    let (first, second) = secrets.mesh();
+    let edge = first.is_of_edge();
+    let mesh_keys = Keys::new(first, second);
     let sockets = bind(settings.node_listen)?;
     let bound = sockets
         .0
@@ -242,7 +248,7 @@ pub fn start(settings: Settings) -> Result<Starting, ControlError> {
     let address = advertised(&settings, bound)?;
     let now = clock::now();
     let cluster = settings.identity.map(|identity| identity.cluster);
-    let seat = Seat::take(settings.data_dir.as_deref(), cluster, now.wall_us)?;
+    let seat = Seat::take(settings.data_dir.as_deref(), cluster, now.wall_us, edge)?;
     let record = seat.record().clone();
     let me = Process {
         node: record.node,
@@ -257,13 +263,12 @@ pub fn start(settings: Settings) -> Result<Starting, ControlError> {
     };
     let formed = record.kept.bound();
     let forming = Forming::new(now.mono_us, wish, record.kept);
-    let system = |error: &dyn std::fmt::Display| ControlError::System(error.to_string());
     let machine = Membership::new(
         now.mono_us,
         Setup {
             config: Config::default(),
             cluster: name,
-            keys: KeyRing::new(gossip_key, None).map_err(|error| system(&error))?,
+            keys: secrets.ring().map_err(|error| system(&error))?,
             node: me.node,
             incarnation: Incarnation(me.incarnation),
             addr: address,
@@ -272,7 +277,7 @@ pub fn start(settings: Settings) -> Result<Starting, ControlError> {
         },
     )
     .map_err(|error| system(&error))?;
-    let identity = Identity::new(name, me.node, me.incarnation, key);
+    let identity = Identity::new(name, me.node, me.incarnation, mesh_keys.clone());
     let limits = Limits {
         handshake: Duration::from_secs(2),
         heartbeat: Duration::from_millis(300),
@@ -290,6 +295,7 @@ pub fn start(settings: Settings) -> Result<Starting, ControlError> {
         settings,
         me,
         address,
+        keys: mesh_keys,
         desk: Mutex::new(Desk { forming, seat }),
         part: watch::Sender::new(None),
         roll: rolled,
@@ -433,6 +439,11 @@ async fn live(
         standing: stood,
         metrics: Arc::clone(&plane.metrics),
         over: plane.over.subscribe(),
+        secrets: Some(Arc::new(Turner {
+            keys: plane.keys.clone(),
+            wishes: plane.wishes.clone(),
+            edge: plane.me.node.is_edge(),
+        })),
     };
     let told = Told {
         highest: Arc::clone(&handle.highest),
@@ -496,7 +507,7 @@ fn sightings(plane: &Plane) -> BTreeMap<tidings_protocol::NodeId, Sighting> {
         let formed = peer.metadata.formed.map(|formed| formed.0);
         let sighting = Sighting {
             address: peer.metadata.node_addr?.to_string(),
-            willing: peer.metadata.roles.voter && formed.is_none(),
+            willing: peer.metadata.roles.voter && !peer.node.is_edge() && formed.is_none(),
             formed,
         };
         Some((peer.node, sighting))

@@ -23,7 +23,6 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tidings_protocol::client::{EntryResult, EventsRequest};
-use tidings_protocol::close::CloseCode;
 use tidings_protocol::codec::{self, Encoding, Hello, Limits};
 use tidings_protocol::{Code, Problem};
 use tidings_router::edge::{Page, SinkKind, SubscriberKey};
@@ -328,10 +327,7 @@ pub(super) fn open(shell: &Rc<Shell>, open: Open) {
     if session.is_some() {
         shell.withdraw(who);
     }
-    if shell.draining() {
-        let after_ms = Some(shell.jitter_ms());
-        shell.with(|lane, out| lane.dismiss(now, who, CloseCode::Drain, "drain", after_ms, out));
-    } else if session.is_none() || !entries.is_empty() {
+    if !shell.turn_away(who) && (session.is_none() || !entries.is_empty()) {
         let page = Page {
             id: None,
             entries,

@@ -1,31 +1,58 @@
-//! A node that the cluster wants to give up what it has sends its subscribers away, spread over time, and takes no others until it
-//! is to take part again: as long as another node could have them.
+//! A node that the cluster wants to give up what it has, or that is cut off, sends its subscribers away, spread over time, and takes
+//! no others until it is to take part again: as long as another node could have them.
 //!
-//! It does not stop the node: what it owns is answered as before until it has moved.
+//! It does not stop the node: what it owns is answered as before until it has moved. It does not decide whether the node is cut off.
 
 use super::{LaneCommand, LaneHandle};
 use crate::control::View;
 use std::sync::Arc;
-use tokio::sync::{oneshot, watch};
+use tidings_protocol::close::CloseCode;
+use tidings_router::cut_off::Elsewhere;
+use tidings_router::edge::Leave;
+use tokio::sync::watch;
+
+/// How those leave whose node is about to stop.
+pub(super) fn drain() -> Leave {
+    Leave {
+        code: CloseCode::Drain,
+        reason: "drain",
+        to: Elsewhere::default(),
+    }
+}
+
+/// How those leave whose node is cut off.
+fn cut_off(to: &Elsewhere) -> Leave {
+    Leave {
+        code: CloseCode::CutOff,
+        reason: "cut_off",
+        to: Arc::clone(to),
+    }
+}
 
 /// Runs for as long as there are views.
-pub(super) async fn follow(lane: LaneHandle, mut view: watch::Receiver<Arc<View>>) {
-    let mut away = false;
+pub(super) async fn follow(
+    lane: LaneHandle,
+    mut view: watch::Receiver<Arc<View>>,
+    mut elsewhere: watch::Receiver<Option<Elsewhere>>,
+) {
+    let mut away = None;
     loop {
-        let wanted = is_to_retreat(&view.borrow_and_update());
+        let wanted = if is_to_retreat(&view.borrow_and_update()) {
+            Some(drain())
+        } else {
+            elsewhere.borrow_and_update().as_ref().map(cut_off)
+        };
         if wanted != away {
-            away = wanted;
-            lane.send(if away {
-                // Nobody waits until they are gone.
-                LaneCommand::Drain {
-                    reply: oneshot::channel().0,
-                }
-            } else {
-                LaneCommand::TakePart
+            lane.send(match &wanted {
+                Some(leave) => LaneCommand::SendAway(leave.clone()),
+                None => LaneCommand::TakePart,
             });
+            away = wanted;
         }
-        if view.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = view.changed() => if changed.is_err() { return },
+            // Without its sender the node is gone.
+            changed = elsewhere.changed() => if changed.is_err() { return },
         }
     }
 }
@@ -113,8 +140,19 @@ mod tests {
     async fn the_lane_is_told_once_each_way() {
         let (lane, mut told) = super::super::channel();
         let (shown, seen) = watch::channel(Arc::new(view(&[], true, true)));
-        let following = tokio::spawn(follow(lane, seen));
-        for draining in [&[1][..], &[1], &[], &[], &[1]] {
+        let (sent, away) = watch::channel(None);
+        let following = tokio::spawn(follow(lane, seen, away));
+        let there: Elsewhere = Arc::new(["http://b".into()]);
+        for (draining, elsewhere) in [
+            (&[1][..], None),
+            (&[1], None),
+            (&[], None),
+            (&[], None),
+            (&[], Some(&there)),
+            (&[1], Some(&there)),
+            (&[], None),
+        ] {
+            sent.send_replace(elsewhere.cloned());
             shown.send_replace(Arc::new(view(draining, true, true)));
             tokio::task::yield_now().await;
             tokio::task::yield_now().await;
@@ -123,8 +161,11 @@ mod tests {
         following.await.expect("it ends with the views");
         let mut said = Vec::new();
         while let Ok(command) = told.commands.try_recv() {
-            said.push(matches!(command, LaneCommand::Drain { .. }));
+            said.push(match command {
+                LaneCommand::SendAway(leave) => (leave.reason, leave.to.len()),
+                _ => ("", 0),
+            });
         }
-        assert_eq!(said, [true, false, true]);
+        assert_eq!(said, [("drain", 0), ("", 0), ("cut_off", 1), ("drain", 0), ("", 0)]);
     }
 }

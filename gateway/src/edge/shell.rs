@@ -1,6 +1,7 @@
 //! The lane's machine with its sinks: what the tasks of one thread share, borrowed for one step at a time.
 
 use super::events::EventsSink;
+use super::retreat::drain;
 use super::search::PLACES_AT_ONCE;
 use super::sinks::{Entry, Sink, State, next_jitter, write_to};
 use super::{Inspect, LaneCommand, PollCommand, PollReply, SessionName, websocket};
@@ -14,7 +15,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use tidings_protocol::close::CloseCode;
-use tidings_router::edge::{Config, Lane, Output, SubscriberKey};
+use tidings_router::edge::{Config, Lane, Leave, Output, SubscriberKey};
 use tokio::sync::{Notify, mpsc, watch};
 
 /// Writes made before other work of the thread gets a turn.
@@ -134,9 +135,18 @@ impl Shell {
         });
     }
 
-    /// Whether the node is about to stop: newcomers are sent away again.
-    pub(super) fn draining(&self) -> bool {
-        self.state.borrow().draining
+    /// Sends a newcomer away again, if nobody is to stay here.
+    pub(super) fn turn_away(&self, who: SubscriberKey) -> bool {
+        self.step(|state| {
+            let Some(leave) = state.leave.clone() else {
+                return false;
+            };
+            let after_ms = state.jitter_ms(self.node.live().drain.spread_ms);
+            state
+                .lane
+                .send_away(clock::now(), who, &leave, after_ms, &mut state.out);
+            true
+        })
     }
 
     /// A delay for coming back, spread over the drain's time.
@@ -206,19 +216,22 @@ impl Shell {
             }
             LaneCommand::Act { order, reply } => self.act(order, reply),
             LaneCommand::Drain { reply } => self.step(|state| {
-                state.draining = true;
                 state.drained.push(reply);
-                let (spread_ms, mut jitter) = (self.node.live().drain.spread_ms, state.jitter);
-                let after_ms = || next_jitter(&mut jitter, spread_ms);
-                state
-                    .lane
-                    .dismiss_all(now, CloseCode::Drain, "drain", after_ms, &mut state.out);
-                state.jitter = jitter;
+                self.send_all_away(state, drain());
                 state.report_drained();
             }),
+            LaneCommand::SendAway(leave) => self.step(|state| self.send_all_away(state, leave)),
             // A node that is about to stop does so, whatever the cluster wants of it.
-            LaneCommand::TakePart => self.step(|state| state.draining = self.node.is_draining()),
+            LaneCommand::TakePart => self.step(|state| state.leave = self.node.is_draining().then(drain)),
         }
+    }
+
+    fn send_all_away(&self, state: &mut State, leave: Leave) {
+        let (spread_ms, mut jitter) = (self.node.live().drain.spread_ms, state.jitter);
+        let after_ms = || next_jitter(&mut jitter, spread_ms);
+        state.lane.send_all_away(clock::now(), &leave, after_ms, &mut state.out);
+        state.jitter = jitter;
+        state.leave = Some(leave);
     }
 
     fn poll(self: &Rc<Self>, mut poll: PollCommand) {
@@ -259,7 +272,7 @@ impl Shell {
             // The machine names the poll that gives place; its sink was closed above.
             superseded.retain(|output| !matches!(output, Output::Superseded { .. }));
             state.out.append(&mut superseded);
-            if state.draining {
+            if state.leave.is_some() {
                 let after_ms = state.jitter_ms(self.node.live().drain.spread_ms);
                 state.lane.poll_over(now, who, Some(after_ms), &mut state.out);
             }

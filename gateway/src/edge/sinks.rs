@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tidings_protocol::peer::EdgeToOwner;
 use tidings_router::MonoUs;
-use tidings_router::edge::{Lane, Output, SubscriberKey, Write};
+use tidings_router::edge::{Lane, Leave, Output, SubscriberKey, Write};
 use tokio::sync::{Notify, oneshot};
 
 /// How long a client may take to read the last words it is sent.
@@ -35,7 +35,8 @@ pub(super) struct State {
     leaving: usize,
     /// Told when the last sink has closed.
     pub(super) drained: Vec<oneshot::Sender<()>>,
-    pub(super) draining: bool,
+    /// Nobody is to stay here: how they are sent away.
+    pub(super) leave: Option<Leave>,
     pub(super) jitter: u64,
     /// When bearers are to be looked at, and which.
     pub(super) due: BTreeSet<(MonoUs, u32)>,
@@ -90,7 +91,7 @@ impl State {
             addressed: Vec::new(),
             leaving: 0,
             drained: Vec::new(),
-            draining: false,
+            leave: None,
             jitter,
             due: BTreeSet::new(),
             aging: BTreeSet::new(),

@@ -230,9 +230,8 @@ impl Reader {
         shell.with(|lane, _| lane.respond(who, |encoding, reply| codec::hello(encoding, reply, &hello)));
         if encoding.is_none() {
             shell.with(|lane, out| lane.dismiss(now, who, CloseCode::Unsupported, "subprotocol", None, out));
-        } else if shell.draining() {
-            let after_ms = Some(shell.jitter_ms());
-            shell.with(|lane, out| lane.dismiss(now, who, CloseCode::Drain, "drain", after_ms, out));
+        } else {
+            shell.turn_away(who);
         }
         Self {
             shell,

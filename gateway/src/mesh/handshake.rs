@@ -1,14 +1,19 @@
 //! The first words of a connection.
 //!
 //! Both say hello in the clear, so that a wrong address, another cluster or a version that is not spoken can be *named*;
-//! then Noise `NNpsk0` (Perrin, *The Noise Protocol Framework*, revision 34) proves that both know the cluster's key and
-//! makes fresh keys for this connection. Both hellos are its prologue: a hello that was changed on the way ends it.
+//! then Noise (Perrin, *The Noise Protocol Framework*, revision 34) proves that both belong and makes fresh keys for this connection.
+//! Both hellos are its prologue: a hello that was changed on the way ends it.
 //!
-//! The first message of that pattern could be replayed, so the end that was dialled believes the other only after its
+//! The names say which of both is an edge, and so what each has to prove. Between nodes that may own and vote it is `NNpsk0`: both
+//! know their key. Where one is an edge, both know the edges' key, and the other one also has the private key of nodes that may own
+//! and vote (`NKpsk0` if an edge dials, `KNpsk0` if it is dialled): no edge can pass for one of these. Edges do not speak to each
+//! other. With two generations of the secret, who was dialled finds out which one was meant by the first message.
+//!
+//! The first message of these patterns could be replayed, so the end that was dialled believes the other only after its
 //! first sealed record.
 
 use super::sealed::{Opener, Sealer};
-use super::{Identity, Peer};
+use super::{ClusterKey, Identity, Peer};
 use snow::params::NoiseParams;
 use snow::{Builder, HandshakeState};
 use std::sync::Arc;
@@ -18,7 +23,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
+const BETWEEN: &str = "Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s";
+const EDGE_DIALS: &str = "Noise_NKpsk0_25519_ChaChaPoly_BLAKE2s";
+const EDGE_IS_DIALLED: &str = "Noise_KNpsk0_25519_ChaChaPoly_BLAKE2s";
 /// An ephemeral key and a tag: both messages have this length.
 const MESSAGE_BYTES: usize = 32 + 16;
 
@@ -27,6 +34,7 @@ const WELCOME: u8 = 0;
 const OTHER_CLUSTER: u8 = 1;
 const NO_COMMON_VERSION: u8 = 2;
 const OURSELVES: u8 = 3;
+const BOTH_EDGES: u8 = 4;
 
 /// Why a connection did not come about. **Nothing was said to whoever is at the other end beyond a hello.**
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +85,15 @@ pub enum HandshakeError {
         /// What it calls itself.
         node: NodeId,
     },
+    /// Edges have nothing to say to each other.
+    #[error("node {node} is an edge, as this one is")]
+    BothEdges {
+        /// Its name.
+        node: NodeId,
+    },
+    /// Our name and our key do not belong together.
+    #[error("this node has an edge's secret and another node's name, or the other way round")]
+    OurKey,
     /// A word that the handshake does not have.
     #[error("the other end answered {0}, which means nothing here")]
     Nonsense(u8),
@@ -128,7 +145,7 @@ pub async fn dial(
     let verdict = from.read_u8().await?;
     let theirs = read_hello(&mut from).await?;
     match verdict {
-        WELCOME | OTHER_CLUSTER | NO_COMMON_VERSION | OURSELVES => {}
+        WELCOME | OTHER_CLUSTER | NO_COMMON_VERSION | OURSELVES | BOTH_EDGES => {}
         other => return Err(HandshakeError::Nonsense(other)),
     }
     let version = judge(us, &ours, &theirs)?;
@@ -139,9 +156,12 @@ pub async fn dial(
         let found = theirs.node;
         return Err(HandshakeError::OtherNode { found, wanted });
     }
-    let mut noise = state(us, &ours, &theirs, true)?;
+    let (first, _) = us.keys.both();
+    let mut noise = state(&first, &ours, &theirs, true)?;
     write_message(&mut to, &mut noise).await?;
-    read_message(&mut from, &mut noise, theirs.node).await?;
+    let message = read_message(&mut from, theirs.node).await?;
+    let read = noise.read_message(&message, &mut []);
+    read.map_err(|_| HandshakeError::WrongKey { node: theirs.node })?;
     let mut connection = finish(noise, (from, to), &theirs, version, class)?;
     // Without a record of ours the other end would not believe us yet.
     connection.sealer.beat();
@@ -163,13 +183,23 @@ pub async fn accept(stream: TcpStream, us: &Identity) -> Result<Connection, Hand
         Ok(_) => WELCOME,
         Err(HandshakeError::OtherCluster { .. }) => OTHER_CLUSTER,
         Err(HandshakeError::NoCommonVersion { .. }) => NO_COMMON_VERSION,
+        Err(HandshakeError::BothEdges { .. }) => BOTH_EDGES,
         Err(_) => OURSELVES,
     };
     to.write_u8(verdict).await?;
     to.write_all(&ours.encode()).await?;
     let version = judged?;
-    let mut noise = state(us, &theirs, &ours, false)?;
-    read_message(&mut from, &mut noise, theirs.node).await?;
+    let message = read_message(&mut from, theirs.node).await?;
+    let (first, second) = us.keys.both();
+    let mut meant = None;
+    for key in std::iter::once(first).chain(second) {
+        let mut noise = state(&key, &theirs, &ours, false)?;
+        if noise.read_message(&message, &mut []).is_ok() {
+            meant = Some(noise);
+            break;
+        }
+    }
+    let mut noise = meant.ok_or(HandshakeError::WrongKey { node: theirs.node })?;
     write_message(&mut to, &mut noise).await?;
     let mut connection = finish(noise, (from, to), &theirs, version, theirs.class)?;
     let wrong = HandshakeError::WrongKey { node: theirs.node };
@@ -191,6 +221,9 @@ fn judge(us: &Identity, ours: &Hello, theirs: &Hello) -> Result<u16, HandshakeEr
     if node == us.node {
         return Err(HandshakeError::Ourselves);
     }
+    if node.is_edge() && us.node.is_edge() {
+        return Err(HandshakeError::BothEdges { node });
+    }
     Ok(version)
 }
 
@@ -204,13 +237,36 @@ fn broken(error: &snow::Error) -> HandshakeError {
     HandshakeError::Io(std::io::Error::other(error.to_string()))
 }
 
-fn state(us: &Identity, dialler: &Hello, dialled: &Hello, first: bool) -> Result<HandshakeState, HandshakeError> {
-    let params: NoiseParams = PATTERN.parse().map_err(|error| broken(&error))?;
+fn state(key: &ClusterKey, dialler: &Hello, dialled: &Hello, first: bool) -> Result<HandshakeState, HandshakeError> {
+    let (dialler_is_edge, dialled_is_edge) = (dialler.node.is_edge(), dialled.node.is_edge());
+    let pattern = match (dialler_is_edge, dialled_is_edge) {
+        (false, false) => BETWEEN,
+        (true, false) => EDGE_DIALS,
+        (false, true) => EDGE_IS_DIALLED,
+        (true, true) => return Err(HandshakeError::BothEdges { node: dialled.node }),
+    };
+    let with_edge = dialler_is_edge || dialled_is_edge;
+    let we_are_edge = if first { dialler_is_edge } else { dialled_is_edge };
+    if key.is_of_edge() != we_are_edge {
+        return Err(HandshakeError::OurKey);
+    }
+    let secret = match &key.full {
+        Some(full) if !with_edge => &full.between,
+        _ => &key.edges,
+    };
+    let params: NoiseParams = pattern.parse().map_err(|error| broken(&error))?;
     let prologue = [dialler.encode(), dialled.encode()].concat();
-    let builder = Builder::new(params)
-        .psk(0, &us.key.0)
+    let mut builder = Builder::new(params)
+        .psk(0, secret)
         .and_then(|builder| builder.prologue(&prologue))
         .map_err(|error| broken(&error))?;
+    if with_edge {
+        let proved = match &key.full {
+            Some(full) => builder.local_private_key(&full.private),
+            None => builder.remote_public_key(&key.public),
+        };
+        builder = proved.map_err(|error| broken(&error))?;
+    }
     let built = if first {
         builder.build_initiator()
     } else {
@@ -227,20 +283,15 @@ async fn write_message(to: &mut (impl AsyncWrite + Unpin), noise: &mut Handshake
 
 async fn read_message(
     from: &mut (impl AsyncRead + Unpin),
-    noise: &mut HandshakeState,
     node: NodeId,
-) -> Result<(), HandshakeError> {
+) -> Result<[u8; MESSAGE_BYTES], HandshakeError> {
     let mut bytes = [0; MESSAGE_BYTES];
     match from.read_exact(&mut bytes).await {
-        Ok(_) => {}
+        Ok(_) => Ok(bytes),
         // Who cannot read our message hangs up.
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            return Err(HandshakeError::WrongKey { node });
-        }
-        Err(error) => return Err(error.into()),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(HandshakeError::WrongKey { node }),
+        Err(error) => Err(error.into()),
     }
-    let read = noise.read_message(&bytes, &mut []);
-    read.map(drop).map_err(|_| HandshakeError::WrongKey { node })
 }
 
 fn finish(

@@ -4,7 +4,7 @@ use super::dial::{Backoff, answer, connect};
 use super::handshake::{Connection, HandshakeError};
 use super::sealed::{Came, OpenError};
 use super::session::{End, Outbox, run};
-use super::{ClusterKey, Identity, Limits};
+use super::{ClusterKey, Identity, Keys, Limits};
 use std::time::Duration;
 use tidings_protocol::mesh::{Class, Hello, MAX_FRAME_BYTES};
 use tidings_protocol::{ClusterId, NodeId};
@@ -79,7 +79,7 @@ async fn a_node_of_another_cluster_is_named_at_both_ends() {
 #[tokio::test]
 async fn who_does_not_know_the_key_gets_nowhere() {
     let mut other = identity(2);
-    other.key = ClusterKey::new([4; 32]);
+    other.keys = ClusterKey::new([4; 32]).into();
     let (dialled, answered) = shake(&identity(1), &other, None).await;
     assert!(matches!(dialled, Err(HandshakeError::WrongKey { node: NodeId(2) })));
     assert!(matches!(answered, Err(HandshakeError::WrongKey { node: NodeId(1) })));
@@ -114,6 +114,81 @@ async fn a_node_that_dials_itself_or_finds_another_than_it_wants_says_so() {
             wanted: NodeId(3)
         })
     ));
+}
+
+/// One that has only what edges have.
+fn edge(node: u64, secret: [u8; 32]) -> Identity {
+    let (edges, public) = ClusterKey::new(secret).for_edges();
+    let name = NodeId(node).with_edge(true);
+    Identity::new(ClusterId(7), name, 100 + node, ClusterKey::of_edge(edges, public))
+}
+
+#[tokio::test]
+async fn an_edge_and_another_node_know_each_other_whoever_dials_and_edges_do_not() {
+    for (one, other) in [(edge(1, [3; 32]), identity(2)), (identity(2), edge(1, [3; 32]))] {
+        let (dialled, answered) = shake(&one, &other, Some(other.node.0)).await;
+        assert_eq!(dialled.unwrap().peer.node, other.node);
+        assert_eq!(answered.unwrap().peer.node, one.node);
+    }
+    let (dialled, answered) = shake(&edge(1, [3; 32]), &edge(2, [3; 32]), None).await;
+    assert!(matches!(dialled, Err(HandshakeError::BothEdges { .. })), "{dialled:?}");
+    assert!(
+        matches!(answered, Err(HandshakeError::BothEdges { .. })),
+        "{answered:?}"
+    );
+}
+
+#[tokio::test]
+async fn who_has_only_what_edges_have_passes_for_nothing_else() {
+    let (edges, public) = ClusterKey::new([3; 32]).for_edges();
+    // All that they could put in place of what they lack.
+    for made_up in [edges, public, [9; 32]] {
+        let key = ClusterKey::full(made_up, made_up, edges).unwrap();
+        let forged = Identity::new(ClusterId(7), NodeId(5), 1, key);
+        for honest in [identity(2), edge(1, [3; 32])] {
+            let (dialled, answered) = shake(&forged, &honest, None).await;
+            assert!(dialled.is_err() && answered.is_err(), "{dialled:?} {answered:?}");
+            let (dialled, answered) = shake(&honest, &forged, None).await;
+            assert!(dialled.is_err() && answered.is_err(), "{dialled:?} {answered:?}");
+        }
+    }
+    // Under another node's name an edge's key opens nothing.
+    let forged = Identity::new(ClusterId(7), NodeId(5), 1, ClusterKey::of_edge(edges, public));
+    let (dialled, answered) = shake(&forged, &identity(2), None).await;
+    assert!(matches!(dialled, Err(HandshakeError::OurKey)), "{dialled:?}");
+    assert!(answered.is_err());
+}
+
+#[tokio::test]
+async fn while_the_secret_is_changed_both_are_accepted_and_the_first_is_used() {
+    let key = |byte| ClusterKey::new([byte; 32]);
+    let with = |node, first, second: Option<u8>| {
+        let mut one = identity(node);
+        one.keys = Keys::new(key(first), second.map(key));
+        one
+    };
+    // As it goes: (old), (old, new), (new, old), (new); neighbours of one step.
+    let steps = [(3, None), (3, Some(4)), (4, Some(3)), (4, None)];
+    for pair in steps.windows(2) {
+        for (one, other) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+            let (dialled, answered) = shake(&with(1, one.0, one.1), &with(2, other.0, other.1), None).await;
+            assert!(dialled.is_ok() && answered.is_ok(), "{one:?} dials {other:?}");
+        }
+    }
+    // Two steps at once are one too many.
+    let (dialled, answered) = shake(&with(1, 3, None), &with(2, 4, None), None).await;
+    assert!(dialled.is_err() && answered.is_err());
+    // A change counts for connections that are made after it, on all clones.
+    let one = with(1, 3, None);
+    let clone = one.clone();
+    one.keys.turn(key(4), None);
+    let (dialled, _) = shake(&clone, &with(2, 4, None), None).await;
+    assert!(dialled.is_ok());
+    // Likewise for edges.
+    let (dialled, _) = shake(&edge(1, [4; 32]), &with(2, 3, Some(4)), None).await;
+    assert!(dialled.is_ok());
+    let (dialled, _) = shake(&edge(1, [4; 32]), &with(2, 3, None), None).await;
+    assert!(dialled.is_err());
 }
 
 /// What the dialled end makes of somebody who speaks these bytes.

@@ -1,4 +1,4 @@
-//! Configuration, policy, certificate and log filter read again while the node runs: all of it, or nothing.
+//! Configuration, policy, certificate, the cluster's secret and log filter read again while the node runs: all of it, or nothing.
 //!
 //! Each step first prepares, which may fail and changes nothing, and hands out what makes it count. Only when every step has
 //! prepared are they carried out. A new step is one line in [`STEPS`].
@@ -68,6 +68,7 @@ type Step = (&'static str, fn(&Node, &Config) -> Result<Option<Commit>, String>)
 const STEPS: &[Step] = &[
     ("certificate", certificate),
     ("policy", policy),
+    ("secret", secret),
     ("log", log),
     ("limits", limits),
 ];
@@ -175,6 +176,12 @@ fn policy(node: &Node, config: &Config) -> Result<Option<Commit>, String> {
     let Some(auth) = &node.auth else { return Ok(None) };
     let commit = auth.prepare(config).map_err(|error| error.to_string())?;
     Ok(Some(Box::new(commit)))
+}
+
+fn secret(node: &Node, config: &Config) -> Result<Option<Commit>, String> {
+    let Some(control) = &node.control else { return Ok(None) };
+    let commit = control.prepare_secret(config).map_err(|error| error.to_string())?;
+    Ok(commit.map(|commit| Box::new(commit) as Commit))
 }
 
 fn log(_: &Node, config: &Config) -> Result<Option<Commit>, String> {

@@ -230,6 +230,7 @@ impl Starting {
             peers: formed.map(|_| peers::Handle::new(count, forward_bytes)),
             // Until something was heard of every shard.
             cut_off: AtomicBool::new(formed.is_some()),
+            elsewhere: watch::Sender::new(None),
             owners,
             lanes,
             name: config.node_name(addr),

@@ -328,6 +328,17 @@ fn sealed(text: &[u8], count: u64) -> Vec<u8> {
 
 /// A packet of the library as somebody with the key could forge it: from one member to another, saying this of a third.
 fn forged(world: &World, from: usize, to: usize, message: Message<Identity>, says: &[Member<Identity>]) -> Vec<u8> {
+    forged_as(world, (from, to), message, says, world.now)
+}
+
+/// The same as the how-many-eth of its sender.
+fn forged_as(
+    world: &World,
+    (from, to): (usize, usize),
+    message: Message<Identity>,
+    says: &[Member<Identity>],
+    count: u64,
+) -> Vec<u8> {
     let header = Header {
         src: world.machine(from).me(),
         src_incarnation: 0,
@@ -341,7 +352,43 @@ fn forged(world: &World, from: usize, to: usize, message: Message<Identity>, say
     for member in says {
         PostcardCodec.encode_member(member, &mut text).unwrap();
     }
-    sealed(&text, world.now)
+    sealed(&text, count)
+}
+
+#[test]
+fn a_hundred_thousand_invented_members_in_forged_news_fill_the_list_to_its_limit_and_no_further() {
+    const INVENTED: u64 = 100_000;
+    const A_PACKET: u64 = 20;
+    let mut world = cluster(14, 4);
+    for packet in 0..INVENTED / A_PACKET {
+        let says: Vec<_> = (0..A_PACKET)
+            .map(|i| {
+                let i = packet * A_PACKET + i;
+                let at = SocketAddr::new(std::net::Ipv4Addr::from(0x0b00_0000 + i as u32).into(), 7_946);
+                let name = tidings_protocol::NodeId(0xdead_0000_0000 + i);
+                let state = [State::Alive, State::Suspect, State::Down][i as usize % 3];
+                Member::new(Identity::new(name, Incarnation(u64::MAX), at), u16::MAX, state)
+            })
+            .collect();
+        let bytes = forged_as(&world, (1, 0), Message::Gossip, &says, 1 + packet);
+        assert!(bytes.len() <= 1_350, "{}", bytes.len());
+        let from = stranger();
+        world.input(0, Input::Datagram { from, bytes: &bytes });
+    }
+    let most = Config::default().max_members;
+    let heard = world.machine(0).counters();
+    assert_eq!((heard.malformed, heard.unsealed), (0, 0), "they were understood");
+    assert!(world.machine(0).remembered() <= most);
+    assert!(heard.refused_members >= INVENTED / 2, "{}", heard.refused_members);
+    world.run(60 * S);
+    assert!((0..4).all(|i| world.machine(i).remembered() <= most));
+    assert!(
+        world.until(120 * S, World::agreed).is_some(),
+        "the real ones stay members"
+    );
+    let down =
+        world.events(|event| matches!(event, Event::Down { node: gone, .. } if (0..4).any(|i| node(i) == *gone)));
+    assert_eq!(down, []);
 }
 
 #[test]

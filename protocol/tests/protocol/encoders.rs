@@ -205,12 +205,16 @@ fn single_messages_read_back_in_every_encoding() {
     let expect =
         json!({"connection": "c1", "node": "n\"1", "ping_ms": 25000, "limits": {"objects": 9, "frame_bytes": 8}});
     type Write<'a> = &'a dyn Fn(Encoding, &mut Vec<u8>);
-    let table: [(&str, Value, Write<'_>); 5] = [
+    let elsewhere = json!({"after_ms": 9, "reason": "cut_off", "to": ["http://b:1", "http://c:1"]});
+    let table: [(&str, Value, Write<'_>); 6] = [
+        ("reconnect", elsewhere, &|e, out| {
+            codec::reconnect(e, out, 9, "cut_off", &["http://b:1", "http://c:1"])
+        }),
         ("hello", expect, &|e, out| codec::hello(e, out, &hello)),
         ("stale", json!(true), &|e, out| codec::stale(e, out, true)),
         ("stale", json!(false), &|e, out| codec::stale(e, out, false)),
         ("reconnect", json!({"after_ms": 250, "reason": "drain"}), &|e, out| {
-            codec::reconnect(e, out, 250, "drain")
+            codec::reconnect(e, out, 250, "drain", &[])
         }),
         ("resync", json!({"all": true, "cause": "foreign"}), &|e, out| {
             codec::resync_all(e, out, "foreign")

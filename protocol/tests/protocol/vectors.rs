@@ -147,7 +147,12 @@ fn the_server_writes_the_golden_frames() {
         (
             "reconnect",
             "come back after a while",
-            Box::new(|e, out| codec::reconnect(e, out, 1500, "drain")),
+            Box::new(|e, out| codec::reconnect(e, out, 1500, "drain", &[])),
+        ),
+        (
+            "reconnect elsewhere",
+            "come back to one of these",
+            Box::new(|e, out| codec::reconnect(e, out, 1500, "cut_off", &["http://b:7400"])),
         ),
         (
             "error",

@@ -259,6 +259,9 @@ impl Map {
     }
 
     fn register(&mut self, process: Process, info: &NodeInfo) -> Result<(), Refusal> {
+        if process.node.is_edge() && info.roles.owner {
+            return Err(Refusal::NotAnOwner);
+        }
         let room = self.nodes.len() < MOST_NODES;
         match self.nodes.get_mut(&process.node) {
             Some(node) if node.incarnation > process.incarnation => return Err(Refusal::NotCurrent),

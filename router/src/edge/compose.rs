@@ -1,10 +1,11 @@
 //! What is written next, and to whom: answers first, then resyncs and changes, then a cursor that vouches for them.
 
 use super::subscribers::{Farewell, Sink, Subscriber, SubscriberKey};
-use super::{Lane, Output, Write};
+use super::{Lane, Leave, Output, Write};
 use crate::id_set::IdSet;
 use crate::now::{MonoUs, Now};
 use bytes::Bytes;
+use std::sync::Arc;
 use tidings_protocol::close::CloseCode;
 use tidings_protocol::codec::{self, ChangeView, Encoding};
 use tidings_protocol::{Cursor, Version};
@@ -183,7 +184,7 @@ impl Lane {
         let subscriber = self.subscribers.at_mut(index)?;
         let last = subscriber.farewell.is_some();
         if let Some(farewell) = subscriber.farewell.take() {
-            write_farewell(&farewell, encoding, &mut frame);
+            write_farewell(&farewell, index, encoding, &mut frame);
         }
         if last {
             self.forget(now, index);
@@ -354,7 +355,12 @@ impl Lane {
             Sink::Poll(_) => self.poll_over(now, who, after_ms, out),
             Sink::Idle => self.forget(now, who.index),
             Sink::Stream { .. } => {
-                subscriber.farewell = Some(Box::new(Farewell { code, reason, after_ms }));
+                subscriber.farewell = Some(Box::new(Farewell {
+                    code,
+                    reason,
+                    after_ms,
+                    to: None,
+                }));
                 self.make_ready(who.index);
             }
         }
@@ -365,18 +371,20 @@ impl Lane {
         self.dismiss(now, who, CloseCode::Ended, "", None, out);
     }
 
+    /// Sends one away, to come back elsewhere after this delay.
+    pub fn send_away(&mut self, now: Now, who: SubscriberKey, leave: &Leave, after_ms: u64, out: &mut Vec<Output>) {
+        self.dismiss(now, who, leave.code, leave.reason, Some(after_ms), out);
+        let farewell = self.subscribers.get_mut(who).and_then(|gone| gone.farewell.as_mut());
+        if let Some(farewell) = farewell {
+            farewell.to = Some(Arc::clone(&leave.to));
+        }
+    }
+
     /// Sends everyone away; `after_ms` is asked for each one's delay.
-    pub fn dismiss_all(
-        &mut self,
-        now: Now,
-        code: CloseCode,
-        reason: &'static str,
-        mut after_ms: impl FnMut() -> u64,
-        out: &mut Vec<Output>,
-    ) {
+    pub fn send_all_away(&mut self, now: Now, leave: &Leave, mut after_ms: impl FnMut() -> u64, out: &mut Vec<Output>) {
         for index in self.subscribers.indices() {
             if let Some(who) = self.subscribers.key(index) {
-                self.dismiss(now, who, code, reason, Some(after_ms()), out);
+                self.send_away(now, who, leave, after_ms(), out);
             }
         }
     }
@@ -397,9 +405,15 @@ fn lone_change(subscriber: &Subscriber) -> Option<u32> {
     }
 }
 
-fn write_farewell(farewell: &Farewell, encoding: Encoding, frame: &mut Vec<u8>) {
+/// Each is named the same places, and another of them first: they spread.
+fn write_farewell(farewell: &Farewell, index: u32, encoding: Encoding, frame: &mut Vec<u8>) {
     if let Some(after_ms) = farewell.after_ms {
-        codec::reconnect(encoding, frame, after_ms, farewell.reason);
+        let mut to: Vec<&str> = farewell.to.iter().flat_map(|to| to.iter().map(|url| &**url)).collect();
+        if !to.is_empty() {
+            let first = index as usize % to.len();
+            to.rotate_left(first);
+        }
+        codec::reconnect(encoding, frame, after_ms, farewell.reason, &to);
     }
     if encoding != Encoding::EventStream && farewell.code != CloseCode::Ended {
         codec::ws_close(frame, farewell.code.number(), farewell.reason);

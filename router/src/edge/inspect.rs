@@ -124,6 +124,8 @@ pub struct LaneStats {
     pub closed: Version,
     /// Shards that lag behind it.
     pub lagging_shards: usize,
+    /// The newest version that the owner of any shard closed.
+    pub newest_closed: Version,
     /// How late streams were told of what changed while they were connected. A stream that does not read counts too.
     pub delays: Delays,
 }
@@ -219,6 +221,7 @@ impl Lane {
             resyncs: self.counters.resyncs.clone(),
             closed: self.upstream.place.base,
             lagging_shards: self.upstream.place.lagging.len(),
+            newest_closed: self.newest_closed(),
             delays: self.counters.delays.clone(),
             ..LaneStats::default()
         }

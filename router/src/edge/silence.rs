@@ -62,6 +62,15 @@ impl Lane {
         self.silence.due_us = now.mono_us;
     }
 
+    /// The newest version that the owner of any shard closed.
+    pub(super) fn newest_closed(&self) -> Version {
+        let shards = self.config.shards.all();
+        shards
+            .map(|shard| self.upstream.shard(shard).closed)
+            .max()
+            .unwrap_or(Version::ZERO)
+    }
+
     pub(super) fn silence_due_us(&self) -> Option<MonoUs> {
         self.silence.after_us.map(|_| self.silence.due_us)
     }

@@ -2,6 +2,7 @@
 
 use super::requests::PageInFlight;
 use super::sessions::PollState;
+use crate::cut_off::Elsewhere;
 use crate::id_set::IdSet;
 use crate::now::MonoUs;
 use tidings_protocol::Version;
@@ -102,13 +103,26 @@ impl Resync {
     }
 }
 
-/// How a subscriber is sent away.
-#[derive(Clone, Copy, Debug)]
+/// How subscribers are sent away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leave {
+    /// With which code.
+    pub code: CloseCode,
+    /// A stable word.
+    pub reason: &'static str,
+    /// Where to: bases of URLs, none of which has to be there. Empty: anywhere.
+    pub to: Elsewhere,
+}
+
+/// How one subscriber is sent away.
+#[derive(Clone, Debug)]
 pub(super) struct Farewell {
     pub(super) code: CloseCode,
     pub(super) reason: &'static str,
     /// Come back after this long, if it should.
     pub(super) after_ms: Option<u64>,
+    /// To one of these.
+    pub(super) to: Option<Elsewhere>,
 }
 
 #[derive(Debug)]

@@ -136,6 +136,12 @@ async fn a_server_that_never_greets_is_left() {
 
 #[tokio::test]
 async fn a_wish_to_come_back_later_is_obeyed() {
+    comes_back_later(r#"{"reconnect":{"after_ms":700,"reason":"drain"}}"#, 4000).await;
+    let cut_off = r#"{"reconnect":{"after_ms":700,"reason":"cut_off","to":["http://127.0.0.1:1"]}}"#;
+    comes_back_later(cut_off, 4006).await;
+}
+
+async fn comes_back_later(wish: &str, code: u16) {
     let server = Server::new().await;
     let client = server
         .client()
@@ -144,8 +150,8 @@ async fn a_wish_to_come_back_later_is_obeyed() {
         .expect("an address");
     let watch = client.watch(["a"]).start().expect("an ID");
     let (mut socket, _) = server.greet().await;
-    socket.say(r#"{"reconnect":{"after_ms":700,"reason":"drain"}}"#).await;
-    socket.close(4000).await;
+    socket.say(wish).await;
+    socket.close(code).await;
     let closed = Instant::now();
     let waiting = watch.handle();
     within(waiting.until(|status| matches!(status, Status::Waiting { .. }))).await;

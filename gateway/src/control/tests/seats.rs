@@ -19,7 +19,12 @@ fn identity() -> Identity {
 #[test]
 fn each_start_is_a_later_life_of_the_same_node_whatever_the_clock_says() {
     let folder = tempfile::tempdir().unwrap();
-    let take = |wall_us| Seat::take(Some(folder.path()), None, wall_us).unwrap().record().clone();
+    let take = |wall_us| {
+        Seat::take(Some(folder.path()), None, wall_us, false)
+            .unwrap()
+            .record()
+            .clone()
+    };
     assert!(!is_of_a_cluster(folder.path()).unwrap());
     let first = take(1_000);
     assert!(is_of_a_cluster(folder.path()).unwrap());
@@ -33,29 +38,40 @@ fn each_start_is_a_later_life_of_the_same_node_whatever_the_clock_says() {
 }
 
 #[test]
+fn a_node_that_gets_the_secret_of_another_kind_of_node_is_another_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let take = |edge| Seat::take(Some(folder.path()), None, 1, edge).unwrap().record().node;
+    let before = take(false);
+    assert!(!before.is_edge() && take(false) == before);
+    let edge = take(true);
+    assert!(edge.is_edge() && edge.with_edge(false) != before && take(true) == edge);
+    assert!(!take(false).is_edge());
+}
+
+#[test]
 fn a_damaged_seat_is_not_taken() {
     let folder = tempfile::tempdir().unwrap();
-    Seat::take(Some(folder.path()), None, 1).unwrap();
+    Seat::take(Some(folder.path()), None, 1, false).unwrap();
     let file = folder.path().join("node");
     let whole = std::fs::read(&file).unwrap();
     for at in 0..whole.len() {
         let mut damaged = whole.clone();
         damaged[at] ^= 1;
         std::fs::write(&file, &damaged).unwrap();
-        let taken = Seat::take(Some(folder.path()), None, 2);
+        let taken = Seat::take(Some(folder.path()), None, 2, false);
         assert!(matches!(taken, Err(SeatError::Damaged(_))), "byte {at}");
     }
     std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
-    assert!(Seat::take(Some(folder.path()), None, 2).is_err());
+    assert!(Seat::take(Some(folder.path()), None, 2, false).is_err());
 }
 
 #[test]
 fn a_directory_of_a_node_that_was_alone_or_whose_name_is_lost_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let alone = Seat::take(Some(folder.path()), Some(7), 1);
+    let alone = Seat::take(Some(folder.path()), Some(7), 1, false);
     assert!(matches!(alone, Err(SeatError::Alone)));
     std::fs::write(folder.path().join("control.redb"), b"a log").unwrap();
-    let nobody = Seat::take(Some(folder.path()), Some(7), 1);
+    let nobody = Seat::take(Some(folder.path()), Some(7), 1, false);
     assert!(matches!(nobody, Err(SeatError::NoNode(_))));
 }
 

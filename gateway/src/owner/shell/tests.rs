@@ -152,6 +152,7 @@ fn begin(agreed: &Agreed, folder: Option<&Path>) -> Stage {
         admin_address: None,
         peers: None,
         cut_off: false.into(),
+        elsewhere: watch::Sender::new(None),
         recent: crate::recent::Recent::default(),
         live: crate::node::Live::new(&config),
         metrics,

@@ -385,6 +385,7 @@ fn start(process: Process, plan: Plan) -> TestNode {
         leaving: watch::Sender::new(false),
         draining: watch::Sender::new(false),
         cut_off: AtomicBool::new(false),
+        elsewhere: watch::Sender::new(None),
         recent: crate::recent::Recent::default(),
         admission: Admission::new(&config, 1_000, Arc::clone(&metrics)),
         live: crate::node::Live::new(&config),

@@ -1,3 +1,5 @@
+//! Figures of all nodes added up.
+
 use super::*;
 use serde_json::json;
 
