@@ -123,7 +123,6 @@ fn a_recorded_stream_of_an_older_epoch_that_comes_again_changes_nothing_and_is_c
     stage.up(0);
     for _ in 0..3 {
         stage.own(0, &[0], 1, 0);
-        stage.answer(0, &[("a", 5_000_000)]);
         stage.changed(0, "a", 8_000_000);
         stage.closed(0, 99_000_000);
     }
