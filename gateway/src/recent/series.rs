@@ -190,23 +190,28 @@ impl Series {
         // Who asks for what is still to come has been told by another life of the node: everything is new.
         let after = if after > self.taken { 0 } else { after };
         let skip = usize::try_from(after.saturating_sub(forgotten)).unwrap_or(usize::MAX);
-        Columns::of(self.step_ms, self.most, self.taken, self.points.iter().skip(skip))
+        Columns::of(self.step_ms, self.most, self.taken, &self.points.iter().skip(skip))
     }
 
     /// The newest point alone.
     pub(super) fn newest(&self) -> Columns {
-        Columns::of(self.step_ms, self.most, self.taken, self.points.iter().rev().take(1))
+        Columns::of(self.step_ms, self.most, self.taken, &self.points.iter().rev().take(1))
     }
 
     /// The points since a moment, as far as they are remembered.
     pub(super) fn since(&self, wall_ms: u64) -> Columns {
         let points = self.points.iter().filter(|point| point.wall_ms >= wall_ms);
-        Columns::of(self.step_ms, self.most, self.taken, points)
+        Columns::of(self.step_ms, self.most, self.taken, &points)
     }
 }
 
 impl Columns {
-    pub(super) fn of<'a>(step_ms: u64, most: usize, next: u64, all: impl Iterator<Item = &'a Point> + Clone) -> Self {
+    pub(super) fn of<'a>(
+        step_ms: u64,
+        most: usize,
+        next: u64,
+        all: &(impl Iterator<Item = &'a Point> + Clone),
+    ) -> Self {
         let points = || all.clone();
         let rate = |of: usize| {
             points()

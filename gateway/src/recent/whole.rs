@@ -74,7 +74,7 @@ fn merged(step_ms: u64, most: usize, parts: &[Columns], after: u64) -> Columns {
         Some(sum)
     };
     let points: Vec<Point> = (start..=end).filter_map(sum).collect();
-    Columns::of(step_ms, most, end.max(after), points.iter())
+    Columns::of(step_ms, most, end.max(after), &points.iter())
 }
 
 /// `/v1/live?node=*`: as of one node, for all together.
