@@ -6,9 +6,9 @@ use tidings_protocol::{ClusterId, NodeId, ShardCount, Version};
 use tidings_router::control::command::Command;
 use tidings_router::control::map::{Map, NodeInfo, Process, Roles};
 
-/// As large as those that are drawn at random, so that sizes are honest.
+/// As large as those that are drawn at random, so that sizes are honest; none is only an edge.
 pub(crate) fn node(number: u64) -> NodeId {
-    NodeId((1 << 63) + number)
+    NodeId((1 << 62) + number)
 }
 
 pub(crate) fn process(number: u64, incarnation: u64) -> Process {

@@ -19,6 +19,16 @@ fn of(encoding: &str) -> Vec<Value> {
     found
 }
 
+/// The message as this client understands it: it goes on to the next of its own servers, and does not read where it could go to.
+fn understood(mut message: Value) -> Value {
+    for place in ["/reconnect", "/data"] {
+        if let Some(fields) = message.pointer_mut(place).and_then(Value::as_object_mut) {
+            fields.remove("to");
+        }
+    }
+    message
+}
+
 fn text(vector: &Value) -> &str {
     vector["text"].as_str().expect("text")
 }
@@ -29,7 +39,7 @@ fn every_golden_message_is_read_as_it_was_meant() {
         let read: Vec<_> = messages(text(&vector).as_bytes())
             .map(|message| value::message(message.expect("sense")))
             .collect();
-        assert_eq!(read, [vector["message"].clone()], "{}", vector["name"]);
+        assert_eq!(read, [understood(vector["message"].clone())], "{}", vector["name"]);
     }
 }
 
@@ -41,7 +51,7 @@ fn messages_joined_by_newlines_are_read_one_by_one() {
     let read: Vec<_> = messages(joined.as_bytes())
         .map(|message| value::message(message.expect("sense")))
         .collect();
-    let meant: Vec<_> = all.iter().map(|vector| vector["message"].clone()).collect();
+    let meant: Vec<_> = all.iter().map(|vector| understood(vector["message"].clone())).collect();
     assert_eq!(read, meant);
 }
 
@@ -53,7 +63,7 @@ fn meant(vector: &Value) -> Vec<Value> {
         (Some("session unknown"), _) => {
             vec![serde_json::json!({"event": "session_unknown", "data": {}, "id": null})]
         }
-        (_, Value::Array(blocks)) => blocks.clone(),
+        (_, Value::Array(blocks)) => blocks.iter().cloned().map(understood).collect(),
         other => panic!("a golden frame this test does not know: {other:?}"),
     }
 }
