@@ -71,7 +71,8 @@ impl Copying {
             window_bytes: bytes(config.owner.copy_window_bytes),
             queue_bytes: bytes(config.owner.copy_queue_bytes),
             silence_us: silence_us(lease_us),
-            again_us: lease_us / 4,
+            // Silence is found out at the next look: that must not add much to it, because publishers wait.
+            again_us: lease_us / 16,
         };
         Self {
             thread,
