@@ -15,7 +15,6 @@ mod dialled;
 mod forwarded;
 mod gather;
 mod numbers;
-mod orders;
 mod questions;
 mod remote;
 pub mod route;
@@ -25,8 +24,7 @@ mod ways;
 
 pub use copies::{CopyReply, CopyRoad};
 pub(crate) use cut::{FORWARD_BYTES, forwarded_bytes};
-pub(crate) use orders::NoTally;
-pub(crate) use questions::Told;
+pub(crate) use questions::{NoAnswer, Told};
 pub use remote::RemoteLane;
 pub use ways::{Forwarded, Handle, NotSent};
 

@@ -117,6 +117,12 @@ struct Document<'a> {
 }
 
 impl Refusal {
+    /// As of HTTP.
+    #[must_use]
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
     /// The document alone, as JSON.
     #[must_use]
     pub fn document(&self) -> Vec<u8> {

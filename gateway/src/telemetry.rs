@@ -388,14 +388,14 @@ pub enum SampleKind {
 }
 
 impl SampleKind {
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
         }
     }
 
-    fn suffix(self) -> &'static str {
+    pub(crate) fn suffix(self) -> &'static str {
         match self {
             Self::Counter => "_total",
             Self::Gauge => "",

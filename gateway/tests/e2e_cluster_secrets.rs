@@ -156,6 +156,22 @@ fn an_edge_with_an_edges_secret_serves_and_decides_nothing() {
     let (status, said) = answer.expect("an answer");
     assert_eq!((status, &said["code"]), (409, &json!("order_refused")), "{said}");
     assert_eq!(cluster.status(0).expect("an answer")["copies"], 2);
+    // Nor does it ask other nodes what only operators may; of itself it answers.
+    let about = |node: usize| {
+        let target = format!("/v1/connections?node={}", cluster.name(node));
+        let answer = ask(
+            cluster.address(EDGE),
+            "GET",
+            &target,
+            &Value::Null,
+            Duration::from_secs(20),
+        );
+        answer.expect("an answer")
+    };
+    let (status, said) = about(0);
+    assert_eq!((status, &said["code"]), (403, &json!("forbidden")), "{said}");
+    assert_eq!(about(EDGE).0, 200);
+    assert!(cluster.metric(0, "tidings_control_refused_roles_total", &[]) >= 1);
     let counted = (0..3).map(|node| cluster.metric(node, "tidings_control_refused_roles_total", &[]));
     assert!(counted.sum::<u64>() >= 1);
 }

@@ -314,8 +314,8 @@ pub enum Frame {
     Ordered {
         /// The request.
         request: u64,
-        /// What was done.
-        tally: SubjectTally,
+        /// What was done. `None`: nothing, because the node does not take orders of this one, or has too many of them.
+        tally: Option<SubjectTally>,
     },
     /// From either: an operator's question about the node itself. It was asked at another node, which judged who asks.
     #[serde(rename = "a")]

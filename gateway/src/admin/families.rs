@@ -1,31 +1,7 @@
 //! Families of metrics as text, and the same text for those who read the older format.
 
+use crate::telemetry::SampleKind;
 use std::fmt::{Display, Write as _};
-
-/// What a family counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// It only grows.
-    Counter,
-    /// It goes both ways.
-    Gauge,
-}
-
-impl Kind {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-        }
-    }
-
-    fn suffix(self) -> &'static str {
-        match self {
-            Self::Counter => "_total",
-            Self::Gauge => "",
-        }
-    }
-}
 
 /// OpenMetrics text that is being written, one family after the other.
 #[derive(Debug, Default)]
@@ -37,7 +13,7 @@ pub(super) struct Families {
 
 impl Families {
     /// Begins a family. `help`: one sentence without its full stop.
-    pub(super) fn begin(&mut self, name: &'static str, kind: Kind, help: &str) -> &mut Self {
+    pub(super) fn begin(&mut self, name: &'static str, kind: SampleKind, help: &str) -> &mut Self {
         (self.name, self.suffix) = (name, kind.suffix());
         // Writing to a String does not fail.
         _ = writeln!(
@@ -61,7 +37,7 @@ impl Families {
     }
 
     /// A family of one sample without labels.
-    pub(super) fn one(&mut self, name: &'static str, kind: Kind, help: &str, value: impl Display) -> &mut Self {
+    pub(super) fn one(&mut self, name: &'static str, kind: SampleKind, help: &str, value: impl Display) -> &mut Self {
         self.begin(name, kind, help).sample(&[], value)
     }
 
@@ -106,8 +82,8 @@ mod tests {
     fn two() -> String {
         let mut families = Families::default();
         families
-            .one("t_ages", Kind::Counter, "Ages", 3)
-            .begin("t_full_ratio", Kind::Gauge, "How full")
+            .one("t_ages", SampleKind::Counter, "Ages", 3)
+            .begin("t_full_ratio", SampleKind::Gauge, "How full")
             .sample(&[("name", "a"), ("way", "in")], 0.5)
             .sample(&[("name", "b"), ("way", "in")], 1);
         families.text()

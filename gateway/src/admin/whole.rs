@@ -2,9 +2,10 @@
 //!
 //! Gathered when somebody asks: nothing here costs anything between two readings.
 
-use super::families::{Families, Kind};
+use super::families::Families;
 use crate::control::{self, Status};
 use crate::node::Node;
+use crate::telemetry::SampleKind;
 use rustix::time::{ClockId, clock_gettime};
 use tidings_protocol::NodeId;
 use tidings_router::control::map::Process;
@@ -27,7 +28,7 @@ pub(super) fn of_cursors(lanes: &[(usize, LaneStats)]) -> String {
     let mut out = Families::default();
     out.begin(
         "tidings_lane_cursor_lag_seconds",
-        Kind::Gauge,
+        SampleKind::Gauge,
         "Seconds by which the version up to which everything has arrived lies behind the clock",
     );
     for (thread, stats) in lanes {
@@ -45,7 +46,7 @@ fn process(out: &mut Families) {
     let cpu_s = used.tv_sec as f64 + used.tv_nsec as f64 / 1e9;
     out.one(
         "process_cpu_seconds",
-        Kind::Counter,
+        SampleKind::Counter,
         "Processor time of the process",
         cpu_s,
     );
@@ -56,13 +57,13 @@ fn process(out: &mut Families) {
     if let (Some(all), Some(resident)) = (pages(0), pages(1)) {
         out.one(
             "process_virtual_memory_bytes",
-            Kind::Gauge,
+            SampleKind::Gauge,
             "Address space of the process",
             all * page,
         );
         out.one(
             "process_resident_memory_bytes",
-            Kind::Gauge,
+            SampleKind::Gauge,
             "Memory that the process occupies",
             resident * page,
         );
@@ -70,7 +71,7 @@ fn process(out: &mut Families) {
     if let Some(start_s) = started_s(&read("/proc/self/stat"), &read("/proc/stat")) {
         out.one(
             "process_start_time_seconds",
-            Kind::Gauge,
+            SampleKind::Gauge,
             "When the process started, since 1970",
             start_s,
         );
@@ -78,7 +79,7 @@ fn process(out: &mut Families) {
     if let Some(most) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
         out.one(
             "process_max_fds",
-            Kind::Gauge,
+            SampleKind::Gauge,
             "Descriptors that the process may have",
             most,
         );
@@ -102,13 +103,17 @@ fn uses(out: &mut Families, node: &Node) {
     let short = |limit: &'static str| limit.strip_prefix("limits.").unwrap_or(limit);
     out.begin(
         "tidings_limit_used",
-        Kind::Gauge,
+        SampleKind::Gauge,
         "How much there is of what has a bound, named like the bound's key",
     );
     for (limit, used, _) in &uses {
         out.sample(&[("name", short(limit))], used);
     }
-    out.begin("tidings_limit_max", Kind::Gauge, "How much of it there may be at most");
+    out.begin(
+        "tidings_limit_max",
+        SampleKind::Gauge,
+        "How much of it there may be at most",
+    );
     for (limit, _, most) in &uses {
         out.sample(&[("name", short(limit))], most);
     }
@@ -153,31 +158,31 @@ fn cluster(out: &mut Families, control: &control::Handle) {
     let shards = Shards::of(&status);
     out.one(
         "tidings_control_lease_remaining_seconds",
-        Kind::Gauge,
+        SampleKind::Gauge,
         "Seconds for which this node may give versions",
         status.lease_left_us as f64 / 1e6,
     )
     .one(
         "tidings_control_shards",
-        Kind::Gauge,
+        SampleKind::Gauge,
         "Shards of the cluster",
         shards.all,
     )
     .one(
         "tidings_control_shards_without_owner",
-        Kind::Gauge,
+        SampleKind::Gauge,
         "Shards whose owner this node does not hold alive",
         shards.without_owner,
     )
     .one(
         "tidings_control_shards_short_of_copies",
-        Kind::Gauge,
+        SampleKind::Gauge,
         "Shards with fewer whole copies on living nodes than there should be",
         shards.short_of_copies,
     )
     .one(
         "tidings_control_owner_changes",
-        Kind::Counter,
+        SampleKind::Counter,
         "Owners that shards were given: the epochs of all shards together",
         shards.owner_changes,
     );

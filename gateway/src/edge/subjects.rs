@@ -9,7 +9,7 @@ use super::{LaneCommand, poll};
 use crate::auth::Caller;
 use crate::clock;
 use crate::node::Node;
-use crate::peers::NoTally;
+use crate::peers::NoAnswer;
 use crate::problem::Refusal;
 use crate::server::App;
 use axum::Json;
@@ -73,7 +73,7 @@ struct OnNode {
     node: String,
     #[serde(flatten)]
     tally: Option<Tally>,
-    /// `unreached`: nothing was done there. `unknown`: it may have been.
+    /// `unreached` and `refused`: nothing was done there. `unknown`: it may have been.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
 }
@@ -186,8 +186,9 @@ async fn order(app: &App, issuer: Option<String>, subject: String, deed: Deed) -
         node,
         tally: done.ok().map(Tally::from),
         error: done.err().map(|error| match error {
-            NoTally::Unreached => "unreached",
-            NoTally::Unknown => "unknown",
+            NoAnswer::Unreached => "unreached",
+            NoAnswer::Refused => "refused",
+            NoAnswer::Unknown => "unknown",
         }),
     });
     let done = Done {
@@ -198,7 +199,7 @@ async fn order(app: &App, issuer: Option<String>, subject: String, deed: Deed) -
     Ok(([(CACHE_CONTROL, "no-store")], Json(done)).into_response())
 }
 
-type Answered = (String, Result<SubjectTally, NoTally>);
+type Answered = (String, Result<SubjectTally, NoAnswer>);
 
 async fn have_others_act(node: &Node, order: &SubjectOrder, deadline: Instant) -> Vec<Answered> {
     let (Some(control), Some(peers)) = (&node.control, &node.peers) else {

@@ -5,8 +5,7 @@
 use super::dialled::sense;
 use super::forwarded::Inlet;
 use super::gather::Gather;
-use super::orders::Obeying;
-use super::questions::{Desk, Told};
+use super::questions::Desk;
 use super::remote::RemoteLane;
 use super::ways::put;
 use super::{Accepted, Stage, route};
@@ -56,16 +55,14 @@ pub(super) async fn serve(stage: Rc<Stage>, connection: Connection) {
         return;
     }
     counts.accepted.inc();
-    stage.handle.orders().caller(node, Some(outbox.clone()));
     let ear = Ear {
         stage: Rc::clone(&stage),
         process,
         inlet: Inlet::new(&stage, &outbox),
-        desk: Desk::new(&stage, &outbox),
+        desk: Desk::new(&stage, node, &outbox),
         outbox: outbox.clone(),
         links: HashMap::new(),
         questions: Rc::default(),
-        obeying: Obeying::default(),
         gather: Gather::new(),
     };
     ear.say(&Frame::Welcome {
@@ -96,7 +93,6 @@ pub(super) async fn serve(stage: Rc<Stage>, connection: Connection) {
     let mut accepted = stage.accepted.borrow_mut();
     if accepted.get(&node).is_some_and(|newest| newest.serial == serial) {
         accepted.remove(&node);
-        stage.handle.orders().caller(node, None);
     }
     tracing::info!(%node, %end, "the connection of a node ended");
 }
@@ -157,7 +153,6 @@ struct Ear {
     links: HashMap<LinkName, Life>,
     /// Questions that are not answered.
     questions: Rc<Cell<usize>>,
-    obeying: Obeying,
     /// By owner, link and our generation of it.
     gather: Gather<(u16, u32, u32), EdgeToOwner>,
 }
@@ -172,6 +167,9 @@ impl Ear {
         let frame = decode(bytes).map_err(|error| error.to_string())?;
         let counts = self.stage.handle.counts();
         counts.came.count(&frame, bytes.len());
+        let Some(frame) = self.desk.take(frame) else {
+            return Ok(());
+        };
         match frame {
             Frame::LinkUp { link, generation } => self.link_up(link, generation),
             Frame::LinkDown { link, generation } => {
@@ -209,29 +207,14 @@ impl Ear {
                 self.inspect(request, object, lane);
                 Ok(())
             }
-            Frame::Order { request, order } => self.obeying.obey(&self.stage, &self.outbox, request, order),
-            Frame::Ordered { request, tally } => {
-                self.stage.handle.ordered(request, tally);
-                Ok(())
-            }
-            Frame::Ask {
-                request,
-                within_ms,
-                verb,
-                target,
-            } => {
-                self.desk.answer(request, within_ms, verb, target);
-                Ok(())
-            }
-            Frame::Told { request, status, body } => {
-                // The question may have been given up.
-                let asking = self.stage.handle.asking();
-                asking.told(self.process.node, request, Told { status, body });
-                Ok(())
-            }
-            Frame::Welcome { .. } | Frame::FromOwner { .. } | Frame::Published { .. } | Frame::Inspected { .. } => {
-                Err("a frame of the other direction".to_owned())
-            }
+            Frame::Welcome { .. }
+            | Frame::FromOwner { .. }
+            | Frame::Published { .. }
+            | Frame::Inspected { .. }
+            | Frame::Ask { .. }
+            | Frame::Told { .. }
+            | Frame::Order { .. }
+            | Frame::Ordered { .. } => Err("a frame of the other direction".to_owned()),
         }
     }
 

@@ -125,6 +125,8 @@ pub(super) struct Counts {
     pub(super) strangers: Counter,
     /// Frames of an older life of a link.
     pub(super) late: Counter,
+    /// Questions and orders of other nodes that were too many at once.
+    pub(super) questions_refused: Counter,
     /// Changes sent to their owner on another node.
     pub(super) forwarded: Counter,
     /// Changes that had to be sent again, elsewhere or later.
@@ -170,6 +172,7 @@ impl Counts {
             reconnects: Counter::default(),
             strangers: Counter::default(),
             late: Counter::default(),
+            questions_refused: Counter::default(),
             forwarded: Counter::default(),
             again: Counter::default(),
             under_way: Gauge::default(),
@@ -220,6 +223,11 @@ impl Counts {
             "late_frames",
             "Frames that belonged to an older life of a link",
             self.late.clone(),
+        );
+        peer.register(
+            "questions_refused",
+            "Operators' questions and orders that other nodes passed on and that were too many at once",
+            self.questions_refused.clone(),
         );
         peer.register(
             "changes_forwarded",

@@ -5,8 +5,7 @@
 
 use super::Stage;
 use super::gather::Gather;
-use super::orders::Obeying;
-use super::questions::{Desk, Told};
+use super::questions::Desk;
 use super::ways::Way;
 use crate::control::View;
 use crate::mesh::dial::{Backoff, connect};
@@ -131,10 +130,9 @@ async fn hold(stage: &Rc<Stage>, connection: Connection, view: &mut watch::Recei
     let ear = RefCell::new(Ear {
         stage: Rc::clone(stage),
         node: process.node,
-        desk: Desk::new(stage, &outbox),
+        desk: Desk::new(stage, process.node, &outbox),
         outbox: outbox.clone(),
         way: None,
-        obeying: Obeying::default(),
         gather: Gather::new(),
     });
     let gathered = Notify::new();
@@ -165,7 +163,6 @@ struct Ear {
     outbox: Outbox,
     desk: Desk,
     way: Option<Arc<Way>>,
-    obeying: Obeying,
     /// By lane and owner's number.
     gather: Gather<(usize, usize), OwnerToEdge>,
 }
@@ -174,6 +171,13 @@ impl Ear {
     fn hear(&mut self, bytes: &[u8]) -> Result<(), String> {
         let frame = decode(bytes).map_err(|error| error.to_string())?;
         self.stage.handle.counts().came.count(&frame, bytes.len());
+        let frame = match self.way {
+            Some(_) => match self.desk.take(frame) {
+                Some(frame) => frame,
+                None => return Ok(()),
+            },
+            None => frame,
+        };
         match (frame, &self.way) {
             (Frame::Welcome { owners }, None) => self.welcome(owners),
             (_, None) => Err("the first word is not a welcome".to_owned()),
@@ -201,38 +205,17 @@ impl Ear {
                 _ = way.inspected(request, known);
                 Ok(())
             }
-            (Frame::Order { request, order }, Some(_)) => self.obeying.obey(&self.stage, &self.outbox, request, order),
-            (Frame::Ordered { request, tally }, Some(_)) => {
-                self.stage.handle.ordered(request, tally);
-                Ok(())
-            }
-            (
-                Frame::Ask {
-                    request,
-                    within_ms,
-                    verb,
-                    target,
-                },
-                Some(_),
-            ) => {
-                self.desk.answer(request, within_ms, verb, target);
-                Ok(())
-            }
-            (Frame::Told { request, status, body }, Some(_)) => {
-                // The question may have been given up.
-                self.stage
-                    .handle
-                    .asking()
-                    .told(self.node, request, Told { status, body });
-                Ok(())
-            }
             (Frame::LinkDown { link, .. }, Some(_)) => Err(format!("{link} is refused")),
             (
                 Frame::Welcome { .. }
                 | Frame::LinkUp { .. }
                 | Frame::FromEdge { .. }
                 | Frame::Publish { .. }
-                | Frame::Inspect { .. },
+                | Frame::Inspect { .. }
+                | Frame::Ask { .. }
+                | Frame::Told { .. }
+                | Frame::Order { .. }
+                | Frame::Ordered { .. },
                 Some(_),
             ) => Err("a frame of the other direction".to_owned()),
         }

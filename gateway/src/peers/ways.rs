@@ -5,13 +5,12 @@
 
 use super::counts::Counts;
 use super::cut;
-use super::orders::Orders;
-use super::questions::{Asking, Told};
+use super::questions::Asking;
 use crate::mesh::session::Outbox;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use tidings_protocol::mesh::{AckLevel, ForwardedResult, Frame, Known, LinkName, Verb, encode};
+use tidings_protocol::mesh::{AckLevel, ForwardedResult, Frame, Known, LinkName, encode};
 use tidings_protocol::peer::EdgeToOwner;
 use tidings_protocol::{NodeId, ObjectHash};
 use tidings_router::owner::Publish;
@@ -167,7 +166,6 @@ struct Shared {
     forward_bytes: usize,
     asking: Asking,
     counts: Arc<Counts>,
-    orders: Orders,
 }
 
 /// The way to other nodes from any thread.
@@ -186,16 +184,11 @@ impl Handle {
             forward_bytes,
             asking: Asking::default(),
             counts: Arc::new(Counts::new()),
-            orders: Orders::default(),
         }))
     }
 
     pub(super) fn forward_bytes(&self) -> usize {
         self.0.forward_bytes
-    }
-
-    pub(super) fn orders(&self) -> &Orders {
-        &self.0.orders
     }
 
     /// Of the connection that was dialled to a node.
@@ -209,17 +202,6 @@ impl Handle {
 
     pub(super) fn asking(&self) -> &Asking {
         &self.0.asking
-    }
-
-    /// Asks a node an operator's question about itself, over whichever connection there is. `None` if there is none, or no
-    /// answer comes in time: then it is not known whether something was ended.
-    pub(crate) async fn ask(&self, node: NodeId, verb: Verb, target: &str, deadline: Instant) -> Option<Told> {
-        let dialled = self.to(node).map(|way| way.outbox.clone());
-        let outbox = dialled.or_else(|| self.0.asking.accepted(node))?;
-        self.0
-            .asking
-            .ask(node, &outbox, &self.0.counts, (verb, target), deadline)
-            .await
     }
 
     /// Frames of a lane here for an owner elsewhere, straight into its connection's outbox. `owner` counts on from the

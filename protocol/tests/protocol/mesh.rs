@@ -132,14 +132,14 @@ fn frames() -> impl Strategy<Value = Frame> {
         }),
         (any::<u64>(), of(known())).prop_map(|(request, known)| Frame::Inspected { request, known }),
         (any::<u64>(), orders()).prop_map(|(request, order)| Frame::Order { request, order }),
-        (any::<u64>(), any::<[u64; 5]>()).prop_map(|(request, [connections, sessions, objects, refused, busy])| {
-            let tally = SubjectTally {
+        (any::<u64>(), any::<Option<[u64; 5]>>()).prop_map(|(request, figures)| {
+            let tally = figures.map(|[connections, sessions, objects, refused, busy]| SubjectTally {
                 connections,
                 sessions,
                 objects,
                 refused,
                 busy,
-            };
+            });
             Frame::Ordered { request, tally }
         }),
         (any::<u64>(), any::<u32>(), any::<bool>(), texts()).prop_map(|(request, within_ms, ends, target)| {
